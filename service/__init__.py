@@ -1,0 +1,1 @@
+"""The service: accepts studies over HTTP, runs their trials through Ray Tune, mirrors them to MLflow."""

@@ -1,0 +1,36 @@
+"""An uploaded data set: a name and the files under it."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.errors import UnsafePath
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+FORMATS = ("csv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """One uploaded file. `rows` and `columns` were counted when it came in."""
+
+    dataset: str
+    file: str
+    bytes: int
+    sha256: str
+    rows: int
+    columns: tuple[str, ...]
+    uploaded_at: datetime
+
+    @property
+    def uri(self) -> str:
+        """What a study definition calls this file."""
+        return f"dataset://{self.dataset}/{self.file}"
+
+
+def check_dataset_name(name: str) -> str:
+    """`name` if it can be the name of a data set or of a file in one; raises `UnsafePath`."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        detail = f"{name!r} cannot be a data set's or file's name: use letters, digits, dot, dash and underscore, at most 100."
+        raise UnsafePath(detail)
+    return name

@@ -1,0 +1,136 @@
+"""The whole error tree. Each class is one situation; `detail` is a sentence that says what to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing wrong with what a client sent; `pointer` is a JSON pointer (RFC 6901) into it."""
+
+    pointer: str
+    detail: str
+
+
+class TuneyardError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidDefinition(TuneyardError):
+    """A study definition that cannot be run as it stands; every violation names its field."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        first = violations[0]
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        self.violations = tuple(violations)
+
+
+class MalformedDocument(TuneyardError):
+    """The body is not JSON or YAML at all."""
+
+
+class UnsupportedMediaType(TuneyardError):
+    """The body's content type is one we do not read."""
+
+
+class InvalidQuery(TuneyardError):
+    """A filter, an order or a cursor that means nothing here."""
+
+
+class NotFound(TuneyardError):
+    """Base of what is not there."""
+
+
+class StudyNotFound(NotFound):
+    """No study has this id."""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__(f"There is no study {study_id!r}: `GET /v1/studies` lists those there are.")
+
+
+class TrialNotFound(NotFound):
+    """The study has no trial with this number."""
+
+    def __init__(self, study_id: str, number: int) -> None:
+        super().__init__(f"Study {study_id!r} has no trial {number}: `GET /v1/studies/{study_id}/trials` lists its trials.")
+
+
+class CheckpointNotFound(NotFound):
+    """The trial has no exported checkpoint, or not any more."""
+
+
+class FileNotInCheckpoint(NotFound):
+    """The checkpoint's manifest names no such file."""
+
+
+class DatasetNotFound(NotFound):
+    """No data set has this name, or it has no such file."""
+
+
+class ModelNotFound(NotFound):
+    """The base model is in no model root, cache or installed package, and not on the hub as far as it can be reached."""
+
+
+class UnusableModel(TuneyardError):
+    """The base model is there, but the trainer cannot use it."""
+
+
+class UnreadableDataset(TuneyardError):
+    """A data set's file cannot be read, or lacks what the trainer needs."""
+
+    def __init__(self, detail: str, *, column: str | None = None) -> None:
+        super().__init__(detail)
+        self.column = column
+
+
+class UnsafePath(TuneyardError):
+    """A name that would leave the folder it belongs to."""
+
+
+class UploadTooLarge(TuneyardError):
+    """More bytes than one file may have."""
+
+
+class Conflict(TuneyardError):
+    """Base of what cannot be done in the state things are in."""
+
+
+class IllegalMove(Conflict):
+    """A state machine has no such move."""
+
+
+class StaleWrite(Conflict):
+    """Somebody else changed this value since it was read: read it again and decide anew."""
+
+
+class IdempotencyConflict(Conflict):
+    """The same Idempotency-Key came with another body."""
+
+
+class StudyStillActive(Conflict):
+    """The study has not ended yet."""
+
+
+class LeaseLost(Conflict):
+    """Another process holds this study now: this one must stop at once."""
+
+
+class NotAuthenticated(TuneyardError):
+    """No valid token or session came with the request."""
+
+
+class Forbidden(TuneyardError):
+    """The caller is known, but may not do this."""
+
+
+class InvalidLoginCode(TuneyardError):
+    """The login link was used, has run out or never was."""
+
+
+class NotReady(TuneyardError):
+    """A part of the service that this needs is not up yet."""

@@ -1,0 +1,274 @@
+"""Where the rooms meet. Each port has one contract suite in `tests/contract`, run against every adapter."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Generic, Literal, Protocol, TypeVar
+
+from service.domain.checkpoint import Manifest
+from service.domain.datasets import DatasetFile
+from service.domain.definition import StudyDefinition
+from service.domain.events import Event
+from service.domain.history import History
+from service.domain.study import Study, StudyState
+from service.domain.trial import Attempt, Report, Trial, TrialState
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Page(Generic[T_co]):
+    """Some of a list; `cursor` asks for what follows and is None at its end."""
+
+    items: Sequence[T_co]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A client's name for one request, and a hash of what it sent with it."""
+
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True)
+class StudyQuery:
+    """Which studies, in which order. `name` matches a part of the name, letter case aside."""
+
+    states: frozenset[StudyState] = frozenset()
+    name: str | None = None
+    order: Literal["created_at", "-created_at", "name", "-name"] = "-created_at"
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialQuery:
+    """Which trials of a study, in which order. Trials without a value come last when ordered by `best_value`."""
+
+    states: frozenset[TrialState] = frozenset()
+    order: Literal["number", "-number", "best_value", "-best_value"] = "number"
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one decision of a driver wrote, all or nothing: a trial as it is now, and what came with it."""
+
+    trial: Trial
+    report: Report | None = None
+    attempt: Attempt | None = None
+
+
+class StudyStore(Protocol):
+    """The studies. Every write appends the matching event in the same transaction."""
+
+    def add(self, study: Study, idempotency: IdempotencyKey | None = None) -> Study:
+        """Store a new study, or return the one stored under the same key; raises IdempotencyConflict on another body."""
+        ...
+
+    def get(self, study_id: str) -> Study:
+        """Raises StudyNotFound."""
+        ...
+
+    def find(self, query: StudyQuery) -> Page[Study]:
+        """Raises InvalidQuery for a cursor of another order or none of ours."""
+        ...
+
+    def save(self, study: Study) -> Study:
+        """Compare-and-set on `version`; returns the study as stored. Raises StaleWrite, StudyNotFound."""
+        ...
+
+    def delete(self, study_id: str) -> None:
+        """Forget a study and all that belongs to it. Raises StudyNotFound, StudyStillActive."""
+        ...
+
+
+class TrialStore(Protocol):
+    """Trials, their attempts and reports. Only the holder of the study's lease writes."""
+
+    def get(self, study_id: str, number: int) -> Trial:
+        """Raises StudyNotFound, TrialNotFound."""
+        ...
+
+    def find(self, study_id: str, query: TrialQuery) -> Page[Trial]:
+        """Raises StudyNotFound, InvalidQuery."""
+        ...
+
+    def counts(self, study_ids: Iterable[str]) -> Mapping[str, Mapping[TrialState, int]]:
+        """Number of trials in each state, for each study."""
+        ...
+
+    def best(self, study_id: str) -> Trial | None:
+        """The trial with the best value by the study's objective, the earlier of equals. Raises StudyNotFound."""
+        ...
+
+    def history(self, study_id: str) -> History:
+        """All of it, for a driver's replay. Raises StudyNotFound."""
+        ...
+
+    def reports(self, study_id: str, number: int, after: int = 0, limit: int | None = None) -> Sequence[Report]:
+        """Reports with a number above `after`, in order. Raises StudyNotFound, TrialNotFound."""
+        ...
+
+    def attempts(self, study_id: str, number: int) -> Sequence[Attempt]:
+        """A trial's attempts, in order. Raises StudyNotFound, TrialNotFound."""
+        ...
+
+    def record(self, owner: str, changes: Sequence[Change]) -> None:
+        """Write changes of one study in one transaction; a report already there is left as it is. Raises LeaseLost."""
+        ...
+
+
+class EventStore(Protocol):
+    """What happened, in order."""
+
+    def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
+        """Events with a greater id, oldest first. Raises StudyNotFound."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Who drives which study."""
+
+    def acquire(self, study_id: str, owner: str, now: datetime, lasting: timedelta) -> bool:
+        """Take a free or expired lease, or renew one's own; False when another holds it."""
+        ...
+
+    def release(self, study_id: str, owner: str) -> None:
+        """Give up one's own lease; anything else is left alone."""
+        ...
+
+    def holders(self, now: datetime) -> Mapping[str, str]:
+        """Owner of each study whose lease has not run out."""
+        ...
+
+
+@dataclass(frozen=True)
+class MirroredTrial:
+    """How far the tracker has followed one trial: up to this version and this many reports. `number` -1 is the study itself."""
+
+    study_id: str
+    number: int
+    run_id: str
+    version: int = -1
+    reports: int = 0
+
+
+class MirrorStore(Protocol):
+    """How far the tracker got."""
+
+    def experiment(self, study_id: str) -> str | None:
+        """The tracker's id of a study, once it has one."""
+        ...
+
+    def set_experiment(self, study_id: str, experiment_id: str) -> None: ...
+
+    def mirrored(self, study_id: str) -> Mapping[int, MirroredTrial]:
+        """What has been mirrored of a study, by trial number; -1 is the study itself."""
+        ...
+
+    def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
+        """Remember progress; entries of deleted studies are ignored."""
+        ...
+
+    def behind(self) -> Sequence[str]:
+        """Ids of studies with something the tracker has not seen: the study's or a trial's version is ahead."""
+        ...
+
+
+class AccessStore(Protocol):
+    """Login links and browser sessions, by the SHA-256 of their secrets; the secrets themselves are never stored."""
+
+    def add_login_code(self, code_sha256: str, expires_at: datetime) -> None: ...
+
+    def use_login_code(self, code_sha256: str, now: datetime) -> bool:
+        """Whether the code was there and fresh; it works once, also when two ask at the same time."""
+        ...
+
+    def add_session(self, session_sha256: str, expires_at: datetime) -> None: ...
+
+    def has_session(self, session_sha256: str, now: datetime) -> bool: ...
+
+    def delete_session(self, session_sha256: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Store:
+    """All of what the service remembers, behind its ports."""
+
+    studies: StudyStore
+    trials: TrialStore
+    events: EventStore
+    leases: LeaseStore
+    mirror: MirrorStore
+    access: AccessStore
+
+
+class DatasetStore(Protocol):
+    """Uploaded files."""
+
+    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
+        """Store or replace a file, all or nothing. Raises UnsafePath, UnreadableDataset, UploadTooLarge."""
+        ...
+
+    def get(self, dataset: str, file: str) -> DatasetFile:
+        """Raises DatasetNotFound."""
+        ...
+
+    def all(self) -> Sequence[DatasetFile]:
+        """Every file, ordered by data set and name."""
+        ...
+
+    def path(self, dataset: str, file: str) -> Path:
+        """Where a worker on this machine reads it. Raises DatasetNotFound."""
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Exported checkpoints of trials."""
+
+    def manifest(self, study_id: str, trial: int) -> Manifest:
+        """The export of the trial's best report. Raises CheckpointNotFound."""
+        ...
+
+    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+        """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
+        ...
+
+    def keep_only(self, study_id: str, trials: frozenset[int]) -> None:
+        """Delete exports and resume states of all other trials of a study."""
+        ...
+
+    def delete(self, study_id: str) -> None:
+        """Delete everything of a study; nothing happens when there is nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalSources:
+    """Where on this machine the models and data sets of a definition are, by the names it uses."""
+
+    models: Mapping[str, Path]
+    sources: Mapping[str, Path]
+
+
+class Catalog(Protocol):
+    """What there is to train on: base models and rows."""
+
+    def check(self, definition: StudyDefinition) -> None:
+        """Whether every model and data set of the study can be used, without loading them. Raises InvalidDefinition."""
+        ...
+
+    def fetch(self, definition: StudyDefinition) -> LocalSources:
+        """Make them all available here; may download. Raises ModelNotFound, DatasetNotFound, UnreadableDataset."""
+        ...
+
+
+class Clock(Protocol):
+    """The time, aware and in UTC."""
+
+    def now(self) -> datetime: ...

@@ -1,0 +1,210 @@
+"""A trial: one configuration tried, in one attempt or several."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from search_spaces import Scalar
+from service.domain.definition import Objective
+from service.domain.errors import IllegalMove
+
+
+class TrialState(StrEnum):
+    """Where a trial is; the last five are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_end(self) -> bool:
+        return not TRIAL_MOVES[self]
+
+
+TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
+    TrialState.QUEUED: frozenset({TrialState.RUNNING, TrialState.STOPPED, TrialState.CANCELLED, TrialState.FAILED}),
+    TrialState.RUNNING: frozenset(
+        {
+            TrialState.QUEUED,
+            TrialState.PAUSED,
+            TrialState.COMPLETED,
+            TrialState.PRUNED,
+            TrialState.STOPPED,
+            TrialState.CANCELLED,
+            TrialState.FAILED,
+        }
+    ),
+    TrialState.PAUSED: frozenset(
+        {TrialState.QUEUED, TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED, TrialState.CANCELLED}
+    ),
+    TrialState.COMPLETED: frozenset(),
+    TrialState.PRUNED: frozenset(),
+    TrialState.STOPPED: frozenset(),
+    TrialState.CANCELLED: frozenset(),
+    TrialState.FAILED: frozenset(),
+}
+"""The transition table: every move of a trial goes through one of `Trial`'s methods."""
+
+
+class TrialReason(StrEnum):
+    """Why a trial ended."""
+
+    EPOCHS_DONE = "epochs_done"
+    RUNG_CUT = "rung_cut"
+    TARGET_REACHED = "target_reached"
+    BUDGET_SPENT = "budget_spent"
+    STOP_REQUESTED = "stop_requested"
+    CANCEL_REQUESTED = "cancel_requested"
+    STUDY_FAILED = "study_failed"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    TRAINER_ERROR = "trainer_error"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+
+    @property
+    def end(self) -> TrialState:
+        """The one end state this reason leads to."""
+        return _END_OF_REASON[self]
+
+
+_END_OF_REASON: Mapping[TrialReason, TrialState] = {
+    TrialReason.EPOCHS_DONE: TrialState.COMPLETED,
+    TrialReason.RUNG_CUT: TrialState.PRUNED,
+    TrialReason.TARGET_REACHED: TrialState.STOPPED,
+    TrialReason.BUDGET_SPENT: TrialState.STOPPED,
+    TrialReason.STOP_REQUESTED: TrialState.STOPPED,
+    TrialReason.CANCEL_REQUESTED: TrialState.CANCELLED,
+    TrialReason.STUDY_FAILED: TrialState.STOPPED,
+    TrialReason.DIVERGED: TrialState.FAILED,
+    TrialReason.OUT_OF_MEMORY: TrialState.FAILED,
+    TrialReason.TRAINER_ERROR: TrialState.FAILED,
+    TrialReason.RETRIES_EXHAUSTED: TrialState.FAILED,
+}
+
+MAX_RETRIES = 5
+"""Lost attempts in a row without a new report after which a trial fails."""
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended: it reached its last report, its process or driver was lost, its study ended, or it failed."""
+
+    DONE = "done"
+    LOST = "lost"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of a trial as the store remembers it: `number` counts from 1 without gaps, `seconds` is what it took."""
+
+    number: int
+    epoch: float
+    step: int
+    metrics: Mapping[str, float]
+    seconds: float
+    attempt: int
+    worker: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One unbroken execution of a trial, from report `first` (exclusive) towards report `until`."""
+
+    number: int
+    first: int
+    until: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: AttemptOutcome | None = None
+    worker: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the store remembers it.
+
+    `until` is the report its present attempt runs to, `reports` how many it has given, `value` the objective at the last of
+    them, `best_value` and `best_report` the best one so far, `retries` the lost attempts since the last report.
+    """
+
+    study_id: str
+    number: int
+    parameters: Mapping[str, Scalar]
+    until: int
+    created_at: datetime
+    state: TrialState = TrialState.QUEUED
+    bracket: int = 0
+    rung: int = 0
+    reports: int = 0
+    value: float | None = None
+    best_value: float | None = None
+    best_report: int | None = None
+    best_epoch: float | None = None
+    attempts: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    reason: TrialReason | None = None
+    detail: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    version: int = 0
+
+    def started(self, now: datetime) -> "Trial":
+        """The trial with a new attempt at work on it."""
+        return replace(self._moved(TrialState.RUNNING), attempts=self.attempts + 1, started_at=self.started_at or now)
+
+    def reported(self, report: Report, objective: Objective, gpus: float) -> "Trial":
+        """The trial one report further; reports arrive in order."""
+        if report.number != self.reports + 1:
+            raise IllegalMove(f"Trial {self.number} has {self.reports} reports: report {report.number} cannot be next.")
+        value = report.metrics[objective.metric]
+        is_best = self.best_value is None or objective.better(value, self.best_value)
+        return replace(
+            self,
+            reports=report.number,
+            value=value,
+            retries=0,
+            seconds=self.seconds + report.seconds,
+            gpu_seconds=self.gpu_seconds + report.seconds * gpus,
+            best_value=value if is_best else self.best_value,
+            best_report=report.number if is_best else self.best_report,
+            best_epoch=report.epoch if is_best else self.best_epoch,
+        )
+
+    def paused(self) -> "Trial":
+        """The trial at its rung, waiting for a promotion or the cut."""
+        return self._moved(TrialState.PAUSED)
+
+    def promoted(self, rung: int, until: int) -> "Trial":
+        """The trial queued for the next rung."""
+        return replace(self._moved(TrialState.QUEUED), rung=rung, until=until)
+
+    def lost(self, now: datetime) -> "Trial":
+        """The trial queued for another attempt after a process was lost, or failed when that happened too often."""
+        if self.retries >= MAX_RETRIES:
+            detail = f"its worker was lost {self.retries + 1} times in a row without a new report"
+            return self.ended(TrialReason.RETRIES_EXHAUSTED, now, detail)
+        return replace(self._moved(TrialState.QUEUED), retries=self.retries + 1)
+
+    def interrupted(self) -> "Trial":
+        """The trial queued for another attempt because its driver, not its worker, went away."""
+        return self._moved(TrialState.QUEUED)
+
+    def ended(self, reason: TrialReason, now: datetime, detail: str | None = None) -> "Trial":
+        """The trial at the end its reason leads to."""
+        return replace(self._moved(reason.end), reason=reason, detail=detail, ended_at=now)
+
+    def _moved(self, state: TrialState) -> "Trial":
+        if state not in TRIAL_MOVES[self.state]:
+            raise IllegalMove(f"Trial {self.number} of {self.study_id!r} is {self.state}: it cannot become {state}.")
+        return replace(self, state=state)

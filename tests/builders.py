@@ -1,0 +1,54 @@
+"""Values to test with: valid by default, changed by keyword."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from service.domain.definition import StudyDefinition, parse_definition
+from service.domain.study import Study
+from service.domain.trial import Report, Trial
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def a_document(**changes: Any) -> dict[str, Any]:
+    """A study definition as a client sends it."""
+    document: dict[str, Any] = {
+        "name": "intents",
+        "trainer": {
+            "kind": "text-classification",
+            "model": "tiny-encoder",
+            "data": {"train": "dataset://intents/train.csv"},
+            "epochs": 3,
+        },
+        "space": {"learning_rate": {"kind": "float", "low": 1e-5, "high": 1e-2, "log": True}},
+        "objective": {"metric": "validation/accuracy", "direction": "maximize"},
+        "strategy": {"kind": "random"},
+        "budget": {"trials": 4},
+    }
+    return {**document, **changes}
+
+
+def a_definition(**changes: Any) -> StudyDefinition:
+    return parse_definition(a_document(**changes))
+
+
+def a_study(study_id: str = "intents-abc123", created_at: datetime = NOW, **changes: Any) -> Study:
+    return Study(id=study_id, definition=a_definition(**changes), created_at=created_at)
+
+
+def a_trial(number: int = 0, study_id: str = "intents-abc123", **changes: Any) -> Trial:
+    values: dict[str, Any] = {"parameters": {"learning_rate": 1e-3}, "until": 3, "created_at": NOW}
+    return Trial(study_id=study_id, number=number, **{**values, **changes})
+
+
+def a_report(number: int = 1, accuracy: float = 0.5, **changes: Any) -> Report:
+    values: dict[str, Any] = {
+        "epoch": float(number),
+        "step": 10 * number,
+        "metrics": {"validation/accuracy": accuracy, "validation/loss": 1 - accuracy, "train/loss": 1.0},
+        "seconds": 2.0,
+        "attempt": 1,
+        "worker": "localhost:1",
+        "at": NOW + timedelta(seconds=10 * number),
+    }
+    return Report(number=number, **{**values, **changes})
