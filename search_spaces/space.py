@@ -73,13 +73,13 @@ Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Fiel
 """The closed union of parameter kinds, told apart by `kind`."""
 
 
-def grid_values(parameter: Parameter) -> tuple[Scalar, ...] | None:
-    """The values a grid tries for one parameter, or None where a continuous range gives none."""
+def grid_values(parameter: Parameter) -> range | tuple[Scalar, ...] | None:
+    """The values a grid tries for one parameter, or None where a continuous range gives none. A range is not written out."""
     match parameter:
         case FloatParameter():
             return (parameter.low,) if parameter.low == parameter.high else parameter.grid
         case IntParameter():
-            return parameter.grid or tuple(range(parameter.low, parameter.high + 1, parameter.step))
+            return parameter.grid or range(parameter.low, parameter.high + 1, parameter.step)
         case CategoricalParameter():
             return parameter.choices
         case _:
@@ -93,7 +93,8 @@ def grid_size(space: Mapping[str, Parameter]) -> int:
         values = grid_values(parameter)
         if values is None:
             raise ValueError(f"`{name}` has no `grid` values")
-        sizes.append(len(values))
+        # `len` gives up on ranges beyond 2^63.
+        sizes.append((values[-1] - values[0]) // values.step + 1 if isinstance(values, range) else len(values))
     return math.prod(sizes)
 
 

@@ -19,10 +19,12 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", value))
 
 
+_SECONDS = Field(gt=0, le=366 * 86400)
+_TEXT = Field(pattern=f"^{_DURATION.pattern}$")
 DurationSeconds = Annotated[
     float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
-    Field(gt=0, le=366 * 86400),
+    BeforeValidator(_seconds, json_schema_input_type=Annotated[float, _SECONDS] | Annotated[str, _TEXT]),
+    _SECONDS,
 ]
 
 

@@ -60,6 +60,15 @@ class TrialNotFound(NotFound):
         super().__init__(f"Study {study_id!r} has no trial {number}: `GET /v1/studies/{study_id}/trials` lists its trials.")
 
 
+class NoBestTrial(NotFound):
+    """No trial of the study has reported yet, so none is the best."""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__(
+            f"No trial of study {study_id!r} has reported yet: ask again later, or watch `GET /v1/studies/{study_id}/events`."
+        )
+
+
 class CheckpointNotFound(NotFound):
     """The trial has no exported checkpoint, or not any more."""
 

@@ -239,8 +239,8 @@ class CheckpointStore(Protocol):
         """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
         ...
 
-    def keep_only(self, study_id: str, trials: frozenset[int]) -> None:
-        """Delete exports and resume states of all other trials of a study."""
+    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
+        """Delete the exports of all trials of a study but `exports`, and the resume states of all but `resumable`."""
         ...
 
     def delete(self, study_id: str) -> None:
