@@ -1,0 +1,202 @@
+"""A study without Ray or a trainer: the same decisions on a clock of its own. For tests, benchmarks and previews."""
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from search_spaces import Scalar
+from service.domain.budget import time_is_up
+from service.domain.closing import closing_changes
+from service.domain.history import History
+from service.domain.study import Study, StudyReason, StudyState
+from service.domain.trial import Report, Trial, TrialReason, TrialState
+from service.search.actions import Action, Cut, Done, Promote, Resume, Start, Wait
+from service.search.decide import next_action
+
+Objective = Callable[[Mapping[str, Scalar], int], float]
+Seconds = Callable[[Mapping[str, Scalar], int], float]
+Fail = Callable[[Trial, int], TrialReason | None]
+
+
+@dataclass(frozen=True)
+class SimulatedAttempt:
+    """One attempt: who ran it, at which rung, and when, in seconds since the study began."""
+
+    number: int
+    bracket: int
+    rung: int
+    worker: int
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What came of a study: `reason` is None when it was interrupted. `values` is the best value by the time it was reported."""
+
+    history: History
+    reason: StudyReason | None
+    seconds: float
+    attempts: tuple[SimulatedAttempt, ...]
+    actions: tuple[Action, ...]
+    best_by_time: tuple[tuple[float, float], ...]
+
+    def rungs_by_time(self) -> Mapping[tuple[int, int], tuple[tuple[float, float], ...]]:
+        """When attempts ran, as (began, ended), for each bracket and rung."""
+        spans: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        for attempt in self.attempts:
+            spans.setdefault((attempt.bracket, attempt.rung), []).append((attempt.began, attempt.ended))
+        return {rung: tuple(sorted(found)) for rung, found in sorted(spans.items())}
+
+    def most_live(self, bracket: int, rung: int) -> int:
+        """Most attempts of a rung that ran at once."""
+        spans = self.rungs_by_time().get((bracket, rung), ())
+        return max((sum(began <= at < ended for began, ended in spans) for at, _ in spans), default=0)
+
+
+def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first two by keyword
+    study: Study,
+    objective: Objective,
+    *,
+    workers: int = 1,
+    seconds: Seconds | float = 1.0,
+    fail: Fail | None = None,
+    history: History | None = None,
+    stop_after_reports: int | None = None,
+) -> Simulation:
+    """Run a study to its end, or until so many reports have come in.
+
+    `objective` gives the value at a report of a configuration, `seconds` how long that report takes, `fail` the reason for
+    which a trial fails in place of a report. A `history` to go on from is taken as after a crash: what runs is queued again.
+    """
+    running = replace(study, state=StudyState.RUNNING, started_at=study.started_at or study.created_at)
+    world = _World(running, objective, workers, seconds, fail, _replayed(history or History()))
+    reason = world.run(stop_after_reports)
+    return Simulation(world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time))
+
+
+def _replayed(history: History) -> History:
+    for trial in history.in_state(TrialState.RUNNING):
+        history = history.with_trial(trial.interrupted())
+    return history
+
+
+@dataclass
+class _World:
+    study: Study
+    objective: Objective
+    workers: int
+    seconds: Seconds | float
+    fail: Fail | None
+    history: History
+    clock: float = 0.0
+    attempts: list[SimulatedAttempt] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    best_by_time: list[tuple[float, float]] = field(default_factory=list)
+    _events: list[tuple[float, int, int]] = field(default_factory=list)
+    """When the next report of a trial is due: (time, order of the attempt, trial)."""
+    _live: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Worker and beginning of each live attempt, by trial."""
+
+    def run(self, stop_after_reports: int | None) -> StudyReason | None:
+        reports = 0
+        while True:
+            reason = self._fill()
+            if reason is not None:
+                self._close(reason)
+                return reason
+            if stop_after_reports is not None and reports >= stop_after_reports:
+                return None
+            self.clock, _, number = heapq.heappop(self._events)
+            self._report(self.history.trials[number])
+            reports += 1
+            reason = self._overdue(number)
+            if reason is not None:
+                self._close(reason)
+                return reason
+
+    @property
+    def _now(self) -> datetime:
+        return self.study.created_at + timedelta(seconds=self.clock)
+
+    def _fill(self) -> StudyReason | None:
+        """Start what may start; the study's reason to end when that is all."""
+        slots = min(self.workers, self.study.definition.resources.max_concurrent_trials)
+        while len(self._live) < slots:
+            action = next_action(self.study, self.history, self._now)
+            self.actions.append(action)
+            match action:
+                case Start():
+                    self._begin(_new_trial(self.study, action, self._now))
+                case Resume(number):
+                    self._begin(self.history.trials[number])
+                case Promote(number, rung, until):
+                    self._begin(self.history.trials[number].promoted(rung, until))
+                case Cut(numbers, reason):
+                    for number in numbers:
+                        self.history = self.history.with_trial(self.history.trials[number].ended(reason, self._now))
+                case Wait():
+                    return None
+                case Done(study_reason):
+                    return study_reason
+        return None
+
+    def _begin(self, trial: Trial) -> None:
+        taken = {worker for worker, _ in self._live.values()}
+        worker = next(worker for worker in range(self.workers) if worker not in taken)
+        self._live[trial.number] = (worker, self.clock)
+        self.history = self.history.with_trial(trial.started(self._now))
+        self._expect(trial)
+
+    def _expect(self, trial: Trial) -> None:
+        due = self.seconds if isinstance(self.seconds, int | float) else self.seconds(trial.parameters, trial.reports + 1)
+        heapq.heappush(self._events, (self.clock + due, trial.number, trial.number))
+
+    def _report(self, trial: Trial) -> None:
+        number = trial.reports + 1
+        failure = self.fail(trial, number) if self.fail else None
+        if failure is not None:
+            self._end(trial.ended(failure, self._now))
+            return
+        metric = self.study.definition.objective.metric
+        value = self.objective(trial.parameters, number)
+        report = Report(
+            number=number, epoch=float(number), step=number, metrics={metric: value}, seconds=0.0,
+            attempt=trial.attempts, worker=str(self._live[trial.number][0]), at=self._now,
+        )  # fmt: skip
+        trial = trial.reported(report, self.study.definition.objective, 0.0)
+        self.history = self.history.with_trial(trial).with_value(trial.number, value)
+        if not self.best_by_time or self.study.definition.objective.better(value, self.best_by_time[-1][1]):
+            self.best_by_time.append((self.clock, value))
+        if number < trial.until:
+            self._expect(trial)
+        elif number >= self.study.definition.reports_of(trial.parameters):
+            self._end(trial.ended(TrialReason.EPOCHS_DONE, self._now))
+        else:
+            self._end(trial.paused())
+
+    def _end(self, trial: Trial) -> None:
+        worker, began = self._live.pop(trial.number)
+        self.attempts.append(SimulatedAttempt(trial.number, trial.bracket, trial.rung, worker, began, self.clock))
+        self.history = self.history.with_trial(trial)
+
+    def _overdue(self, number: int) -> StudyReason | None:
+        """What the caller of `next_action` looks after: the target, and time that is up."""
+        budget, best = self.study.definition.budget, self.history.trials[number].best_value
+        if budget.target is not None and best is not None and self.study.definition.objective.reaches(best, budget.target):
+            return StudyReason.TARGET_REACHED
+        is_over = time_is_up(budget, self.history.spending(self.study, self._now))
+        return StudyReason.BUDGET_SPENT if is_over else None
+
+    def _close(self, reason: StudyReason) -> None:
+        ending = self.study.stopping(reason)
+        for change in closing_changes(ending, self.history, self._now):
+            self.history = self.history.with_trial(change.trial)
+
+
+def _new_trial(study: Study, start: Start, now: datetime) -> Trial:
+    return Trial(
+        study_id=study.id, number=start.number, parameters=start.parameters, until=start.until,
+        created_at=now, bracket=start.bracket, rung=start.rung,
+    )  # fmt: skip

@@ -1,0 +1,216 @@
+"""Rungs: who runs how far, who goes on, who is cut."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_spaces import Scalar
+from service.domain.history import History
+from service.domain.study import Study, StudyReason, StudyState
+from service.domain.trial import Trial, TrialReason, TrialState
+from service.search import Cut, Promote, Simulation, Start, Wait, next_action, simulate
+from service.search.rungs import brackets
+from tests.builders import NOW, a_study, a_trial
+
+Plan = list[tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def a_search(epochs: int = 9, workers: int = 2, budget: dict[str, Any] | None = None, seed: int = 0, **strategy: Any) -> Study:
+    study = a_study(
+        trainer={"kind": "text-classification", "model": "tiny", "data": {"train": "dataset://a/b.csv"}, "epochs": epochs},
+        strategy={"kind": "hyperband", **strategy},
+        budget=budget or {},
+        resources={"max_concurrent_trials": workers},
+        seed=seed,
+    )
+    return replace(study, state=StudyState.RUNNING, started_at=NOW)
+
+
+def a_plan(epochs: int, budget: dict[str, Any] | None = None, **strategy: Any) -> Plan:
+    return [(bracket.rungs, bracket.sizes) for bracket in brackets(a_search(epochs, budget=budget, **strategy).definition)]
+
+
+def quality(parameters: Mapping[str, Scalar], report: int) -> float:
+    return -abs(math.log10(float(parameters["learning_rate"] or 0)) + 3) - 1 / report
+
+
+CYCLE_OF_9: Plan = [((1, 3, 9), (9, 3, 1)), ((3, 9), (5, 1)), ((9,), (3,))]
+
+
+def test_without_a_budget_there_is_one_cycle_of_brackets_as_published() -> None:
+    assert a_plan(9) == CYCLE_OF_9
+    assert a_plan(81)[0] == ((1, 3, 9, 27, 81), (81, 27, 9, 3, 1))
+    assert [sizes[0] for _, sizes in a_plan(81)] == [81, 34, 15, 8, 5]
+
+
+def test_a_number_of_trials_repeats_the_cycle_and_narrows_its_last_bracket() -> None:
+    assert a_plan(9, {"trials": 30}) == [*CYCLE_OF_9, ((1, 3, 9), (9, 3, 1)), ((3, 9), (4, 1))]
+
+
+def test_a_number_of_epochs_plans_only_what_can_be_paid() -> None:
+    assert a_plan(9, {"epochs": 90}) == [*CYCLE_OF_9, ((1, 3, 9), (9, 3, 1))]
+    assert a_plan(9, {"epochs": 5}) == [((1, 3), (3, 1))]
+    assert a_plan(9, {"epochs": 0.5}) == []
+
+
+def test_a_budget_of_time_alone_repeats_the_cycle_for_ever() -> None:
+    definition = a_search(9, budget={"wall_clock": "1h"}).definition
+    assert [bracket.sizes[0] for bracket in islice(brackets(definition), 7)] == [9, 5, 3, 9, 5, 3, 9]
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(2, 10))
+def test_rungs_increase_from_min_epochs_at_least_to_the_trainers_epochs(epochs: int, lowest: int, factor: int) -> None:
+    lowest = min(lowest, epochs)
+    plan = a_plan(epochs, min_epochs=lowest, reduction_factor=factor)
+    assert len(plan) == 1 + math.floor(math.log(epochs / lowest, factor) + 1e-9)
+    for rungs, sizes in plan:
+        assert rungs[-1] == epochs
+        assert rungs[0] >= lowest
+        assert all(low < high for low, high in pairwise(rungs))
+        assert all(high == max(1, low // factor) for low, high in pairwise(sizes))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_synchronous_study_runs_exactly_the_published_counts_at_each_rung(workers: int) -> None:
+    done = simulate(a_search(workers=workers), quality, workers=workers)
+    counts = {rung: len(spans) for rung, spans in done.rungs_by_time().items()}
+    assert counts == {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): 5, (1, 1): 1, (2, 0): 3}
+    assert sum(trial.reports for trial in done.history.trials.values()) == 69
+    assert Counter(trial.state for trial in done.history.trials.values()) == {TrialState.PRUNED: 12, TrialState.COMPLETED: 5}
+    assert done.reason is StudyReason.BUDGET_SPENT
+
+
+def test_the_best_of_a_rung_go_on_and_the_rest_are_cut() -> None:
+    done = simulate(a_search(), quality, workers=2)
+    bracket = [trial for trial in done.history.trials.values() if trial.bracket == 0]
+    ranked = sorted(bracket, key=lambda trial: -quality(trial.parameters, 1))
+    assert {trial.number for trial in ranked[:3]} == {trial.number for trial in bracket if trial.rung >= 1}
+    assert all(trial.reason is TrialReason.RUNG_CUT for trial in ranked[3:])
+    assert ranked[0].reason is TrialReason.EPOCHS_DONE
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), spread=st.floats(1, 1.9), epochs=st.sampled_from([(9, 3), (8, 2), (4, 2), (10, 3)]))
+def test_two_workers_are_live_at_once_in_every_rung_wider_than_one(seed: int, spread: float, epochs: tuple[int, int]) -> None:
+    def seconds(parameters: Mapping[str, Scalar], report: int) -> float:
+        return 1 + (spread - 1) * (math.log10(float(parameters["learning_rate"] or 0)) % 1)
+
+    study = a_search(epochs[0], reduction_factor=epochs[1], seed=seed)
+    done = simulate(study, quality, workers=2, seconds=seconds)
+    wide = [rung for rung, spans in done.rungs_by_time().items() if len(spans) > 1]
+    assert wide
+    assert all(done.most_live(*rung) == 2 for rung in wide)
+    assert _busy_share(done, 2) > 0.85
+
+
+def test_an_idle_worker_begins_the_next_bracket_while_a_wide_rung_waits_for_its_last_trial() -> None:
+    study = a_search(27)
+    history = _at_rung(study, count=27, running=(26,))
+    action = next_action(study, history, NOW)
+    assert isinstance(action, Start)
+    assert (action.bracket, action.until) == (1, 3)
+
+
+def test_an_idle_worker_waits_for_a_rung_whose_winners_would_be_gone_before_it_is_back() -> None:
+    study = a_search(9)
+    assert next_action(study, _at_rung(study, count=9, running=(8,)), NOW) == Wait()
+
+
+def test_failed_trials_count_as_the_worst_of_their_rung_and_hold_nobody_up() -> None:
+    def fail(trial: Trial, report: int) -> TrialReason | None:
+        return TrialReason.OUT_OF_MEMORY if trial.number in {0, 4, 8} else None
+
+    done = simulate(a_search(), quality, workers=2, fail=fail)
+    counts = {rung: len(spans) for rung, spans in done.rungs_by_time().items()}
+    assert counts[0, 1] == 3
+    assert not {0, 4, 8} & {trial.number for trial in done.history.trials.values() if trial.rung}
+
+
+def test_a_rung_whose_trials_all_failed_ends_its_bracket_only() -> None:
+    def fail(trial: Trial, report: int) -> TrialReason | None:
+        return TrialReason.TRAINER_ERROR if trial.bracket == 0 else None
+
+    done = simulate(a_search(), quality, workers=2, fail=fail)
+    counts = {rung: len(spans) for rung, spans in done.rungs_by_time().items()}
+    assert counts == {(0, 0): 9, (1, 0): 5, (1, 1): 1, (2, 0): 3}
+
+
+def test_a_promoted_trial_that_fails_is_not_replaced_by_one_that_was_cut() -> None:
+    def fail(trial: Trial, report: int) -> TrialReason | None:
+        return TrialReason.DIVERGED if trial.rung == 1 else None
+
+    done = simulate(a_search(budget={"trials": 9}), quality, workers=2, fail=fail)
+    assert {rung: len(spans) for rung, spans in done.rungs_by_time().items()} == {(0, 0): 9, (0, 1): 3}
+
+
+def test_a_value_that_is_not_a_number_is_never_promoted() -> None:
+    study = a_search()
+    done = simulate(study, lambda _, report: math.nan if report == 1 else 1.0, workers=2)
+    assert {rung for rung in done.rungs_by_time() if rung[0] == 0} == {(0, 0)}
+
+
+def test_of_two_equals_the_lower_number_goes_on() -> None:
+    done = simulate(a_search(), lambda _, __: 0.5, workers=2)
+    assert [trial.number for trial in done.history.trials.values() if trial.bracket == 0 and trial.rung >= 1] == [0, 1, 2]
+
+
+def test_losers_are_cut_as_soon_as_their_rung_decides_before_winners_go_on() -> None:
+    study = a_search()
+    history = _at_rung(study, count=9)
+    action = next_action(study, history, NOW)
+    assert action == Cut((0, 1, 2, 3, 4, 5), TrialReason.RUNG_CUT)
+    for number in action.numbers:
+        history = history.with_trial(history.trials[number].ended(action.reason, NOW))
+    assert next_action(study, history, NOW) == Promote(8, 1, 3)
+
+
+def test_an_asynchronous_study_promotes_as_soon_as_one_is_in_the_best_third() -> None:
+    study = a_search(mode="async", budget={"trials": 20})
+    assert next_action(study, _at_rung(study, count=3), NOW) == Promote(2, 1, 3)
+    assert isinstance(next_action(study, _at_rung(study, count=2), NOW), Start)
+
+
+def test_an_asynchronous_study_promotes_nobody_twice() -> None:
+    study = a_search(mode="async", budget={"trials": 20})
+    history = _at_rung(study, count=5)
+    history = history.with_trial(history.trials[4].promoted(1, 3).started(NOW))
+    assert isinstance(next_action(study, history, NOW), Start)
+
+
+@pytest.mark.parametrize(("trials", "counts"), [(9, [9, 3, 1]), (27, [27, 9, 3]), (4, [4, 1, 1]), (1, [1, 1, 1])])
+def test_an_asynchronous_study_promotes_what_it_may_after_its_last_trial(trials: int, counts: list[int]) -> None:
+    done = simulate(a_search(mode="async", budget={"trials": trials}), lambda _, report: 0.5 + report / 100)
+    assert [len(spans) for spans in done.rungs_by_time().values()] == counts
+    ends = Counter(trial.reason for trial in done.history.trials.values())
+    assert ends[TrialReason.EPOCHS_DONE] == counts[-1]
+    assert ends[TrialReason.RUNG_CUT] == trials - counts[-1]
+
+
+def test_an_asynchronous_study_keeps_its_workers_busy_to_the_last_epochs() -> None:
+    done = simulate(a_search(mode="async", budget={"epochs": 90}, workers=4), quality, workers=4)
+    assert sum(trial.reports for trial in done.history.trials.values()) == 90
+    assert _busy_share(done, 4) > 0.85
+
+
+def _at_rung(study: Study, count: int, running: tuple[int, ...] = ()) -> History:
+    """So many trials paused at the lowest rung, the higher the number the better; some of them still on their way there."""
+    history = History()
+    for number in range(count):
+        trial = a_trial(number, parameters={"learning_rate": 1e-4 + number * 1e-5}, until=1).started(NOW)
+        if number not in running:
+            value = number / 100
+            trial = replace(trial, reports=1, value=value, best_value=value, best_report=1).paused()
+            history = history.with_value(number, value)
+        history = history.with_trial(trial)
+    return history
+
+
+def _busy_share(done: Simulation, workers: int) -> float:
+    return sum(attempt.ended - attempt.began for attempt in done.attempts) / done.seconds / workers
