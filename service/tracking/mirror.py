@@ -1,0 +1,230 @@
+"""The mirror: makes MLflow hold what the store remembers. Outside every decision: training never waits for it.
+
+Each pass looks at the studies whose version is ahead of what was mirrored. Before it makes a run that the store does not know of,
+it looks for one with the same tag: a crash between making a run and remembering it leaves one run, not two.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from service.clock import SystemClock
+from service.domain.checkpoint import may_leave
+from service.domain.errors import CheckpointNotFound, StudyNotFound
+from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, TrialQuery
+from service.domain.study import Study
+from service.domain.trial import Trial
+from service.tracking import records
+from service.tracking.mlflow import MlflowTracker
+from service.tracking.surroundings import surroundings
+from service.tracking.tracker import STUDY, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
+
+_LOG = logging.getLogger("tuneyard.mirror")
+_PAGE = 500
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_LOOK_SECONDS = 60.0
+"""How often experiments are compared with the studies there are."""
+
+
+def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str) -> "Mirror":
+    """The mirror into the tracking server at this address, which need not be up yet."""
+    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, surroundings(Path.cwd()), SystemClock())
+
+
+class Mirror:
+    """Follows the store into a tracker, which only one mirror writes to. `environment` is what parent runs say of software."""
+
+    def __init__(
+        self, store: Store, tracker: Tracker, checkpoints: CheckpointStore, environment: Mapping[str, str], clock: Clock
+    ) -> None:
+        self._store = store
+        self._tracker = tracker
+        self._checkpoints = checkpoints
+        self._environment = environment
+        self._clock = clock
+        self._away = _Pause()
+        self._refused: dict[str, _Pause] = {}
+        self._anew: set[str] = set()
+        """Studies whose experiment or runs the tracker has lost: they are mirrored from the start."""
+        self._whole: set[str] = set()
+        """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
+        self._look_at = clock.now()
+
+    def sync_once(self) -> int:
+        """One pass; the number of runs brought up to date. A tracker that is away is asked again later, less and less often."""
+        now = self._clock.now()
+        if self._away.lasts(now):
+            return 0
+        done = 0
+        try:
+            for study_id in self._store.mirror.behind():
+                done += self._sync_unless_refused(study_id)
+            if now >= self._look_at:
+                self._forget_deleted()
+                self._look_at = now + timedelta(seconds=_LOOK_SECONDS)
+        except TrackerAway as error:
+            self._away = self._away.longer(now)
+            _LOG.warning("%s Trying again in %.0f s.", error.detail, self._away.seconds)
+        else:
+            self._away = _Pause()
+        return done
+
+    def forget(self, study_id: str) -> None:
+        """Delete what the tracker has of a study. The API does not: deleted studies are noticed within a minute."""
+        experiment_id = self._tracker.experiments().get(study_id)
+        if experiment_id is not None:
+            self._tracker.forget(study_id, experiment_id)
+
+    def _sync_unless_refused(self, study_id: str) -> int:
+        now = self._clock.now()
+        pause = self._refused.get(study_id, _Pause())
+        if pause.lasts(now):
+            return 0
+        is_whole = study_id in self._whole
+        self._whole.discard(study_id)  # until this pass is through
+        try:
+            done = self._sync(study_id, is_whole=is_whole)
+        except StudyNotFound:
+            return 0  # deleted in the meantime
+        except TrackerForgot as error:
+            _LOG.warning("%s Mirroring study %s from the start.", error.detail, study_id)
+            self._anew.add(study_id)
+            self._refused[study_id] = pause.longer(now)
+            return 0
+        except TrackerRefused as error:
+            self._refused[study_id] = pause.longer(now)
+            _LOG.error("study %s: %s Trying again in %.0f s.", study_id, error.detail, self._refused[study_id].seconds)
+            return 0
+        self._refused.pop(study_id, None)
+        self._anew.discard(study_id)
+        self._whole.add(study_id)
+        return done
+
+    def _sync(self, study_id: str, *, is_whole: bool) -> int:
+        study = self._store.studies.get(study_id)  # before its trials: they may only be newer
+        trials = list(self._trials(study_id))
+        runs = _Runs(self._store, self._tracker, study, anew=study_id in self._anew, is_whole=is_whole)
+        parent = runs.of(STUDY, records.study_run(study))
+        done = 0
+        for trial in trials:
+            if runs.is_behind(trial):
+                self._sync_trial(study, trial, runs, runs.of(trial.number, records.trial_run(trial, parent.run_id)))
+                done += 1
+        return done + self._sync_study(study, trials, runs, parent)
+
+    def _sync_trial(self, study: Study, trial: Trial, runs: "_Runs", seen: MirroredTrial) -> None:
+        reports = self._store.trials.reports(study.id, trial.number, after=seen.reports)
+        self._tracker.log(seen.run_id, records.trial_batch(study, trial, reports, is_new=seen.version < 0))
+        if trial.ended_at is not None:
+            self._tracker.end_run(seen.run_id, records.status_of(trial.state), trial.ended_at)
+        runs.remember(replace(seen, version=trial.version, reports=seen.reports + len(reports)))
+
+    def _sync_study(self, study: Study, trials: Sequence[Trial], runs: "_Runs", seen: MirroredTrial) -> int:
+        curve = records.best_curve(study, trials)
+        if seen.version >= study.version and seen.reports >= len(curve):
+            return 0
+        points = curve[seen.reports :]
+        self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
+        if study.ended_at is not None:
+            self._crown(study, runs)
+            self._tracker.end_run(seen.run_id, records.status_of(study.state), study.ended_at)
+        runs.remember(replace(seen, version=study.version, reports=len(curve)))
+        return 1
+
+    def _crown(self, study: Study, runs: "_Runs") -> None:
+        """Register the best trial's exported model."""
+        best = self._store.trials.best(study.id)
+        if best is None:
+            return
+        try:
+            manifest = self._checkpoints.manifest(study.id, best.number)
+        except CheckpointNotFound as error:
+            _LOG.warning("study %s gets no registered model: %s", study.id, error.detail)
+            return
+        run_id = runs.known[best.number].run_id
+        if self._tracker.champion(study.id) == run_id:
+            return
+        for file in manifest.files:
+            if may_leave(file.path):
+                with self._checkpoints.open(study.id, best.number, file.path) as content:
+                    self._tracker.upload(run_id, f"{records.MODEL_FOLDER}/{file.path}", content, file.bytes)
+        self._tracker.register(records.champion_of(study, best, run_id))
+
+    def _trials(self, study_id: str) -> Iterator[Trial]:
+        cursor: str | None = None
+        while True:
+            page = self._store.trials.find(study_id, TrialQuery(limit=_PAGE, cursor=cursor))
+            yield from page.items
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def _forget_deleted(self) -> None:
+        for study_id, experiment_id in self._tracker.experiments().items():
+            try:
+                self._store.studies.get(study_id)
+            except StudyNotFound:
+                _LOG.info("study %s is deleted: deleting its experiment", study_id)
+                self._forget_unless_refused(study_id, experiment_id)
+
+    def _forget_unless_refused(self, study_id: str, experiment_id: str) -> None:
+        try:
+            self._tracker.forget(study_id, experiment_id)
+        except (TrackerRefused, TrackerForgot) as error:
+            _LOG.warning("study %s: %s Trying again in %.0f s.", study_id, error.detail, _LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """How long something is left alone after failing; each failure in a row doubles it."""
+
+    seconds: float = 0.0
+    until: datetime | None = None
+
+    def lasts(self, now: datetime) -> bool:
+        return self.until is not None and now < self.until
+
+    def longer(self, now: datetime) -> "_Pause":
+        seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, self.seconds * 2))
+        return _Pause(seconds, now + timedelta(seconds=seconds))
+
+
+class _Runs:
+    """A study's runs in the tracker: those the store knows of, those found by their tags, and new ones."""
+
+    def __init__(self, store: Store, tracker: Tracker, study: Study, *, anew: bool, is_whole: bool) -> None:
+        self._store = store
+        self._tracker = tracker
+        self._study = study
+        self._found: Mapping[int, str] | None = {} if is_whole else None
+        self.known: dict[int, MirroredTrial] = {} if anew else dict(store.mirror.mirrored(study.id))
+        self._experiment_id = None if anew else store.mirror.experiment(study.id)
+
+    def is_behind(self, trial: Trial) -> bool:
+        """Whether the tracker has not seen this version of the trial."""
+        seen = self.known.get(trial.number)
+        return seen is None or seen.version < trial.version
+
+    def of(self, number: int, new: NewRun) -> MirroredTrial:
+        """The run of a trial, or of the study: the known one, or else one found by its tag, or else a new one."""
+        if number not in self.known:
+            experiment_id = self._experiment()
+            if self._found is None:
+                self._found = self._tracker.runs(experiment_id)
+            run_id = self._found.get(number) or self._tracker.create_run(experiment_id, new)
+            self.remember(MirroredTrial(self._study.id, number, run_id))
+        return self.known[number]
+
+    def remember(self, seen: MirroredTrial) -> None:
+        """Write down how far the tracker is."""
+        self._store.mirror.set_mirrored([seen])
+        self.known[seen.number] = seen
+
+    def _experiment(self) -> str:
+        if self._experiment_id is None:
+            self._experiment_id = self._tracker.open_experiment(self._study.id, records.experiment_tags(self._study))
+            self._store.mirror.set_experiment(self._study.id, self._experiment_id)
+        return self._experiment_id

@@ -1,0 +1,254 @@
+"""The mirror and the gateway against a real MLflow server, read back with MLflow's own client."""
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from service.store.memory import memory_store
+
+from service.api.app import create_api
+from service.api.dependencies import ApiParts
+from service.domain.study import StudyReason
+from service.domain.trial import TrialReason
+from service.settings import Settings
+from service.tracking import server
+from service.tracking.mirror import Mirror
+from service.tracking.mlflow import MlflowTracker
+from service.tracking.tracker import Batch, Metric, TrackerAway, TrackerForgot
+from tests.api.conftest import TOKEN, FakeCatalog, FakeCheckpoints, FakeDatasets
+from tests.builders import NOW
+from tests.fakes import FakeClock
+from tests.unit.test_mirror import ENVIRONMENT, World
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+_START_SECONDS = 90.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = _free_port()
+    folder = tmp_path_factory.mktemp("mlflow")
+    arguments, environment = server.command(folder, port)
+    url = server.url(port)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(f"{url}/health"):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, "MLflow did not come up"
+            threading.Event().wait(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+class RealWorld(World):
+    """The unit tests' world, mirrored into a real server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.real = MlflowTracker(url)
+        self.mirror = Mirror(self.store, self.real, self.exports, ENVIRONMENT, self.clock)
+
+
+@pytest.fixture
+def world(mlflow_url: str) -> Iterator[RealWorld]:
+    world = RealWorld(mlflow_url)
+    yield world
+    world.real.close()
+
+
+@pytest.fixture
+def mlflow(mlflow_url: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=mlflow_url, registry_uri=mlflow_url)
+
+
+def test_mlflows_own_client_reads_what_the_mirror_wrote(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("mirrored-abc123")
+    for number, accuracies in enumerate([[0.5, 0.7], [0.6, 0.9], [0.4]]):
+        world.starts(study, number)
+        world.reports(study, number, accuracies)
+    world.mirror.sync_once()
+    world.ends(study, 0)
+    world.ends(study, 1)
+    world.ends(study, 2, TrialReason.RUNG_CUT)
+    world.exports.trials = {1}
+    world.finishes(study)
+    world.mirror.sync_once()
+
+    experiment = mlflow.get_experiment_by_name(study.id)
+    assert experiment is not None
+    assert experiment.tags["tuneyard.study"] == study.id
+    runs = {run.info.run_name: run for run in mlflow.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["intents", "trial-0000", "trial-0001", "trial-0002"]
+    parent, best = runs["intents"], runs["trial-0001"]
+    assert {run.data.tags["mlflow.parentRunId"] for name, run in runs.items() if name != "intents"} == {parent.info.run_id}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["trial-0002"].data.tags["tuneyard.state"] == "pruned"
+    history = mlflow.get_metric_history(best.info.run_id, "validation/accuracy")
+    assert [(point.step, point.value, point.timestamp) for point in history] == [
+        (number, value, int((NOW + timedelta(seconds=10 * number)).timestamp() * 1000))
+        for number, value in enumerate([0.6, 0.9], start=1)
+    ]
+    assert best.data.params["learning_rate"] == "0.001"
+    version = mlflow.get_model_version_by_alias(study.id, "champion")
+    assert (version.run_id, version.source) == (best.info.run_id, f"runs:/{best.info.run_id}/model")
+    assert sorted(file.path for file in mlflow.list_artifacts(best.info.run_id, "model")) == [
+        "model/config.json",
+        "model/model.safetensors",
+    ]
+
+
+def test_mirroring_again_after_losing_all_memory_doubles_nothing(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("again-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5, 0.6])
+    world.ends(study, 0, TrialReason.CANCEL_REQUESTED)
+    world.exports.trials = {0}
+    world.finishes(study, StudyReason.CANCEL_REQUESTED)
+    world.mirror.sync_once()
+    for run_id in [entry.run_id for entry in world.store.mirror.mirrored(study.id).values()]:
+        assert mlflow.get_run(run_id).info.status == "KILLED"
+
+    world.mirror._anew.add(study.id)
+    world.mirror._whole.clear()
+    world.mirror._sync(study.id, is_whole=False)
+
+    experiment_id = world.store.mirror.experiment(study.id)
+    assert experiment_id is not None
+    runs = mlflow.search_runs([experiment_id])
+    assert len(runs) == 2
+    assert len(mlflow.get_metric_history(world.store.mirror.mirrored(study.id)[0].run_id, "validation/accuracy")) == 2
+    assert len(mlflow.search_model_versions(f"name='{study.id}'")) == 1
+
+
+def test_a_deleted_studys_experiment_and_model_are_gone(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("deleted-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.mirror.sync_once()
+    run_id = world.store.mirror.mirrored(study.id)[0].run_id
+    assert mlflow.get_model_version_by_alias(study.id, "champion").run_id == run_id
+    world.mirror.forget(study.id)
+    assert study.id not in world.real.experiments()
+    with pytest.raises(MlflowException, match="not found"):
+        mlflow.get_registered_model(study.id)
+    assert mlflow.list_artifacts(run_id, "model") == []
+
+
+def test_numbers_that_are_none_and_more_of_them_than_one_batch_takes_arrive(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("many-abc123")
+    world.mirror.sync_once()
+    run_id = world.store.mirror.mirrored(study.id)[-1].run_id
+    points = [Metric("loss", float(step), step, NOW) for step in range(1, 2001)]
+    odd = [Metric("odd", float("nan"), 1, NOW), Metric("odd", float("inf"), 2, NOW)]
+    params = {f"p{number}": "1" for number in range(250)}
+    world.real.log(run_id, Batch(params=params, tags={"a": "b"}, metrics=[*points, *odd]))
+    assert len(mlflow.get_metric_history(run_id, "loss")) == 2000
+    assert {point.step for point in mlflow.get_metric_history(run_id, "odd")} == {1, 2}
+    run = mlflow.get_run(run_id)
+    assert (len([key for key in run.data.params if key.startswith("p")]), run.data.tags["a"]) == (250, "b")
+
+
+def test_a_missing_run_and_a_missing_server_are_told_apart(world: RealWorld) -> None:
+    with pytest.raises(TrackerForgot):
+        world.real.log("0" * 32, Batch(tags={"a": "b"}))
+    with pytest.raises(TrackerAway):
+        MlflowTracker(server.url(_free_port())).experiments()
+
+
+@pytest.fixture
+def gateway(mlflow_url: str, tmp_path: Path) -> Iterator[str]:
+    """The API's address, in front of the real server."""
+    parts = ApiParts(
+        store=memory_store(), datasets=FakeDatasets(), checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), clock=FakeClock(),
+        settings=Settings(home=tmp_path), token=TOKEN, mlflow_url=mlflow_url,
+    )  # fmt: skip
+    port = _free_port()
+    api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))
+    thread = threading.Thread(target=api.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not _answers(f"http://127.0.0.1:{port}/healthz"):
+            assert time.monotonic() < deadline
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        api.should_exit = True
+        thread.join(20)
+
+
+def test_a_reading_client_works_through_the_gateway_and_a_writing_one_does_not(
+    world: RealWorld, gateway: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = world.has_study("gateway-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.mirror.sync_once()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    client = MlflowClient(tracking_uri=f"{gateway}/mlflow", registry_uri=f"{gateway}/mlflow")
+    experiment = client.get_experiment_by_name(study.id)
+    assert experiment is not None
+    child = next(run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "trial-0000")
+    assert [point.value for point in client.get_metric_history(child.info.run_id, "validation/accuracy")] == [0.5]
+    assert client.search_registered_models(f"name='{study.id}'")[0].aliases == {"champion": "1"}
+    downloaded = client.download_artifacts(child.info.run_id, "model/config.json", str(tmp_path))
+    assert Path(downloaded).read_bytes() == b"{}"
+    with pytest.raises(MlflowException, match="read here"):
+        client.set_tag(child.info.run_id, "a", "b")
+    with pytest.raises(MlflowException, match="read here"):
+        client.delete_experiment(experiment.experiment_id)
+
+
+def test_the_uis_page_scripts_and_queries_come_through_the_gateway(world: RealWorld, gateway: str) -> None:
+    study = world.has_study("ui-abc123")
+    world.mirror.sync_once()
+    experiment_id = world.store.mirror.experiment(study.id)
+    with httpx.Client(base_url=gateway, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as ui:
+        page = ui.get("/mlflow/")
+        assert "frame-ancestors 'self'" in page.headers["content-security-policy"]
+        script = page.text.partition('src="static-files/static/js/')[2].partition('"')[0]
+        answer = ui.get(f"/mlflow/static-files/static/js/{script}")
+        assert answer.status_code == 200
+        assert "max-age" in answer.headers["cache-control"]
+        assert (
+            ui.get(f"/mlflow/static-files/static/js/{script}", headers={"If-None-Match": answer.headers["etag"]}).status_code
+            == 304
+        )
+        query = "query Q($input: MlflowGetExperimentInput!) { mlflowGetExperiment(input: $input) { experiment { name } } }"
+        body = {"query": query, "variables": {"input": {"experimentId": experiment_id}}, "operationName": "Q"}
+        found = ui.post("/mlflow/graphql", json=body).json()
+        assert found["data"]["mlflowGetExperiment"]["experiment"]["name"] == study.id
+    assert httpx.get(f"{gateway}/mlflow/", trust_env=False).status_code == 401

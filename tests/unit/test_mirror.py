@@ -1,0 +1,369 @@
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import BinaryIO
+
+import pytest
+from service.store.memory import memory_store
+
+from service.domain.checkpoint import CheckpointFile, Manifest
+from service.domain.errors import CheckpointNotFound
+from service.domain.ports import Change, MirroredTrial, MirrorStore, Store
+from service.domain.study import Study, StudyReason, StudyState
+from service.domain.trial import TrialReason, TrialState
+from service.tracking import records
+from service.tracking.memory import MemoryTracker, RememberedRun
+from service.tracking.mirror import Mirror
+from service.tracking.tracker import Batch, NewRun, RunStatus, TrackerAway, TrackerRefused
+from tests.builders import NOW, a_report, a_study, a_trial
+from tests.fakes import FakeClock
+
+ENVIRONMENT = {"python": "3.11.7", "ray": "2.60.0", "git_revision": "0123abc"}
+MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "training_args.bin": b"a pickle"}
+
+
+@dataclass
+class FakeExports:
+    """One export for each trial named, all with the same files."""
+
+    trials: set[int] = field(default_factory=set)
+
+    def manifest(self, study_id: str, trial: int) -> Manifest:
+        if trial not in self.trials:
+            raise CheckpointNotFound(f"Trial {trial} has no checkpoint.")
+        files = [CheckpointFile(path, len(read), hashlib.sha256(read).hexdigest()) for path, read in MODEL.items()]
+        return Manifest(study_id, trial, 1, tuple(files))
+
+    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+        return io.BytesIO(MODEL[path])
+
+    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
+        raise NotImplementedError
+
+    def delete(self, study_id: str) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class FaultyTracker(MemoryTracker):
+    """Fails as told: `create_run` after the run was made, as when an answer is lost; anything while it is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_away = False
+        self.loses_answers = 0
+        self.refuses: str | None = None
+        self.calls = 0
+
+    def open_experiment(self, study_id: str, tags: Mapping[str, str]) -> str:
+        self._count()
+        if study_id == self.refuses:
+            raise TrackerRefused("It does not like this name.")
+        return super().open_experiment(study_id, tags)
+
+    def experiments(self) -> Mapping[str, str]:
+        self._count()
+        return super().experiments()
+
+    def create_run(self, experiment_id: str, run: NewRun) -> str:
+        self._count()
+        run_id = super().create_run(experiment_id, run)
+        if self.loses_answers:
+            self.loses_answers -= 1
+            raise TrackerAway("The answer did not come.")
+        return run_id
+
+    def log(self, run_id: str, batch: Batch) -> None:
+        self._count()
+        super().log(run_id, batch)
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.is_away:
+            raise TrackerAway("Nobody is there.")
+
+
+class World:
+    """A store that a driver writes, and what the mirror made of it."""
+
+    def __init__(self) -> None:
+        self.store: Store = memory_store()
+        self.tracker = FaultyTracker()
+        self.exports = FakeExports()
+        self.clock = FakeClock()
+        self.mirror = self.new_mirror()
+
+    def new_mirror(self, store: Store | None = None) -> Mirror:
+        return Mirror(store or self.store, self.tracker, self.exports, ENVIRONMENT, self.clock)
+
+    def has_study(self, study_id: str = "intents-abc123") -> Study:
+        study = self.store.studies.add(a_study(study_id))
+        study = self.store.studies.save(study.running(NOW))
+        self.store.leases.acquire(study_id, "driver", NOW, timedelta(days=1))
+        return study
+
+    def starts(self, study: Study, number: int = 0, learning_rate: float = 1e-3) -> None:
+        trial = a_trial(number, study.id, parameters={"learning_rate": learning_rate})
+        self.store.trials.record("driver", [Change(trial)])
+        self.store.trials.record("driver", [Change(self.store.trials.get(study.id, number).started(NOW))])
+
+    def reports(self, study: Study, number: int, accuracies: Sequence[float]) -> None:
+        for accuracy in accuracies:
+            trial = self.store.trials.get(study.id, number)
+            report = a_report(trial.reports + 1, accuracy)
+            change = Change(trial.reported(report, study.definition.objective, gpus=0), report=report)
+            self.store.trials.record("driver", [change])
+
+    def ends(self, study: Study, number: int, reason: TrialReason = TrialReason.EPOCHS_DONE, detail: str | None = None) -> None:
+        ended = self.store.trials.get(study.id, number).ended(reason, NOW + timedelta(minutes=number + 1), detail)
+        self.store.trials.record("driver", [Change(ended)])
+
+    def finishes(self, study: Study, reason: StudyReason = StudyReason.BUDGET_SPENT) -> None:
+        stopping = self.store.studies.save(self.store.studies.get(study.id).stopping(reason))
+        self.store.studies.save(stopping.ended(NOW + timedelta(hours=1)))
+
+    def run(self, name: str) -> RememberedRun:
+        [found] = [run for run in self.tracker.by_id.values() if run.name == name]
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_study_becomes_an_experiment_with_a_parent_run_that_tells_its_configuration_and_environment(world: World) -> None:
+    study = world.has_study()
+    world.mirror.sync_once()
+    experiment_id, tags = world.tracker.studies[study.id]
+    parent = world.run("intents")
+    assert world.store.mirror.experiment(study.id) == experiment_id
+    assert "learning_rate" in tags["mlflow.note.content"]
+    assert parent.params["batch_size"] == "32"
+    assert "learning_rate" not in parent.params
+    assert '"low": 1e-05' in parent.params["space.learning_rate"]
+    assert (parent.params["strategy.kind"], parent.params["budget.trials"]) == ("random", "4")
+    assert (parent.tags["tuneyard.study"], parent.tags["tuneyard.state"]) == (study.id, "running")
+    assert (parent.tags["tuneyard.env.ray"], parent.tags["mlflow.source.git.commit"]) == ("2.60.0", "0123abc")
+    assert len(parent.tags["tuneyard.env.sha256"]) == 16
+
+
+def test_a_trial_becomes_a_child_run_with_its_whole_configuration_and_every_report_at_its_step(world: World) -> None:
+    study = world.has_study()
+    world.starts(study, 7, learning_rate=0.005)
+    world.reports(study, 7, [0.5, 0.75])
+    world.mirror.sync_once()
+    run = world.run("trial-0007")
+    parent_id = world.store.mirror.mirrored(study.id)[-1].run_id
+    assert run.tags["mlflow.parentRunId"] == parent_id
+    assert run.tags["tuneyard.trial"] == f"{study.id}/7"
+    assert (run.tags["tuneyard.attempt"], run.tags["tuneyard.rung"], run.tags["tuneyard.bracket"]) == ("1", "0", "0")
+    assert (run.params["learning_rate"], run.params["data.train"]) == ("0.005", "dataset://intents/train.csv")
+    assert run.curve("validation/accuracy") == [(1, 0.5), (2, 0.75)]
+    assert run.curve("epoch") == [(1, 1.0), (2, 2.0)]
+    assert {metric.at for metric in run.metrics if metric.step == 2} == {a_report(2).at}
+    assert run.started_at == NOW
+
+
+def test_a_pass_with_nothing_new_asks_the_tracker_nothing(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    assert world.mirror.sync_once() == 2
+    calls = world.tracker.calls
+    assert world.mirror.sync_once() == 0
+    assert world.tracker.calls == calls
+
+
+def test_later_reports_are_added_to_the_same_run(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.mirror.sync_once()
+    world.reports(study, 0, [0.6])
+    world.mirror.sync_once()
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
+    assert len(world.tracker.by_id) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (TrialReason.EPOCHS_DONE, RunStatus.FINISHED),
+        (TrialReason.RUNG_CUT, RunStatus.FINISHED),
+        (TrialReason.STOP_REQUESTED, RunStatus.KILLED),
+        (TrialReason.CANCEL_REQUESTED, RunStatus.KILLED),
+        (TrialReason.OUT_OF_MEMORY, RunStatus.FAILED),
+    ],
+)
+def test_an_ended_trial_ends_its_run_with_its_reason_and_time(world: World, reason: TrialReason, status: RunStatus) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.mirror.sync_once()
+    assert world.run("trial-0000").status is RunStatus.RUNNING
+    world.ends(study, 0, reason)
+    world.mirror.sync_once()
+    run = world.run("trial-0000")
+    assert (run.status, run.tags["tuneyard.state"], run.tags["tuneyard.reason"]) == (status, reason.end.value, reason.value)
+    assert run.ended_at == NOW + timedelta(minutes=1)
+
+
+def test_every_state_has_a_status_and_only_ends_are_not_running() -> None:
+    states = [*TrialState, *StudyState]
+    assert all((records.status_of(state) is RunStatus.RUNNING) == (not state.is_end) for state in states)
+
+
+def test_the_parent_draws_the_best_value_over_the_trials_in_the_order_in_which_they_ended(world: World) -> None:
+    study = world.has_study()
+    for number, accuracy in enumerate([0.6, 0.9, 0.7]):
+        world.starts(study, number)
+        world.reports(study, number, [accuracy])
+    world.ends(study, 0)
+    world.mirror.sync_once()
+    world.ends(study, 1)
+    world.ends(study, 2)
+    world.mirror.sync_once()
+    assert world.run("intents").curve("best/validation/accuracy") == [(1, 0.6), (2, 0.9), (3, 0.9)]
+
+
+def test_a_run_whose_creation_was_not_answered_is_adopted_and_not_made_twice(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    for _ in range(3):
+        world.tracker.loses_answers = 1
+        world.mirror.sync_once()
+        world.clock.pass_seconds(100)
+    world.tracker.loses_answers = 0
+    world.mirror.sync_once()
+    assert sorted(run.name for run in world.tracker.by_id.values()) == ["intents", "trial-0000"]
+    assert world.store.mirror.mirrored(study.id)[0].version == world.store.trials.get(study.id, 0).version
+
+
+class Forgetful:
+    """A mirror store whose process dies before it writes anything down."""
+
+    def __init__(self, inner: MirrorStore) -> None:
+        self._inner = inner
+
+    def experiment(self, study_id: str) -> str | None:
+        return self._inner.experiment(study_id)
+
+    def set_experiment(self, study_id: str, experiment_id: str) -> None:
+        """Lost."""
+
+    def mirrored(self, study_id: str) -> Mapping[int, MirroredTrial]:
+        return self._inner.mirrored(study_id)
+
+    def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
+        """Lost."""
+
+    def behind(self) -> Sequence[str]:
+        return self._inner.behind()
+
+
+def test_a_mirror_that_died_before_it_remembered_anything_doubles_nothing(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5, 0.6])
+    world.new_mirror(replace(world.store, mirror=Forgetful(world.store.mirror))).sync_once()
+    assert world.store.mirror.mirrored(study.id) == {}
+    world.new_mirror().sync_once()
+    assert sorted(run.name for run in world.tracker.by_id.values()) == ["intents", "trial-0000"]
+    assert len(world.tracker.studies) == 1
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
+
+
+def test_a_tracker_that_is_away_is_left_alone_for_longer_and_longer_and_then_caught_up_with(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.tracker.is_away = True
+    for _ in range(100):
+        assert world.mirror.sync_once() == 0
+        world.clock.pass_seconds(1)
+    assert world.tracker.calls < 12
+    world.tracker.is_away = False
+    world.clock.pass_seconds(60)
+    assert world.mirror.sync_once() == 2
+
+
+def test_a_study_that_the_tracker_refuses_does_not_hold_up_the_others(world: World) -> None:
+    refused = world.has_study("refused-abc123")
+    world.has_study("wanted-abc123")
+    world.tracker.refuses = refused.id
+    assert world.mirror.sync_once() == 1
+    assert set(world.tracker.studies) == {"wanted-abc123"}
+    calls = world.tracker.calls
+    world.mirror.sync_once()
+    assert world.tracker.calls == calls
+    world.tracker.refuses = None
+    world.clock.pass_seconds(2)
+    world.mirror.sync_once()
+    assert set(world.tracker.studies) == {"refused-abc123", "wanted-abc123"}
+
+
+def test_runs_that_somebody_removed_from_the_tracker_are_mirrored_from_the_start(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.mirror.sync_once()
+    world.tracker.forget(study.id, "1")
+    world.reports(study, 0, [0.6])
+    world.mirror.sync_once()
+    world.clock.pass_seconds(2)
+    world.mirror.sync_once()
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
+    assert world.store.mirror.experiment(study.id) == world.tracker.studies[study.id][0]
+
+
+def test_at_a_studys_end_the_best_trials_model_is_registered_once_as_champion(world: World) -> None:
+    study = world.has_study()
+    for number, accuracy in enumerate([0.6, 0.9]):
+        world.starts(study, number)
+        world.reports(study, number, [accuracy])
+        world.ends(study, number)
+    world.exports.trials = {0, 1}
+    world.mirror.sync_once()
+    assert world.tracker.champions == {}
+    world.finishes(study)
+    world.mirror.sync_once()
+    champion = world.tracker.champions[study.id]
+    best = world.run("trial-0001")
+    assert world.tracker.by_id[champion.run_id] is best
+    assert best.files == {"model/config.json": b"{}", "model/model.safetensors": b"weights"}
+    assert champion.tags["tuneyard.trial"] == f"{study.id}/1"
+    parent = world.run("intents")
+    assert (parent.status, parent.tags["tuneyard.reason"]) == (RunStatus.FINISHED, "budget_spent")
+    assert parent.ended_at == NOW + timedelta(hours=1)
+
+
+def test_a_study_without_an_exported_model_ends_without_a_champion(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.ends(study, 0, TrialReason.TRAINER_ERROR, "no such column: text")
+    world.finishes(study, StudyReason.TOO_MANY_FAILURES)
+    world.mirror.sync_once()
+    assert world.tracker.champions == {}
+    assert world.run("intents").status is RunStatus.FAILED
+    assert "no such column" in world.run("trial-0000").tags["mlflow.note.content"]
+    assert world.store.mirror.behind() == []
+
+
+def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world: World) -> None:
+    study = world.has_study()
+    world.has_study("kept-abc123")
+    world.finishes(study, StudyReason.CANCEL_REQUESTED)
+    world.mirror.sync_once()
+    world.store.studies.delete(study.id)
+    world.clock.pass_seconds(61)
+    world.mirror.sync_once()
+    assert set(world.tracker.studies) == {"kept-abc123"}
+
+
+def test_values_are_cut_to_what_the_tracker_takes(world: World) -> None:
+    study, trial = a_study(), a_trial(detail="x" * 10_000)
+    batch = records.trial_batch(study, trial, [a_report(metrics={"validation/accuracy": math.nan})], is_new=True)
+    assert max(map(len, batch.tags.values())) <= 5000
+    long = a_study(trainer={**a_study().definition.trainer.model_dump(mode="json"), "model": "m" * 300})
+    assert max(map(len, records.study_batch(long, ENVIRONMENT, [], is_new=True).params.values())) <= 500
