@@ -1,0 +1,294 @@
+"""Who is asking: the service's token for programs, a session cookie for browsers, and the links that turn one into the other.
+
+A login link's code and a session's secret are stored as SHA-256 only, and never logged: the server keeps no access log.
+"""
+
+import hashlib
+import html
+import ipaddress
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode, urlsplit
+
+from fastapi import APIRouter, Depends, Query, Request, Response, status
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from service.api.dependencies import ApiParts, Parts, parts_of
+from service.api.documents import decode
+from service.api.problems import BodyTooLarge, InvalidParameters, documented
+from service.api.schemas import LoginLinkView, ViolationView
+from service.domain import errors
+from service.domain.ports import AccessStore, Clock
+from service.settings import write_private
+
+SESSION_COOKIE = "tuneyard_session"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_SECRET_BYTES = 32
+_MAX_BODY_BYTES = 16 * 1024
+_NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
+"""A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
+_DEFAULT_NEXT = "/mlflow/"
+_LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
+_HOW = "Send the service's token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`)."
+_PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+def authenticate(request: Request) -> None:
+    """Let callers with the token or a session through. Raises NotAuthenticated, Forbidden.
+
+    A request that a browser sends by itself carries the cookie whoever caused it. So a cookie only counts under a name this
+    service is bound to (against DNS rebinding), and for unsafe methods only on requests from the service's own pages.
+    """
+    parts = parts_of(request)
+    given = request.headers.get("Authorization")
+    if given is not None:
+        _check_token(given, parts.token)
+        return
+    session = request.cookies.get(SESSION_COOKIE)
+    if not session or not parts.store.access.has_session(_sha256(session), parts.clock.now()):
+        raise errors.NotAuthenticated(_HOW)
+    _check_host(request, parts)
+    if request.method not in _SAFE_METHODS:
+        _check_origin(request)
+
+
+def require_token(request: Request) -> None:
+    """Let only callers with the token through: a session cannot make further ones. Raises NotAuthenticated."""
+    _check_token(request.headers.get("Authorization", ""), parts_of(request).token)
+
+
+router = APIRouter(tags=["access"])
+
+
+async def _small_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+@router.post(
+    "/v1/login-links",
+    operation_id="createLoginLink",
+    summary="Make a login link",
+    status_code=status.HTTP_201_CREATED,
+    response_description="The link. It is shown only here.",
+    dependencies=[Depends(require_token)],
+    responses=documented(errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, InvalidParameters),
+    openapi_extra={
+        "requestBody": {
+            "required": False,
+            "description": "Which page to open after the login.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "next": {
+                                "type": "string",
+                                "pattern": f"^{_NEXT.pattern}$",
+                                "default": _DEFAULT_NEXT,
+                                "description": "A path of this service; it may have a fragment.",
+                                "examples": ["/mlflow/#/experiments/1/runs"],
+                            }
+                        },
+                    },
+                    "example": {"next": "/mlflow/#/experiments/1/runs"},
+                }
+            },
+        }
+    },
+)
+def create_login_link(
+    request: Request, response: Response, parts: Parts, body: Annotated[bytes, Depends(_small_body)]
+) -> LoginLinkView:
+    """A path that logs one browser in, once, within a few minutes. Needs the token: a session cannot make further ones."""
+    document = decode(body, request.headers.get("Content-Type")) if body.strip() else {}
+    next_path = _wanted_next(document)
+    response.headers.update(_PRIVATE)
+    expires_at = parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds)
+    return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path), expires_at=expires_at)
+
+
+@router.get("/login", include_in_schema=False)
+def log_in(
+    request: Request,
+    parts: Parts,
+    code: Annotated[str, Query(max_length=200)] = "",
+    next_path: Annotated[str, Query(alias="next", max_length=2001)] = _DEFAULT_NEXT,
+) -> Response:
+    """Turn a login link's code into a session, once.
+
+    GET only: link previews ask with HEAD, which answers 405; a browser's prefetch says so and is refused with the code intact.
+    """
+    if _is_prefetch(request.headers):
+        return Response(status_code=status.HTTP_503_SERVICE_UNAVAILABLE, headers=_PRIVATE)
+    if not _NEXT.fullmatch(next_path):
+        return _refused(request, "The link does not lead to a page of this service. Make a new one with `tuneyard login`.")
+    if not code or not parts.store.access.use_login_code(_sha256(code), parts.clock.now()):
+        return _refused(
+            request, "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
+        )
+    session, seconds = secrets.token_urlsafe(_SECRET_BYTES), parts.settings.session_seconds
+    parts.store.access.add_session(_sha256(session), parts.clock.now() + timedelta(seconds=seconds))
+    response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
+    # Lax, not strict: the link is clicked in a terminal or a mail, and the page it leads to must get the cookie.
+    response.set_cookie(
+        SESSION_COOKIE, session, max_age=int(seconds), httponly=True, samesite="lax", secure=request.url.scheme == "https"
+    )
+    return response
+
+
+@router.post("/logout", include_in_schema=False, dependencies=[Depends(authenticate)], status_code=status.HTTP_204_NO_CONTENT)
+def log_out(request: Request, parts: Parts) -> Response:
+    """End this browser's session."""
+    session = request.cookies.get(SESSION_COOKIE)
+    if session:
+        parts.store.access.delete_session(_sha256(session))
+    response = Response(status_code=status.HTTP_204_NO_CONTENT, headers=_PRIVATE)
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return response
+
+
+def new_token() -> str:
+    """A token nobody guesses."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def load_or_make_token(path: Path) -> str:
+    """The token in this file, made at the first start; safe to call from several processes at once.
+
+    A file that others can read is closed to them. Raises NotReady when it is not ours to close, or holds no token.
+    """
+    while True:
+        try:
+            with open(path, opener=_open_itself) as file:
+                _close_to_others(file.fileno(), path)
+                token = file.read().strip()
+        except FileNotFoundError:
+            _make_token(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.NotReady(f"The token file {path} cannot be read ({error}): delete it to get a new token.") from error
+        else:
+            if not re.fullmatch(r"[!-~]{16,}", token):
+                raise errors.NotReady(f"The token file {path} holds no token: delete it to get a new one.")
+            return token
+
+
+def new_login_path(access: AccessStore, clock: Clock, seconds: float, next_path: str = _DEFAULT_NEXT) -> str:
+    """The path of a new login link, which opens `next_path`; raises ValueError for one outside this service."""
+    if not _NEXT.fullmatch(next_path):
+        raise ValueError(f"{next_path!r} is not a path of this service: it starts with one slash")
+    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path)
+
+
+def _login_path(access: AccessStore, expires_at: datetime, next_path: str) -> str:
+    code = secrets.token_urlsafe(_SECRET_BYTES)
+    access.add_login_code(_sha256(code), expires_at)
+    return "/login?" + urlencode({"code": code, "next": next_path})
+
+
+def _wanted_next(document: Any) -> str:
+    if not isinstance(document, dict):
+        raise InvalidParameters([ViolationView(pointer="", detail='the body is an object such as {"next": "/mlflow/"}')])
+    unknown = [key for key in document if key != "next"]
+    if unknown:
+        raise InvalidParameters([ViolationView(pointer=f"/{unknown[0]}", detail=f"`{unknown[0]}` is not a key here: remove it")])
+    wanted = document.get("next", _DEFAULT_NEXT)
+    if not isinstance(wanted, str) or not _NEXT.fullmatch(wanted):
+        detail = "`next` is a path of this service: it starts with one slash and has printable ASCII characters only"
+        raise InvalidParameters([ViolationView(pointer="/next", detail=detail)])
+    return wanted
+
+
+def _is_prefetch(headers: Mapping[str, str]) -> bool:
+    purpose = headers.get("Sec-Purpose", "") + headers.get("Purpose", "") + headers.get("X-Moz", "")
+    return "prefetch" in purpose.lower()
+
+
+def _refused(request: Request, detail: str) -> Response:
+    """A page for people, or the problem document for everything else."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        raise errors.InvalidLoginCode(detail)
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        "<title>Login link</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;"
+        "padding:0 1rem;color-scheme:light dark}</style>"
+        f"<h1>This login link does not work</h1><p>{html.escape(detail)}</p></html>"
+    )
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
+
+
+def _check_token(authorization: str, token: str) -> None:
+    scheme, _, given = authorization.partition(" ")
+    # As bytes: compare_digest refuses text that is not ASCII.
+    if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
+        raise errors.NotAuthenticated(_HOW)
+
+
+def _check_host(request: Request, parts: ApiParts) -> None:
+    if _is_loopback(parts.settings.host) and not _LOOPBACK_HOST.fullmatch(request.headers.get("Host", "")):
+        raise errors.Forbidden("Open the service under the address it printed: it is not known by this host name.")
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_origin(request: Request) -> None:
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    # Only the place is compared: behind a proxy that ends TLS, the scheme here is not the browser's.
+    is_ours = origin is not None and urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower() != ""
+    if (origin is not None and not is_ours) or (site is not None and site != "same-origin") or (origin is None and site is None):
+        raise errors.Forbidden("With a session cookie, send this request from a page of this service, or use the token instead.")
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file but not what a link points to, and without waiting for a pipe's other end."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _make_token(path: Path) -> None:
+    """Write a new token unless another process is faster."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_private(temporary, new_token())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def _close_to_others(descriptor: int, path: Path) -> None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise errors.NotReady(f"The token file {path} is no regular file: delete it to get a new token.")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        try:
+            os.fchmod(descriptor, 0o600)
+        except PermissionError as error:
+            detail = (
+                f"Others can read the token file {path}: run `chmod 600` on it as its owner, or delete it to get a new token."
+            )
+            raise errors.NotReady(detail) from error
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,255 @@
+"""Exported checkpoints: a manifest, its files one by one, or all of them as one tar stream. Only safetensors, JSON and text."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Header, Path, Request, Response, status
+
+from service.api.dependencies import ApiParts, Parts
+from service.api.downloads import Download, etag_matches, file_response, media_type_of, streamed, tar_chunks, tar_headers
+from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
+from service.api.problems import InvalidParameters, PreconditionFailed, RangeNotSatisfiable, documented
+from service.api.schemas import ManifestView
+from service.domain import errors
+from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
+
+router = APIRouter(tags=["checkpoints"])
+
+_BEST = STUDY + "/best/checkpoint"
+_OF_TRIAL = TRIAL + "/checkpoint"
+_TRIES = 5
+"""Of opening files while better exports replace them."""
+
+FilePath = Annotated[
+    str,
+    Path(
+        description="The file's path inside the checkpoint.", examples=["model.safetensors"],
+        json_schema_extra={"pattern": r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$"},
+    ),
+]  # fmt: skip
+IfMatch = Annotated[
+    str | None,
+    Header(max_length=4000, description="Only if the file has one of these ETags; otherwise 412.", examples=["*"]),
+]
+
+_NO_BEST = documented(errors.StudyNotFound, errors.NoBestTrial, errors.CheckpointNotFound)
+_NO_TRIAL = documented(errors.StudyNotFound, errors.TrialNotFound, errors.CheckpointNotFound)
+_NO_BEST_FILE = documented(errors.StudyNotFound, errors.NoBestTrial, errors.CheckpointNotFound, errors.FileNotInCheckpoint)
+_NO_TRIAL_FILE = documented(errors.StudyNotFound, errors.TrialNotFound, errors.CheckpointNotFound, errors.FileNotInCheckpoint)
+_REFUSED = documented(PreconditionFailed, RangeNotSatisfiable, InvalidParameters)
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_ETAG = {"description": "Names this content, and no other.", "schema": {"type": "string"}, "example": '"53aa51172d"'}
+_FILE_CONTENT = {
+    "application/octet-stream": _BINARY,
+    "application/json": {"schema": {}},
+    "text/plain": {"schema": {"type": "string"}},
+    "text/markdown": {"schema": {"type": "string"}},
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The content is the one that `If-None-Match` names.", "headers": {"ETag": _ETAG}}
+}
+_FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", "content": _FILE_CONTENT, "headers": {"ETag": _ETAG}},
+    206: {"description": "The part of the file that `Range` asks for.", "content": _FILE_CONTENT, "headers": {"ETag": _ETAG}},
+    **_UNCHANGED,
+    **_REFUSED,
+}
+_ARCHIVE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The files, uncompressed, as a tar archive.",
+        "content": {"application/x-tar": _BINARY},
+        "headers": {"ETag": _ETAG},
+    },
+    **_UNCHANGED,
+}
+
+
+@router.get(
+    _BEST,
+    operation_id="getBestCheckpoint",
+    summary="Get the best checkpoint's manifest",
+    response_description="The files of the checkpoint.",
+    responses=_NO_BEST,
+)
+def get_best_checkpoint(study_id: StudyId, parts: Parts) -> ManifestView:
+    """The files of the best trial's export, at its best report.
+
+    The links lead to that very trial: they stay right when another trial becomes the best while files are fetched.
+    """
+    return ManifestView.of(parts.checkpoints.manifest(study_id, _best(parts, study_id)))
+
+
+@router.get(
+    _OF_TRIAL,
+    operation_id="getTrialCheckpoint",
+    summary="Get a trial's checkpoint's manifest",
+    response_description="The files of the checkpoint.",
+    responses=_NO_TRIAL,
+)
+def get_trial_checkpoint(study_id: StudyId, number: TrialNumber, parts: Parts) -> ManifestView:
+    """The files of a trial's export, at its best report. Only the best trials' are kept (`checkpoints.keep`)."""
+    return ManifestView.of(parts.checkpoints.manifest(study_id, _known(parts, study_id, number)))
+
+
+@router.head(
+    _BEST + "/files/{path:path}",
+    operation_id="headBestFile",
+    summary="Ask about a file of the best checkpoint",
+    response_class=Response,
+    responses={**_FILE_RESPONSES, **_NO_BEST_FILE},
+)
+@router.get(
+    _BEST + "/files/{path:path}",
+    operation_id="getBestFile",
+    summary="Get a file of the best checkpoint",
+    response_class=Response,
+    responses={**_FILE_RESPONSES, **_NO_BEST_FILE},
+)
+def get_best_file(study_id: StudyId, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None) -> Response:
+    """One file of the best trial's export. Send the manifest's SHA-256 as `If-Match` to be sure to get that one."""
+    return _file(parts, request, study_id, _best(parts, study_id), path, if_match)
+
+
+@router.head(
+    _OF_TRIAL + "/files/{path:path}",
+    operation_id="headTrialFile",
+    summary="Ask about a file of a trial's checkpoint",
+    response_class=Response,
+    responses={**_FILE_RESPONSES, **_NO_TRIAL_FILE},
+)
+@router.get(
+    _OF_TRIAL + "/files/{path:path}",
+    operation_id="getTrialFile",
+    summary="Get a file of a trial's checkpoint",
+    response_class=Response,
+    responses={**_FILE_RESPONSES, **_NO_TRIAL_FILE},
+)
+def get_trial_file(
+    study_id: StudyId, number: TrialNumber, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None
+) -> Response:
+    """One file of a trial's export; `Range` asks for a part of it."""
+    return _file(parts, request, study_id, _known(parts, study_id, number), path, if_match)
+
+
+@router.head(
+    _BEST + "/archive",
+    operation_id="headBestArchive",
+    summary="Ask about the archive of the best checkpoint",
+    response_class=Response,
+    responses={**_ARCHIVE_RESPONSES, **_NO_BEST},
+)
+@router.get(
+    _BEST + "/archive",
+    operation_id="getBestArchive",
+    summary="Get the best checkpoint as a tar stream",
+    response_class=Response,
+    responses={**_ARCHIVE_RESPONSES, **_NO_BEST},
+)
+def get_best_archive(study_id: StudyId, request: Request, parts: Parts) -> Response:
+    """All files of the best trial's export; `curl ... | tar -x -C best` makes a folder that `from_pretrained` loads."""
+    return _archive(parts, request, study_id, _best(parts, study_id))
+
+
+@router.head(
+    _OF_TRIAL + "/archive",
+    operation_id="headTrialArchive",
+    summary="Ask about the archive of a trial's checkpoint",
+    response_class=Response,
+    responses={**_ARCHIVE_RESPONSES, **_NO_TRIAL},
+)
+@router.get(
+    _OF_TRIAL + "/archive",
+    operation_id="getTrialArchive",
+    summary="Get a trial's checkpoint as a tar stream",
+    response_class=Response,
+    responses={**_ARCHIVE_RESPONSES, **_NO_TRIAL},
+)
+def get_trial_archive(study_id: StudyId, number: TrialNumber, request: Request, parts: Parts) -> Response:
+    """All files of a trial's export as one uncompressed tar stream."""
+    return _archive(parts, request, study_id, _known(parts, study_id, number))
+
+
+def _best(parts: ApiParts, study_id: str) -> int:
+    best = parts.store.trials.best(study_id)
+    if best is None:
+        raise errors.NoBestTrial(study_id)
+    return best.number
+
+
+def _known(parts: ApiParts, study_id: str, number: int) -> int:
+    return parts.store.trials.get(study_id, number).number
+
+
+def _file(parts: ApiParts, request: Request, study_id: str, trial: int, path: str, if_match: str | None) -> Response:
+    if not may_leave(path):
+        raise errors.FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
+    manifest, opened = _opened(parts, study_id, trial, path)
+    file, content = opened[0]
+    with ExitStack() as on_failure:
+        on_failure.callback(content.close)
+        if if_match is not None and not etag_matches(if_match, file.sha256, weakly=False):
+            detail = f"{path!r} is the one of report {manifest.report} now: read the manifest again."
+            raise PreconditionFailed(detail)
+        response = file_response(request, Download(content, file.bytes, file.sha256, media_type_of(path), _name(path)))
+        on_failure.pop_all()
+    return response
+
+
+def _archive(parts: ApiParts, request: Request, study_id: str, trial: int) -> Response:
+    manifest, opened = _opened(parts, study_id, trial)
+    digest = hashlib.sha256("\n".join(f"{file.sha256} {file.path}" for file in manifest.files).encode()).hexdigest()
+    headers = {
+        "ETag": f'"{digest}"',
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'attachment; filename="{study_id}-trial-{trial}.tar"',
+    }
+    unchanged = etag_matches(request.headers.get("If-None-Match"), digest, weakly=True)
+    if unchanged or request.method == "HEAD":
+        _close(opened)
+    if unchanged:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    blocks, length = tar_headers([file for file, _ in opened])
+    headers["Content-Length"] = str(length)
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type="application/x-tar")
+    chunks: Iterator[bytes] = tar_chunks(list(zip(blocks, opened, strict=True)))
+    return streamed(chunks, [content for _, content in opened], headers, "application/x-tar")
+
+
+def _opened(
+    parts: ApiParts, study_id: str, trial: int, path: str | None = None
+) -> tuple[Manifest, list[tuple[CheckpointFile, BinaryIO]]]:
+    """All files of one and the same export (or the one at `path`), open; the caller closes them.
+
+    A better export may replace this one between reading its manifest and opening its last file: then all is opened anew.
+    Once open, files can be read to their end, whatever replaces them. Raises CheckpointNotFound, FileNotInCheckpoint.
+    """
+    for _ in range(_TRIES):
+        manifest = parts.checkpoints.manifest(study_id, trial)
+        wanted = manifest.files if path is None else [file for file in manifest.files if file.path == path]
+        if not wanted:
+            raise errors.FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
+        with ExitStack() as on_failure:
+            opened = []
+            try:
+                for file in wanted:
+                    content = parts.checkpoints.open(study_id, trial, file.path)
+                    on_failure.callback(content.close)
+                    opened.append((file, content))
+            except errors.NotFound:
+                continue
+            if parts.checkpoints.manifest(study_id, trial) == manifest:
+                on_failure.pop_all()
+                return manifest, opened
+    raise errors.CheckpointNotFound("Better checkpoints keep replacing this one: read the manifest again.")
+
+
+def _close(opened: list[tuple[CheckpointFile, BinaryIO]]) -> None:
+    for _, content in opened:
+        content.close()
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,32 @@
+"""What the routes stand on, handed to them by the composition root."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class ApiParts:
+    """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash."""
+
+    store: Store
+    datasets: DatasetStore
+    checkpoints: CheckpointStore
+    catalog: Catalog
+    clock: Clock
+    settings: Settings
+    token: str
+    mlflow_url: str | None = None
+
+
+def parts_of(request: Request) -> ApiParts:
+    """The parts of the application that serves this request."""
+    parts: ApiParts = request.app.state.parts
+    return parts
+
+
+Parts = Annotated[ApiParts, Depends(parts_of)]

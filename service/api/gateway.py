@@ -1,0 +1,151 @@
+"""MLflow behind our token, to read only: what the tracking UI and a reading client ask for is passed on, all else is refused.
+
+What may pass is listed in `gateway_rules`. A request goes on as method, canonical path, query, body and a handful of headers;
+its credentials, its Host and its Origin stay here. The tracking server itself listens on this machine only.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import APIRouter, Request, Response, status
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from service.api.dependencies import parts_of
+from service.api.gateway_rules import PREFIX, Kind, canonical_path, is_listed, kind_of, read_only_query
+from service.api.problems import BodyTooLarge
+from service.domain import errors
+
+_MAX_BODY_BYTES = 1024 * 1024
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0, pool=15.0)
+_LIMITS = httpx.Limits(max_connections=40, max_keepalive_connections=20)
+_ASKED = (
+    "accept", "accept-language", "content-type", "if-match", "if-modified-since", "if-none-match", "if-range",
+    "if-unmodified-since", "range", "user-agent",
+)  # fmt: skip
+"""Headers that go on to MLflow. No cookie, token, Host, Origin, Referer, X-Forwarded-*, nor one that overrides the method."""
+_ANSWERED = (
+    "accept-ranges", "cache-control", "content-disposition", "content-encoding", "content-length", "content-range",
+    "content-type", "etag", "expires", "last-modified", "vary",
+)  # fmt: skip
+"""Headers that come back. No Set-Cookie and no Access-Control-*."""
+_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "frame-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+"""The UI needs inline styles, eval and workers from blobs; it needs nothing of another host."""
+_POLICIES = {
+    Kind.PAGE: {"Content-Security-Policy": _PAGE_POLICY},
+    Kind.API: {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"},
+    # What a run logged may be a page with a script in it: it gets an origin of its own, and the type it says it has.
+    Kind.ARTIFACT: {"Content-Security-Policy": "sandbox"},
+}
+
+
+@asynccontextmanager
+async def _lifespan(app: object) -> AsyncIterator[None]:
+    """Close the connections that requests have opened."""
+    yield
+    client = getattr(getattr(app, "state", None), "mlflow_client", None)
+    if client is not None:
+        await client.aclose()
+
+
+router = APIRouter(include_in_schema=False, lifespan=_lifespan)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@router.api_route(PREFIX, methods=["GET", "HEAD"])
+async def open_ui() -> Response:
+    """The UI's own links are relative to the slash."""
+    return RedirectResponse(f"{PREFIX}/", status.HTTP_308_PERMANENT_REDIRECT)
+
+
+@router.api_route(PREFIX + "/{path:path}", methods=_METHODS)
+async def pass_on(request: Request) -> Response:
+    """Pass a reading request on to MLflow and stream its answer."""
+    path = canonical_path(_raw_path(request))
+    if path is None or not is_listed(request.method, path):
+        raise _refusal(request)
+    body = await _body(request)
+    if path == f"{PREFIX}/graphql":
+        body = read_only_query(body)
+    answer = await _ask(request, path, body)
+    headers = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
+    headers |= {**_POLICIES[kind_of(path)], "X-Content-Type-Options": "nosniff"}
+    if "location" in answer.headers:
+        headers["location"] = _local(answer.headers["location"])
+    if request.method == "HEAD":
+        await answer.aclose()
+        return Response(status_code=answer.status_code, headers=headers)
+    return StreamingResponse(_content(answer), answer.status_code, headers)
+
+
+def _raw_path(request: Request) -> bytes:
+    """The path as it was sent, percent-encoded, without the query."""
+    raw: bytes | None = request.scope.get("raw_path")
+    return (raw if raw is not None else request.scope["path"].encode()).partition(b"?")[0]
+
+
+def _refusal(request: Request) -> errors.TuneyardError:
+    if request.method in {"GET", "HEAD"}:
+        return errors.NotFound("The tracking server is for reading runs and models here; it has no such page.")
+    return errors.Forbidden(
+        "MLflow can only be read here: its runs mirror the studies. Change a study through `/v1/studies` or `tuneyard study`."
+    )
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise BodyTooLarge(f"A request to MLflow has at most {_MAX_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+async def _ask(request: Request, path: str, body: bytes) -> httpx.Response:
+    base = parts_of(request).mlflow_url
+    if base is None:
+        raise errors.NotReady("This service runs without a tracking server.")
+    client = _client(request)
+    # The server's address ends with the prefix, which canonical paths begin with.
+    url = httpx.URL(base).copy_with(raw_path=_target(path, request.scope.get("query_string", b"")))
+    headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
+    headers["accept-encoding"] = request.headers.get("accept-encoding", "identity")
+    asked = client.build_request(request.method, url, headers=headers, content=body or None)
+    try:
+        return await client.send(asked, stream=True, follow_redirects=False)
+    except httpx.TimeoutException as error:
+        raise errors.NotReady("MLflow is too busy to answer: try again in a few seconds.") from error
+    except httpx.HTTPError as error:
+        raise errors.NotReady("MLflow is not up yet, or is starting again: try again in a few seconds.") from error
+
+
+def _target(path: str, query: bytes) -> bytes:
+    return path.encode("ascii") + (b"?" + query if query else b"")
+
+
+def _client(request: Request) -> httpx.AsyncClient:
+    """One for all requests, so that connections are kept; made at the first one. No proxy of the environment stands between."""
+    state = request.app.state
+    client: httpx.AsyncClient | None = getattr(state, "mlflow_client", None)
+    if client is None:
+        client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, trust_env=False)
+        state.mlflow_client = client
+    return client
+
+
+async def _content(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The bytes as MLflow sent them; a client that leaves early frees the connection too."""
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+def _local(location: str) -> str:
+    """Where MLflow redirects to, as seen from outside."""
+    return httpx.URL(location).raw_path.decode("ascii") if httpx.URL(location).is_absolute_url else location

@@ -1,0 +1,121 @@
+"""The OpenAPI document: what the framework knows, made whole."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service import __version__
+from service.api.auth import SESSION_COOKIE
+from service.api.documents import JSON_TYPE, YAML_TYPES
+from service.api.problems import everywhere
+from service.api.schemas import EventView, Problem
+from service.api.studies import EXAMPLE
+from service.domain.definition import StudyDefinition
+
+_REF = "#/components/schemas/"
+_OPEN = frozenset({"/healthz", "/readyz", "/login"})
+"""Paths that need no token."""
+_TOKEN_ONLY = frozenset({"/v1/login-links"})
+"""Paths that a browser's session does not open."""
+_DESCRIPTION = """\
+Searches hyperparameters for fine-tuning: POST a study, watch its trials, pull the best checkpoint.
+
+Every request needs the service's token (`Authorization: Bearer TOKEN`) or a session cookie from a login link.
+Every error is a problem document (RFC 9457): compare its `type`, read its `detail`.
+"""
+_TAGS = [
+    {"name": "studies", "description": "One search each: what to train, what varies, how to search and what it may spend."},
+    {"name": "trials", "description": "One configuration tried, with its reports and attempts."},
+    {"name": "events", "description": "What happens to a study, as it happens."},
+    {"name": "checkpoints", "description": "The exported models of the best trials."},
+    {"name": "datasets", "description": "Rows to train on."},
+    {"name": "access", "description": "Login links and sessions for browsers."},
+    {"name": "health", "description": "Is the service alive, can it work, and how much does it do?"},
+]
+_SECURITY_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "The service's token: `tuneyard serve` keeps it in its home."},
+    "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "A browser's, from a login link."},
+}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application, made once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _made(app)
+    return app.openapi_schema
+
+
+def _made(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title="Tuneyard", version=__version__, summary="A hyperparameter search service.", description=_DESCRIPTION,
+        routes=app.routes, tags=_TAGS,
+    )  # fmt: skip
+    components = document.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    schemas.update(_schemas_of(Problem, "serialization"))
+    schemas.update(_definition_schemas())
+    schemas.update(_schemas_of(EventView, "serialization"))
+    components["securitySchemes"] = _SECURITY_SCHEMES
+    for path, _, operation in _operations(document):
+        is_open = path in _OPEN
+        schemes = [] if is_open else ["token"] if path in _TOKEN_ONLY else ["token", "session"]
+        operation["security"] = [{name: []} for name in schemes]
+        _complete(operation["responses"], is_open=is_open)
+        for parameter in operation.get("parameters", []):
+            parameter["schema"] = _without_null(parameter["schema"])
+    document["paths"]["/v1/studies"]["post"]["requestBody"] = _definition_body()
+    document["paths"]["/v1/studies"]["post"]["responses"]["201"]["headers"] = {
+        "Location": {"description": "The study.", "schema": {"type": "string"}, "example": "/v1/studies/intents-abc123"}
+    }
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
+def _complete(responses: dict[str, Any], *, is_open: bool) -> None:
+    invalid = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if invalid.get("$ref") == _REF + "HTTPValidationError":
+        del responses["422"]  # the framework's own guess: these routes answer 404 to what cannot be an id
+    for status, response in everywhere(is_open=is_open).items():
+        responses.setdefault(status, response)
+    for status in sorted(responses):
+        responses[status] = responses.pop(status)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter may be left out, but there is no way to send null."""
+    options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
+    if len(options) != 1:
+        return schema
+    return {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def _definition_body() -> dict[str, Any]:
+    media = {"schema": {"$ref": f"{_REF}{_INPUT}StudyDefinition"}, "examples": {"hyperband": {"value": EXAMPLE}}}
+    return {
+        "required": True,
+        "description": "The study's definition, in JSON or YAML: the same file the command line takes.",
+        "content": dict.fromkeys((JSON_TYPE, *YAML_TYPES), media),
+    }
+
+
+_INPUT = "Posted"
+"""Definitions come in with durations as text and defaults left out, and go out without either."""
+
+
+def _definition_schemas() -> dict[str, Any]:
+    return {f"{_INPUT}{name}": schema for name, schema in _schemas_of(StudyDefinition, "validation", _INPUT).items()}
+
+
+def _schemas_of(model: Any, mode: Any, prefix: str = "") -> dict[str, Any]:
+    """A model's schema and those it refers to, by name."""
+    schema = model.model_json_schema(mode=mode, ref_template=f"{_REF}{prefix}{{model}}")
+    return {**schema.pop("$defs", {}), model.__name__: schema}

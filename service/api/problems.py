@@ -1,0 +1,324 @@
+"""Every error as `application/problem+json` (RFC 9457) with a stable `type`, and how the OpenAPI document lists them."""
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from service.api.schemas import Problem, ViolationView
+from service.domain import errors
+
+MEDIA_TYPE = "application/problem+json"
+_LOG = logging.getLogger("tuneyard.api")
+
+
+class InvalidParameters(errors.TuneyardError):
+    """A path, query or header parameter that is not what its description says."""
+
+    def __init__(self, violations: Sequence[ViolationView]) -> None:
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{violations[0].detail}{more}")
+        self.violations = tuple(violations)
+
+
+class BodyTooLarge(errors.TuneyardError):
+    """A request body with more bytes than this route reads."""
+
+
+class PreconditionFailed(errors.TuneyardError):
+    """The file is not the one that `If-Match` names."""
+
+
+class RangeNotSatisfiable(errors.TuneyardError):
+    """A range that starts behind the end of the file."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes: ask for a range that starts before its end.")
+        self.size = size
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one class of errors looks like to clients. `example` is a `detail`."""
+
+    status: int
+    slug: str
+    title: str
+    example: str
+
+    @property
+    def type(self) -> str:
+        """The problem's `type`."""
+        return f"urn:tuneyard:problem:{self.slug}"
+
+
+_NO_SUCH_PATH = Kind(
+    404, "no-such-path", "There is nothing at this path", "There is nothing at '/v2': `/docs` lists what there is."
+)
+_METHOD = Kind(405, "method-not-allowed", "This path has no such method", "'/v1/studies' answers GET and POST, not PATCH.")
+_INTERNAL = Kind(
+    500, "internal-error", "The service made a mistake",
+    "Something went wrong inside the service; its log tells more under 4f2a9c0d1e7b. Try again, and report it if it stays.",
+)  # fmt: skip
+
+KINDS: Mapping[type[errors.TuneyardError], Kind] = {
+    errors.MalformedDocument: Kind(
+        400, "malformed-document", "The body is neither JSON nor YAML",
+        "Line 3, column 5: expected ':'. Mend it and send it again.",
+    ),
+    errors.NotAuthenticated: Kind(
+        401, "not-authenticated", "Who is asking?",
+        "Send the service's token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`).",
+    ),
+    errors.Forbidden: Kind(403, "forbidden", "This is not allowed", "Send the request from a page of this service."),
+    errors.InvalidLoginCode: Kind(
+        403, "invalid-login-code", "The login link does not work any more", "Make a new one with `tuneyard login`."
+    ),
+    errors.NotFound: Kind(404, "not-found", "There is no such thing", "There is no such thing."),
+    errors.StudyNotFound: Kind(
+        404, "study-not-found", "There is no such study",
+        "There is no study 'intents-abc124': `GET /v1/studies` lists those there are.",
+    ),
+    errors.TrialNotFound: Kind(
+        404, "trial-not-found", "There is no such trial",
+        "Study 'intents-abc123' has no trial 70: `GET /v1/studies/intents-abc123/trials` lists its trials.",
+    ),
+    errors.NoBestTrial: Kind(
+        404, "no-best-trial", "No trial has reported yet", "No trial of study 'intents-abc123' has reported yet: ask again later."
+    ),
+    errors.CheckpointNotFound: Kind(
+        404, "checkpoint-not-found", "The trial has no checkpoint",
+        "Trial 7 of study 'intents-abc123' has no checkpoint: only the best trials' are kept.",
+    ),
+    errors.FileNotInCheckpoint: Kind(
+        404, "file-not-in-checkpoint", "The checkpoint has no such file",
+        "The checkpoint has no file 'pytorch_model.bin': its manifest lists those it has.",
+    ),
+    errors.DatasetNotFound: Kind(
+        404, "dataset-not-found", "There is no such data set", "`GET /v1/datasets` lists the data sets there are."
+    ),
+    errors.Conflict: Kind(409, "conflict", "Not in this state", "Read it again and decide anew."),
+    errors.IllegalMove: Kind(
+        409, "illegal-move", "Not in this state", "Study 'intents-abc123' is completed: it cannot become stopping any more."
+    ),
+    errors.StaleWrite: Kind(
+        409, "stale-write", "Somebody else was faster", "The study changed in the meantime: read it again and decide anew."
+    ),
+    errors.IdempotencyConflict: Kind(
+        409, "idempotency-conflict", "The key was used for something else",
+        "This Idempotency-Key came with another body before: use a new key for a new study.",
+    ),
+    errors.StudyStillActive: Kind(
+        409, "study-still-active", "The study has not ended",
+        "Study 'intents-abc123' is running: cancel it and delete it once it has ended.",
+    ),
+    errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
+    PreconditionFailed: Kind(
+        412, "precondition-failed", "The file is another one now", "The file changed: read the manifest again."
+    ),
+    BodyTooLarge: Kind(413, "body-too-large", "The body is too large", "A study definition has at most 1048576 bytes."),
+    errors.UploadTooLarge: Kind(
+        413, "upload-too-large", "The file is too large",
+        "A file has at most 2147483648 bytes: upload it in parts, as several files.",
+    ),
+    errors.UnsupportedMediaType: Kind(
+        415, "unsupported-media-type", "The body's content type is not read here",
+        "Send the definition as `Content-Type: application/yaml` or `application/json`, not 'text/html'.",
+    ),
+    RangeNotSatisfiable: Kind(
+        416, "range-not-satisfiable", "There are no such bytes",
+        "The file has 512 bytes: ask for a range that starts before its end.",
+    ),
+    errors.InvalidDefinition: Kind(
+        422, "invalid-definition", "The study cannot be run as it stands",
+        "/space/learning_rate/low: `learning_rate` cannot be -1.0: Input should be greater than 0",
+    ),
+    InvalidParameters: Kind(
+        422, "invalid-parameters", "A parameter is not what it should be",
+        "query parameter `limit`: Input should be less than or equal to 200",
+    ),
+    errors.InvalidQuery: Kind(
+        422, "invalid-query", "A filter, an order or a cursor means nothing here",
+        "This cursor belongs to another order: leave it out to start from the beginning.",
+    ),
+    errors.UnreadableDataset: Kind(
+        422, "unreadable-dataset", "The file cannot be read as a data set",
+        "'train.txt' is not a format read here: upload .csv, .jsonl or .parquet.",
+    ),
+    errors.UnsafePath: Kind(
+        422, "unsafe-path", "This cannot be a name",
+        "'..' cannot be a data set's or file's name: use letters, digits, dot, dash and underscore, at most 100.",
+    ),
+    errors.ModelNotFound: Kind(422, "model-not-found", "There is no such model", "Name a model that exists."),
+    errors.UnusableModel: Kind(422, "unusable-model", "The trainer cannot use this model", "Name another model."),
+    errors.NotReady: Kind(
+        503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
+    ),
+    errors.TuneyardError: _INTERNAL,
+}  # fmt: skip
+"""What each error of the tree is to clients; what is not here is what its nearest base is."""
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer every error with a problem document."""
+    app.add_exception_handler(errors.TuneyardError, _tuneyard_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def problem_response(request: Request, kind: Kind, detail: str, violations: Sequence[ViolationView] = ()) -> Response:
+    """The problem document for one error."""
+    problem = Problem(
+        type=kind.type,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=_instance(request),
+        violations=tuple(violations),
+    )
+    left_out = None if violations else {"violations"}
+    return Response(problem.model_dump_json(exclude=left_out), status_code=kind.status, media_type=MEDIA_TYPE, headers=_NO_STORE)
+
+
+def internal_error(request: Request, error: Exception) -> Response:
+    """The answer to an error nobody foresaw: it is logged under an id, and only that id is told."""
+    incident = secrets.token_hex(6)
+    _LOG.error("%s: %s %s failed", incident, request.method, request.url.path, exc_info=error)
+    detail = (
+        f"Something went wrong inside the service; its log tells more under {incident}. Try again, and report it if it stays."
+    )
+    return problem_response(request, _INTERNAL, detail)
+
+
+def documented(*classes: type[errors.TuneyardError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these errors, beside those that every route may answer with."""
+    grouped: dict[int, list[Kind]] = {}
+    for one in classes:
+        grouped.setdefault(KINDS[one].status, []).append(KINDS[one])
+    return {status: _response(kinds) for status, kinds in sorted(grouped.items())}
+
+
+def everywhere(*, is_open: bool) -> dict[str, dict[str, Any]]:
+    """The errors that every route may answer with; those of `is_open` routes need no token."""
+    kinds = [_INTERNAL] if is_open else [KINDS[errors.NotAuthenticated], KINDS[errors.Forbidden], _INTERNAL]
+    responses = {str(kind.status): _response([kind]) for kind in kinds}
+    if not is_open:
+        responses["401"]["headers"] = {
+            "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}, "example": _CHALLENGE}
+        }
+    return responses
+
+
+def kind_of(error: errors.TuneyardError) -> Kind:
+    """What this error is to clients."""
+    return next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
+
+
+def _tuneyard_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.TuneyardError)  # noqa: S101 - registered for this class
+    kind = kind_of(error)
+    if kind is _INTERNAL:
+        return internal_error(request, error)
+    response = problem_response(request, kind, error.detail, _violations(error))
+    match error:
+        case errors.NotAuthenticated():
+            response.headers["WWW-Authenticate"] = _CHALLENGE
+        case errors.NotReady():
+            response.headers["Retry-After"] = "2"
+        case RangeNotSatisfiable():
+            response.headers["Content-Range"] = f"bytes */{error.size}"
+        case _:
+            pass
+    return response
+
+
+def _violations(error: errors.TuneyardError) -> Sequence[ViolationView]:
+    match error:
+        case errors.InvalidDefinition():
+            return [ViolationView(pointer=one.pointer, detail=one.detail) for one in error.violations]
+        case InvalidParameters():
+            return error.violations
+        case _:
+            return ()
+
+
+def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
+    violations = []
+    for item in error.errors():
+        place, *names = [str(part) for part in item["loc"]]
+        message = str(item["msg"]).removeprefix("Value error, ")
+        name = names[0] if names else place
+        where = f"{place} parameter `{name}`" if place in {"query", "path", "header", "cookie"} else place
+        violations.append(ViolationView(pointer=name, detail=f"{where}: {message}"))
+    return _tuneyard_error(request, InvalidParameters(violations))
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            detail = f"There is nothing at {request.url.path!r}: `/docs` lists what there is."
+            return problem_response(request, _NO_SUCH_PATH, detail)
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = _methods_of(request)
+            detail = f"{request.url.path!r} answers {' and '.join(allowed)}, not {request.method}."
+            response = problem_response(request, _METHOD, detail)
+            response.headers["Allow"] = ", ".join(allowed)
+            return response
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return problem_response(request, KINDS[BodyTooLarge], "The body is larger than this path reads: send less.")
+        case status:
+            phrase = HTTPStatus(status).phrase
+            kind = Kind(status, phrase.lower().replace(" ", "-"), phrase, "")
+            response = problem_response(request, kind, str(error.detail))
+            response.headers.update(error.headers or {})
+            return response
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Every method of this path, over all routes: the framework knows only those of the first route that matches."""
+    scope = dict(request.scope)
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        known = route.methods or set()
+        if known and route.original_route.matches({**scope, "method": next(iter(known))})[0] is Match.FULL:
+            methods |= known
+    return sorted(methods)
+
+
+def _response(kinds: Sequence[Kind]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(kind.title for kind in kinds) + ".",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {
+                    kind.slug: {
+                        "summary": kind.title,
+                        "value": {"type": kind.type, "title": kind.title, "status": kind.status, "detail": kind.example},
+                    }
+                    for kind in kinds
+                },
+            }
+        },
+    }
+
+
+def _instance(request: Request) -> str:
+    """The path alone: a query may hold a secret."""
+    return request.url.path
+
+
+_CHALLENGE = 'Bearer realm="tuneyard"'
+_NO_STORE = {"Cache-Control": "no-store"}

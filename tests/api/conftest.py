@@ -1,0 +1,180 @@
+"""The application over fakes: no process, no socket."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from service.store.memory import memory_store
+from starlette.testclient import TestClient
+
+from service.api.app import create_api
+from service.api.dependencies import ApiParts
+from service.domain.checkpoint import CheckpointFile, Manifest
+from service.domain.datasets import DatasetFile
+from service.domain.definition import StudyDefinition
+from service.domain.errors import CheckpointNotFound, DatasetNotFound, FileNotInCheckpoint, UnreadableDataset
+from service.domain.ports import Change, LocalSources
+from service.domain.study import Study, StudyReason
+from service.domain.trial import Trial
+from service.settings import Settings
+from tests.builders import NOW, a_report, a_study, a_trial
+from tests.fakes import FakeClock
+
+TOKEN = "a-token-for-tests"
+MODEL = {"config.json": b'{"id2label": {}}', "model.safetensors": bytes(range(256)) * 10, "README.md": b"# Model\n"}
+
+
+@dataclass
+class FakeCatalog:
+    """Says what it is told to about every definition."""
+
+    refusal: Exception | None = None
+
+    def check(self, definition: StudyDefinition) -> None:
+        if self.refusal:
+            raise self.refusal
+
+    def fetch(self, definition: StudyDefinition) -> LocalSources:
+        raise NotImplementedError
+
+
+@dataclass
+class FakeDatasets:
+    files: dict[tuple[str, str], DatasetFile] = field(default_factory=dict)
+    contents: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
+        if not file.endswith(".csv"):
+            raise UnreadableDataset(f"{file!r} is not a format read here: upload .csv, .jsonl or .parquet.")
+        read = content.read()
+        if not read.startswith(b"text,"):
+            raise UnreadableDataset(f"{file!r} has no column `text`: add a header.")
+        columns = tuple(read.decode().splitlines()[0].split(","))
+        stored = DatasetFile(dataset, file, len(read), hashlib.sha256(read).hexdigest(), read.count(b"\n") - 1, columns, now)
+        self.files[dataset, file] = stored
+        self.contents[dataset, file] = read
+        return stored
+
+    def get(self, dataset: str, file: str) -> DatasetFile:
+        try:
+            return self.files[dataset, file]
+        except KeyError:
+            raise DatasetNotFound(f"There is no file {file!r} in {dataset!r}.") from None
+
+    def all(self) -> Sequence[DatasetFile]:
+        return [self.files[key] for key in sorted(self.files)]
+
+    def path(self, dataset: str, file: str) -> Path:
+        raise NotImplementedError
+
+
+class RecordedFile(io.BytesIO):
+    """An open file; the test looks whether it was closed."""
+
+
+@dataclass
+class FakeCheckpoints:
+    exports: dict[tuple[str, int], tuple[int, Mapping[str, bytes]]] = field(default_factory=dict)
+    opened: list[RecordedFile] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    at_next_open: list[tuple[int, Mapping[str, bytes]]] = field(default_factory=list)
+    """Exports that replace the present one, one at each opening."""
+
+    def export(self, study_id: str, trial: int, report: int = 1, files: Mapping[str, bytes] | None = None) -> None:
+        self.exports[study_id, trial] = (report, files or MODEL)
+
+    def manifest(self, study_id: str, trial: int) -> Manifest:
+        if (study_id, trial) not in self.exports:
+            raise CheckpointNotFound(f"Trial {trial} has no checkpoint: only the best trials' are kept.")
+        report, files = self.exports[study_id, trial]
+        listed = [CheckpointFile(path, len(files[path]), hashlib.sha256(files[path]).hexdigest()) for path in sorted(files)]
+        return Manifest(study_id, trial, report, tuple(listed))
+
+    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+        if self.at_next_open:
+            self.exports[study_id, trial] = self.at_next_open.pop(0)
+        _, files = self.exports[study_id, trial]
+        if path not in files:
+            raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}.")
+        self.opened.append(RecordedFile(files[path]))
+        return self.opened[-1]
+
+    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
+        raise NotImplementedError
+
+    def delete(self, study_id: str) -> None:
+        self.deleted.append(study_id)
+
+
+@dataclass
+class World:
+    """The parts, and what a driver would do to them."""
+
+    parts: ApiParts
+    clock: FakeClock
+    catalog: FakeCatalog
+    datasets: FakeDatasets
+    checkpoints: FakeCheckpoints
+
+    def has_study(self, study_id: str = "intents-abc123", **changes: object) -> Study:
+        return self.parts.store.studies.add(a_study(study_id, **changes))  # type: ignore[arg-type]  # the builder's keywords
+
+    def runs(self, study: Study) -> Study:
+        return self.parts.store.studies.save(study.running(self.clock.now()))
+
+    def ends(self, study: Study, reason: StudyReason = StudyReason.BUDGET_SPENT) -> Study:
+        stopping = self.parts.store.studies.save(study.stopping(reason))
+        return self.parts.store.studies.save(stopping.ended(self.clock.now()))
+
+    def has_trial(self, study: Study, number: int = 0, accuracies: Sequence[float] = ()) -> Trial:
+        """A trial that has reported these."""
+        store = self.parts.store
+        store.leases.acquire(study.id, "driver", self.clock.now(), timedelta(days=1))
+        store.trials.record("driver", [Change(a_trial(number, study.id))])
+        trial = store.trials.get(study.id, number)
+        if accuracies:
+            store.trials.record("driver", [Change(trial.started(NOW))])
+        for index, accuracy in enumerate(accuracies):
+            report = a_report(index + 1, accuracy)
+            current = store.trials.get(study.id, number)
+            change = Change(current.reported(report, study.definition.objective, gpus=0.5), report=report)
+            store.trials.record("driver", [change])
+        return store.trials.get(study.id, number)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    clock, catalog, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeDatasets(), FakeCheckpoints()
+    settings = Settings(home=tmp_path, max_upload_bytes=2000)
+    parts = ApiParts(
+        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, clock=clock, settings=settings,
+        token=TOKEN,
+    )  # fmt: skip
+    return World(parts, clock, catalog, datasets, checkpoints)
+
+
+def client_of(parts: ApiParts, token: str | None = TOKEN) -> TestClient:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return TestClient(create_api(parts), base_url="http://127.0.0.1:8080", headers=headers, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[TestClient]:
+    with client_of(world.parts) as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(world: World) -> Iterator[TestClient]:
+    """Somebody without the token."""
+    with client_of(world.parts, token=None) as client:
+        yield client
+
+
+def with_parts(world: World, **changes: object) -> ApiParts:
+    return replace(world.parts, **changes)  # type: ignore[arg-type]  # fields of ApiParts

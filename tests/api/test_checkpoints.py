@@ -1,0 +1,219 @@
+import hashlib
+import io
+import tarfile
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.schemas import ManifestView
+from tests.api.conftest import MODEL, World
+
+TYPE = "urn:tuneyard:problem:"
+WEIGHTS = MODEL["model.safetensors"]
+ETAG = f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+FILE = "/v1/studies/intents-abc123/best/checkpoint/files/model.safetensors"
+
+
+@pytest.fixture
+def exported(world: World) -> World:
+    """A study whose best trial is number 1, with exports of both."""
+    study = world.runs(world.has_study())
+    world.has_trial(study, 0, [0.5])
+    world.has_trial(study, 1, [0.9])
+    world.checkpoints.export(study.id, 0, files={"config.json": b"of trial 0"})
+    world.checkpoints.export(study.id, 1)
+    return world
+
+
+def test_the_manifest_names_every_file_of_the_best_trial(client: TestClient, exported: World) -> None:
+    answer = client.get("/v1/studies/intents-abc123/best/checkpoint")
+    manifest = ManifestView.model_validate_json(answer.content)
+    assert (manifest.study_id, manifest.trial, manifest.report) == ("intents-abc123", 1, 1)
+    assert {file.path: file.bytes for file in manifest.files} == {path: len(content) for path, content in MODEL.items()}
+    assert manifest.bytes == sum(len(content) for content in MODEL.values())
+
+
+def test_the_manifests_links_stay_with_the_trial_when_another_becomes_the_best(client: TestClient, exported: World) -> None:
+    manifest = ManifestView.model_validate_json(client.get("/v1/studies/intents-abc123/best/checkpoint").content)
+    exported.has_trial(exported.parts.store.studies.get("intents-abc123"), 2, [0.99])
+    for file in manifest.files:
+        content = client.get(file.link).content
+        assert hashlib.sha256(content).hexdigest() == file.sha256
+    assert client.get(manifest.archive).status_code == 200
+
+
+def test_a_trials_own_checkpoint_is_answered(client: TestClient, exported: World) -> None:
+    answer = client.get("/v1/studies/intents-abc123/trials/0/checkpoint/files/config.json")
+    assert answer.content == b"of trial 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("model.safetensors", "application/octet-stream"),
+        ("config.json", "application/json"),
+        ("README.md", "text/markdown; charset=utf-8"),
+    ],
+)
+def test_a_file_comes_whole_and_as_an_attachment(client: TestClient, exported: World, name: str, media_type: str) -> None:
+    answer = client.get(f"/v1/studies/intents-abc123/best/checkpoint/files/{name}")
+    assert (answer.status_code, answer.content) == (200, MODEL[name])
+    assert answer.headers["Content-Type"] == media_type
+    assert answer.headers["Content-Length"] == str(len(MODEL[name]))
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(MODEL[name]).hexdigest()}"'
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1), ("bytes=10-19", 10, 20), ("bytes=2500-", 2500, 2560), ("bytes=2500-9999", 2500, 2560),
+        ("bytes=-60", 2500, 2560), ("bytes=-99999", 0, 2560), ("bytes=2559-", 2559, 2560), ("bytes=-1", 2559, 2560),
+    ],
+)  # fmt: skip
+def test_a_range_is_answered_with_that_part(client: TestClient, exported: World, asked: str, start: int, end: int) -> None:
+    answer = client.get(FILE, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (206, WEIGHTS[start:end])
+    assert answer.headers["Content-Range"] == f"bytes {start}-{end - 1}/2560"
+    assert answer.headers["Content-Length"] == str(end - start)
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=0-1,5-6", "bytes=", "bytes=-", "bytes=x-y", "bytes=5-2", "lines=0-1", "0-1", "bytes=--1", "bytes=1 - 2"]
+)
+def test_a_range_that_is_not_a_single_one_is_ignored(client: TestClient, exported: World, asked: str) -> None:
+    answer = client.get(FILE, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, WEIGHTS)
+
+
+@pytest.mark.parametrize("asked", ["bytes=2560-", "bytes=9999-10000", "bytes=-0"])
+def test_a_range_behind_the_end_is_refused_with_the_size(client: TestClient, exported: World, asked: str) -> None:
+    answer = client.get(FILE, headers={"Range": asked})
+    assert (answer.status_code, answer.json()["type"]) == (416, TYPE + "range-not-satisfiable")
+    assert answer.headers["Content-Range"] == "bytes */2560"
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"), [(ETAG, 206), ('"other"', 200), (f"W/{ETAG}", 200), ("Wed, 02 Jan 2030 03:04:05 GMT", 200)]
+)
+def test_a_range_of_older_content_is_answered_with_all_of_the_new(
+    client: TestClient, exported: World, condition: str, status: int
+) -> None:
+    answer = client.get(FILE, headers={"Range": "bytes=0-9", "If-Range": condition})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(("condition", "status"), [(ETAG, 304), (f'"x", W/{ETAG}', 304), ("*", 304), ('"x"', 200)])
+def test_content_that_the_client_has_is_not_sent_again(client: TestClient, exported: World, condition: str, status: int) -> None:
+    answer = client.get(FILE, headers={"If-None-Match": condition})
+    assert answer.status_code == status
+    assert answer.headers["ETag"] == ETAG
+    assert answer.content == (b"" if status == 304 else WEIGHTS)
+
+
+@pytest.mark.parametrize(("condition", "status"), [(ETAG, 200), ("*", 200), (f"W/{ETAG}", 412), ('"x"', 412)])
+def test_other_content_than_the_client_wants_is_not_sent(
+    client: TestClient, exported: World, condition: str, status: int
+) -> None:
+    assert client.get(FILE, headers={"If-Match": condition}).status_code == status
+
+
+def test_head_tells_the_same_without_the_content(client: TestClient, exported: World) -> None:
+    for place in (FILE, "/v1/studies/intents-abc123/trials/1/checkpoint/archive"):
+        got, asked = client.get(place), client.head(place, headers={"Range": "bytes=0-1"})
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert dict(asked.headers) == dict(got.headers)
+
+
+@pytest.mark.parametrize(
+    "path", ["pytorch_model.bin", "other.json", "../config.json", "/etc/passwd.txt", "%2e%2e/config.json", "", "."]
+)
+def test_only_what_the_manifest_names_leaves_the_service(client: TestClient, exported: World, path: str) -> None:
+    exported.checkpoints.export("intents-abc123", 1, files={**MODEL, "pytorch_model.bin": b"pickle"})
+    answer = client.get(f"/v1/studies/intents-abc123/best/checkpoint/files/{path}")
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_trial_without_an_export_has_no_checkpoint(client: TestClient, exported: World) -> None:
+    exported.has_trial(exported.parts.store.studies.get("intents-abc123"), 2, [0.1])
+    for below in ("", "/archive", "/files/config.json"):
+        answer = client.get(f"/v1/studies/intents-abc123/trials/2/checkpoint{below}")
+        assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "checkpoint-not-found")
+
+
+def test_a_study_without_reports_has_no_best_checkpoint(client: TestClient, world: World) -> None:
+    study = world.has_study()
+    for below in ("", "/archive", "/files/config.json"):
+        answer = client.get(f"/v1/studies/{study.id}/best/checkpoint{below}")
+        assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "no-best-trial")
+
+
+def test_the_archive_holds_every_file_and_is_as_long_as_it_says(client: TestClient, exported: World) -> None:
+    answer = client.get("/v1/studies/intents-abc123/best/checkpoint/archive")
+    assert answer.headers["Content-Type"] == "application/x-tar"
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:") as archive:
+        found = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]  # all are files
+        assert all((entry.mtime, entry.uid, entry.mode) == (0, 0, 0o644) for entry in archive)
+    assert found == MODEL
+
+
+def test_the_same_checkpoint_gives_the_same_archive(client: TestClient, exported: World) -> None:
+    place = "/v1/studies/intents-abc123/best/checkpoint/archive"
+    first, second = client.get(place), client.get(place)
+    assert first.content == second.content
+    assert client.get(place, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+
+
+def test_long_names_and_odd_sizes_fit_into_the_archive(client: TestClient, exported: World) -> None:
+    files = {f"{'n' * 150}.json": b"1" * 511, "one.json": b"1" * 512, "two.json": b"1" * 513, "none.txt": b""}
+    exported.checkpoints.export("intents-abc123", 1, files=files)
+    answer = client.get("/v1/studies/intents-abc123/best/checkpoint/archive")
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:") as archive:
+        assert {entry.name: entry.size for entry in archive} == {path: len(content) for path, content in files.items()}
+
+
+@pytest.mark.parametrize("below", ["/archive", "/files/config.json"])
+def test_files_of_two_exports_are_never_mixed(client: TestClient, exported: World, below: str) -> None:
+    newer = {path: b"newer " + content for path, content in MODEL.items()}
+    exported.checkpoints.at_next_open = [(2, newer)]
+    answer = client.get(f"/v1/studies/intents-abc123/best/checkpoint{below}")
+    assert answer.status_code == 200
+    assert b"newer " in answer.content
+    assert answer.content.count(b"newer ") == (len(MODEL) if below == "/archive" else 1)
+
+
+def test_exports_that_keep_changing_are_given_up(client: TestClient, exported: World) -> None:
+    exported.checkpoints.at_next_open = [(number, MODEL) for number in range(2, 99)]
+    answer = client.get(FILE)
+    assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "checkpoint-not-found")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Range": "bytes=0-1"}, {"Range": "bytes=9999-"}, {"If-None-Match": "*"}, {"If-Match": '"x"'}]
+)
+@pytest.mark.parametrize("below", ["/archive", "/files/model.safetensors"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_every_file_that_was_opened_is_closed(
+    client: TestClient, exported: World, headers: dict[str, str], below: str, method: str
+) -> None:
+    client.request(method, f"/v1/studies/intents-abc123/best/checkpoint{below}", headers=headers)
+    assert exported.checkpoints.opened
+    assert all(file.closed for file in exported.checkpoints.opened)
+
+
+def test_a_file_that_is_shorter_than_its_manifest_breaks_the_answer_off(exported: World, client: TestClient) -> None:
+    whole = exported.checkpoints.manifest
+
+    def promising(study_id: str, trial: int) -> object:
+        manifest = whole(study_id, trial)
+        longer = [type(file)(file.path, file.bytes + 1, file.sha256) for file in manifest.files]
+        return type(manifest)(study_id, trial, manifest.report, tuple(longer))
+
+    exported.checkpoints.manifest = promising  # type: ignore[method-assign,assignment]  # a disk that lost a byte
+    with pytest.raises(EOFError, match="ends 1 bytes before"):
+        TestClient(client.app).get(FILE, headers={"Authorization": client.headers["Authorization"]})

@@ -1,0 +1,146 @@
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+from starlette.testclient import TestClient
+
+from service.api import events
+from service.api.schemas import EventView
+from service.client.stream import Message, lines_of, messages
+from service.domain.events import Event
+from service.domain.ports import EventStore, Store
+from tests.api.conftest import World, client_of, with_parts
+
+TYPE = "urn:tuneyard:problem:"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.0)
+
+
+def told(content: bytes) -> list[Message]:
+    return [message for message in messages(lines_of([content])) if message is not None]
+
+
+@dataclass
+class LivelyEvents:
+    """Events of a study to which something happens whenever somebody looks."""
+
+    events: EventStore
+    happenings: list[Callable[[], Any]]
+
+    def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
+        found = self.events.after(study_id, event_id, limit)
+        if self.happenings:
+            self.happenings.pop(0)()
+        return found
+
+
+def lively(world: World, *happenings: Callable[[], Any]) -> TestClient:
+    store = world.parts.store
+    changed = Store(
+        store.studies, store.trials, LivelyEvents(store.events, list(happenings)), store.leases, store.mirror, store.access
+    )
+    return client_of(with_parts(world, store=changed))
+
+
+def test_the_stream_tells_everything_to_the_end_of_the_study(world: World) -> None:
+    study = world.runs(world.has_study())
+    answer = lively(world, lambda: world.has_trial(study, 0, [0.5]), lambda: None, lambda: world.ends(study)).get(
+        f"/v1/studies/{study.id}/events"
+    )
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    heard = told(answer.content)
+    assert [int(message.id or 0) for message in heard] == [event.id for event in world.parts.store.events.after(study.id, 0)]
+    assert heard[0].event == "study.created"
+    last = EventView.model_validate_json(heard[-1].data)
+    assert (last.kind, last.payload["state"], last.trial) == ("study.state", "completed", None)
+
+
+def test_the_message_carries_the_event_in_json(client: TestClient, world: World) -> None:
+    study = world.has_study()
+    (message,) = told(client.get(f"/v1/studies/{study.id}/events?follow=false").content)
+    view = json.loads(message.data)
+    assert (message.event, message.id) == (view["kind"], str(view["id"])) == ("study.created", message.id)
+    assert view["study_id"] == study.id
+
+
+def test_events_about_a_trial_name_it(client: TestClient, world: World) -> None:
+    study = world.runs(world.has_study())
+    world.has_trial(study, 3)
+    heard = told(client.get(f"/v1/studies/{study.id}/events?follow=false").content)
+    assert json.loads(heard[-1].data)["trial"] == 3
+
+
+@pytest.mark.parametrize("by", ["header", "query", "both"])
+def test_a_client_that_comes_back_misses_nothing_and_hears_nothing_twice(client: TestClient, world: World, by: str) -> None:
+    study = world.ends(world.runs(world.has_study()))
+    place = f"/v1/studies/{study.id}/events"
+    everything = told(client.get(place).content)
+    headers = {"Last-Event-ID": str(everything[1].id)} if by != "query" else {}
+    query = {"header": {}, "query": {"after": str(everything[1].id)}, "both": {"after": "0"}}[by]
+    assert told(client.get(place, headers=headers, params=query).content) == everything[2:]
+
+
+def test_a_client_that_has_heard_the_end_is_told_not_to_come_back(client: TestClient, world: World) -> None:
+    study = world.ends(world.runs(world.has_study()))
+    place = f"/v1/studies/{study.id}/events"
+    last = told(client.get(place).content)[-1].id
+    assert client.get(place, headers={"Last-Event-ID": str(last)}).status_code == 204
+
+
+def test_the_stream_ends_when_the_study_is_deleted(world: World) -> None:
+    study = world.has_study()
+
+    def deleted() -> None:
+        world.ends(study)
+        world.parts.store.studies.delete(study.id)
+
+    answer = lively(world, deleted).get(f"/v1/studies/{study.id}/events")
+    assert [message.event for message in told(answer.content)] == ["study.created"]
+
+
+def test_more_events_than_one_look_finds_are_all_told(client: TestClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_BATCH", 2)
+    study = world.runs(world.has_study())
+    for number in range(3):
+        world.has_trial(study, number)
+    ids = [event.id for event in world.parts.store.events.after(study.id, 0)]
+    heard = told(client.get(f"/v1/studies/{study.id}/events?follow=false").content)
+    assert [int(message.id or 0) for message in heard] == ids
+    world.ends(study)
+    heard = told(client.get(f"/v1/studies/{study.id}/events").content)
+    assert len(heard) == len(world.parts.store.events.after(study.id, 0))
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"Last-Event-ID": "x"}, ""),
+        ({"Last-Event-ID": "-1"}, ""),
+        ({}, "?after=-1"),
+        ({}, f"?after={2**63}"),
+        ({}, "?follow=perhaps"),
+    ],
+)
+def test_a_place_that_means_nothing_is_refused(client: TestClient, world: World, headers: dict[str, str], query: str) -> None:
+    answer = client.get(f"/v1/studies/{world.has_study().id}/events{query}", headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (422, TYPE + "invalid-parameters")
+
+
+def test_a_stream_ends_when_the_server_leaves(world: World) -> None:
+    study = world.has_study()
+    leaving = anyio.Event()
+
+    async def heard() -> list[str | None]:
+        watching = events._Watching(world.parts, study.id, events.watcher_threads())
+        stream = watching.messages(await watching.step(0), 0, leaving, follow=True)
+        found = [(await anext(stream)).event]
+        leaving.set()
+        return found + [message.event async for message in stream]
+
+    assert anyio.run(heard) == ["study.created"]

@@ -1,0 +1,87 @@
+import socket
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api import health
+from service.domain.ports import Store
+from tests.api.conftest import World, client_of, with_parts
+
+
+class Broken:
+    """A part that always fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("the disk is gone: /secret/place")
+
+
+def test_the_process_tells_a_stranger_that_it_lives(stranger: TestClient) -> None:
+    answer = stranger.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_a_service_whose_parts_are_up_is_ready(stranger: TestClient) -> None:
+    answer = stranger.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "parts": {"store": True}})
+
+
+def test_a_service_without_its_store_is_not_ready_and_does_not_say_why(world: World) -> None:
+    store = world.parts.store
+    broken: Any = Broken()
+    client = client_of(with_parts(world, store=Store(broken, broken, broken, broken, broken, store.access)), token=None)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "parts": {"store": False}})
+    assert answer.headers["Retry-After"] == "2"
+
+
+def test_a_service_without_its_tracker_is_not_ready(world: World) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mlflow"
+        answer = client_of(with_parts(world, mlflow_url=url), token=None).get("/readyz")
+    assert (answer.status_code, answer.json()["parts"]) == (503, {"store": True, "mlflow": False})
+
+
+def test_strangers_cannot_make_the_service_look_more_than_once_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def looked(url: str) -> bool:
+        looks.append(url)
+        return True
+
+    monkeypatch.setattr(health, "_mlflow_is_up", looked)
+    client = client_of(with_parts(world, mlflow_url="http://127.0.0.1:1/mlflow"), token=None)
+    assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
+    assert looks == ["http://127.0.0.1:1/mlflow"]
+
+
+def test_metrics_count_studies_and_trials_by_state(client: TestClient, world: World) -> None:
+    world.has_study("waiting")
+    study = world.runs(world.has_study("working"))
+    world.has_trial(study, 0, [0.5])
+    world.has_trial(study, 1)
+    lines = client.get("/metrics").text.splitlines()
+    assert 'tuneyard_studies{state="queued"} 1.0' in lines
+    assert 'tuneyard_studies{state="running"} 1.0' in lines
+    assert 'tuneyard_studies{state="failed"} 0.0' in lines
+    assert 'tuneyard_trials{state="running"} 1.0' in lines
+    assert 'tuneyard_trials{state="queued"} 1.0' in lines
+
+
+def test_metrics_count_answers_by_route_and_not_by_path(client: TestClient, world: World) -> None:
+    for _ in range(2):
+        client.get("/v1/studies/no-such-study")
+    client.get("/some/made-up/path")
+    client.request("BREW", "/v1/studies")
+    text = client.get("/metrics").text
+    assert 'tuneyard_http_requests_total{method="GET",route="/v1/studies/{study_id}",status="404"} 2.0' in text
+    assert 'tuneyard_http_requests_total{method="GET",route="(none)",status="404"} 1.0' in text
+    assert 'tuneyard_http_answer_seconds_count{method="GET",route="/v1/studies/{study_id}"} 2.0' in text
+    assert "made-up" not in text
+    assert "BREW" not in text
+
+
+def test_each_application_counts_for_itself(client: TestClient, world: World) -> None:
+    client.get("/healthz")
+    assert 'route="/healthz"' not in client_of(world.parts).get("/metrics").text
