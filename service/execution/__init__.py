@@ -1,0 +1,1 @@
+"""The only room that knows Ray: attempts of trials on warm workers, fed from the ledger of one study."""

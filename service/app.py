@@ -1,0 +1,91 @@
+"""The API process: routes over the store, and nothing heavy.
+
+python -m service.app --fd 3 --mlflow http://127.0.0.1:5000/mlflow
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.app import create_api
+from service.api.auth import load_or_make_token
+from service.api.dependencies import ApiParts
+from service.catalog.catalog import open_catalog, open_datasets
+from service.checkpoints.local import LocalCheckpointStore
+from service.clock import SystemClock
+from service.domain.definition import StudyDefinition
+from service.domain.errors import InvalidDefinition, Violation
+from service.domain.ports import Catalog, LocalSources
+from service.settings import Settings
+from service.store.sql import open_store
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="service.app")
+    parser.add_argument("--fd", type=int, required=True, help="a socket that listens already")
+    parser.add_argument("--mlflow", required=True, help="address of the tracking server")
+    arguments = parser.parse_args()
+    # No access log: a login link's code would stand in it.
+    config = uvicorn.Config(
+        make_app(Settings(), arguments.mlflow),
+        fd=arguments.fd,
+        access_log=False,
+        log_level="info",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+    )
+    uvicorn.Server(config).run()
+    return 0
+
+
+def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
+    """The API on the real adapters."""
+    store = open_store(settings.store_url)
+    layout = settings.layout
+    return create_api(
+        ApiParts(
+            store=store,
+            datasets=open_datasets(settings),
+            checkpoints=LocalCheckpointStore(layout.checkpoints),
+            catalog=_WithCapacity(open_catalog(settings), layout.run / "capacity.json"),
+            clock=SystemClock(),
+            settings=settings,
+            token=load_or_make_token(layout.token),
+            mlflow_url=mlflow_url,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _WithCapacity:
+    """A catalog that also refuses studies whose trials no worker here can ever hold."""
+
+    catalog: Catalog
+    capacity: Path
+    """Written by the controller once it knows."""
+
+    def check(self, definition: StudyDefinition) -> None:
+        self.catalog.check(definition)
+        try:
+            held = json.loads(self.capacity.read_text())
+        except FileNotFoundError:
+            return
+        needs = definition.resources
+        if needs.cpus_per_trial > held["cpus"]:
+            detail = f"all workers together have {held['cpus']:g} CPUs: lower it"
+            raise InvalidDefinition([Violation("/resources/cpus_per_trial", detail)])
+        if needs.gpus_per_trial > held["gpus"]:
+            detail = f"all workers together have {held['gpus']:g} GPUs: set it to 0 to train on CPUs"
+            raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
+
+    def fetch(self, definition: StudyDefinition) -> LocalSources:
+        return self.catalog.fetch(definition)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What travels between a driver and its workers, as JSON: an attempt to run, and what it has come to."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from search_spaces import Scalar
+from service.domain.ports import LocalSources
+from service.domain.study import Study
+from service.domain.trial import Report, Trial
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One attempt of one trial: train `configuration` from where the trial stands on disk to report `until`.
+
+    `last` is the report after which the trial is whole. Paths are strings, as they go through JSON.
+    """
+
+    study_id: str
+    study_name: str
+    definition: Mapping[str, Any]
+    number: int
+    attempt: int
+    parameters: Mapping[str, Scalar]
+    configuration: Mapping[str, Any]
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    until: int
+    last: int
+    checkpoints: str
+    cache: str
+    models: Mapping[str, str]
+    sources: Mapping[str, str]
+    threads: int
+    gpus: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Assignment":
+        return cls(**json.loads(text))
+
+
+def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path, cache: Path) -> Assignment:
+    """The assignment for a trial whose attempt has just begun."""
+    definition = study.definition
+    return Assignment(
+        study_id=study.id,
+        study_name=definition.name,
+        definition=definition.model_dump(mode="json", exclude_none=True),
+        number=trial.number,
+        attempt=trial.attempts,
+        parameters=trial.parameters,
+        configuration=definition.configured(trial.parameters).model_dump(mode="json"),
+        metric=definition.objective.metric,
+        direction=definition.objective.direction,
+        until=trial.until,
+        last=definition.reports_of(trial.parameters),
+        checkpoints=str(checkpoints),
+        cache=str(cache),
+        models={name: str(path) for name, path in sources.models.items()},
+        sources={name: str(path) for name, path in sources.sources.items()},
+        threads=definition.resources.cpus_per_trial,
+        gpus=definition.resources.gpus_per_trial,
+    )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one step of an attempt came to: the reports the store may not know yet, and its end once it has come."""
+
+    number: int
+    attempt: int
+    worker: str
+    reports: Sequence[Report] = ()
+    outcome: Literal["done", "failed"] | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(replace(self, reports=[])) | {"reports": [report_to_dict(item) for item in self.reports]})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Progress":
+        loaded = json.loads(text)
+        return cls(**{**loaded, "reports": [report_from_dict(report) for report in loaded["reports"]]})
+
+
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """A report as JSON can hold it."""
+    return {**asdict(report), "at": report.at.isoformat()}
+
+
+def report_from_dict(stored: Mapping[str, Any]) -> Report:
+    """What `report_to_dict` made."""
+    return Report(**{**stored, "at": datetime.fromisoformat(stored["at"])})

@@ -1,0 +1,61 @@
+"""The model card that goes with every export: where these weights come from and how good they were."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.domain.trial import Report
+from service.execution.assignment import Assignment
+
+
+def write_card(folder: Path, assignment: Assignment, report: Report, facts: Mapping[str, Any]) -> None:
+    """Write `README.md` for people and `tuneyard.json` for programs beside the exported weights."""
+    record = {
+        "study": assignment.study_id,
+        "study_name": assignment.study_name,
+        "trial": assignment.number,
+        "attempt": assignment.attempt,
+        "report": report.number,
+        "epoch": report.epoch,
+        "objective": {"metric": assignment.metric, "direction": assignment.direction},
+        "metrics": dict(report.metrics),
+        "parameters": dict(assignment.parameters),
+        "configuration": dict(assignment.configuration),
+        "facts": dict(facts),
+        "definition": dict(assignment.definition),
+        "exported_at": asdict(report)["at"].isoformat(),
+    }
+    (folder / "tuneyard.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (folder / "README.md").write_text(_card(assignment, report, record))
+
+
+def _card(assignment: Assignment, report: Report, record: Mapping[str, Any]) -> str:
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": assignment.configuration["kind"],
+        "base_model": assignment.configuration["model"],
+        "tags": ["tuneyard"],
+    }
+    sections = [
+        f"---\n{_yaml(front)}---",
+        f"# {assignment.study_name}",
+        (
+            f"`{assignment.configuration['model']}`, fine-tuned by Tuneyard: study `{assignment.study_id}`, trial "
+            f"{assignment.number}, epoch {report.epoch:g} (the trial's best by `{assignment.metric}`, {assignment.direction})."
+        ),
+        "## Metrics\n\n| metric | value |\n|---|---|\n"
+        + "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(report.metrics.items())),
+        "The validation metrics were measured in 32-bit floating point on exactly these weights.",
+        f"## Configuration\n\n```yaml\n{_yaml(assignment.configuration)}```",
+        f"## Rows and model\n\n```yaml\n{_yaml(record['facts'])}```",
+        f"## Study\n\n```yaml\n{_yaml(assignment.definition)}```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)

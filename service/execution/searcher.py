@@ -1,0 +1,83 @@
+"""Tune's two questions, answered by the ledger: what next, and may it go on?"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from service.domain.trial import Trial
+from service.execution.assignment import Assignment, Progress
+from service.execution.keepwarm import keep_warm
+from service.execution.ledger import Finished, Idle, Ledger
+from service.execution.trainable import ASSIGNMENT, PROGRESS
+
+Assign = Callable[[Trial], Assignment]
+
+_OPEN: dict[str, tuple[Ledger, Assign]] = {}
+"""Tune pickles its searcher and scheduler, which a ledger cannot be: they carry the study's id and look it up here."""
+
+
+def open_ledger(ledger: Ledger, assign: Assign) -> None:
+    """Make a ledger known to the searchers and schedulers of this process."""
+    _OPEN[ledger.study.id] = (ledger, assign)
+
+
+class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
+    """What next? Every suggestion is one attempt."""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__()
+        self._study_id = study_id
+        self._running: dict[str, tuple[int, int]] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """An assignment; None while nothing may start; FINISHED when nothing runs either, as Tune would block."""
+        ledger, assign = _OPEN[self._study_id]
+        match ledger.next():
+            case Idle():
+                return None
+            case Finished():
+                return Searcher.FINISHED
+            case Trial() as trial:
+                self._running[trial_id] = (trial.number, trial.attempts)
+                return {ASSIGNMENT: assign(trial).to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: FBT001, FBT002 - Tune's signature
+        ledger, _ = _OPEN[self._study_id]
+        number, attempt = self._running.pop(trial_id, (None, None))
+        if number is None or attempt is None:
+            return
+        # A result with `done` comes only here, not to the scheduler. `step` never raises: an error is a lost process.
+        if result and PROGRESS in result and not error:
+            ledger.record(Progress.from_json(result[PROGRESS]))
+        ledger.lose(number, attempt, "the worker's process or node was lost")
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the store has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
+    """May it go on?"""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__()
+        self._study_id = study_id
+        self._warm = False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if not self._warm:
+            ledger, _ = _OPEN[self._study_id]
+            keep_warm(getattr(tune_controller, "_tune_controller", tune_controller), lambda: ledger.slots)
+            self._warm = True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        ledger, _ = _OPEN[self._study_id]
+        goes_on = ledger.record(Progress.from_json(result[PROGRESS]))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

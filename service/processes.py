@@ -1,0 +1,149 @@
+"""Child processes that end with their parent, however it ends."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from service.settings import write_private
+
+_PR_SET_PDEATHSIG = 1
+_LOG_BYTES = 20 * 1024**2
+
+
+@dataclass
+class Child:
+    """A command that should run; `stop_seconds` is how long it may take to leave when asked."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: Sequence[int] = ()
+    stop_seconds: float = 10.0
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    started: float = 0.0
+
+
+class Children:
+    """The children of a supervisor: started in order, started again when they end, stopped in reverse order.
+
+    Their process groups are written down, so that the next supervisor can end what a killed one left.
+    """
+
+    def __init__(self, logs: Path, record: Path) -> None:
+        self._logs = logs
+        self._record = record
+        self._children: list[Child] = []
+        self.end_leftovers()
+
+    def start(self, child: Child) -> None:
+        """Start it and keep it running."""
+        self._children.append(child)
+        self._spawn(child)
+
+    def tend(self) -> None:
+        """Start again what has ended, later each time it does so at once."""
+        for child in self._children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            lived = time.monotonic() - child.started
+            child.failures = 0 if lived > 60 else child.failures + 1  # noqa: PLR2004 - a minute is not "at once"
+            if lived < min(30.0, 2.0**child.failures - 1):
+                child.failures -= 1  # not yet: counted again at the next look
+                continue
+            _end_group(child.process.pid, signal.SIGKILL)
+            self._spawn(child)
+
+    def stop(self) -> None:
+        """Ask each to leave, the last started first, and end those that do not."""
+        for child in reversed(self._children):
+            if child.process is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(child.stop_seconds)
+            _end_group(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+        self._children.clear()
+        self._record.unlink(missing_ok=True)
+
+    def log(self, name: str) -> Path:
+        """Where a child writes."""
+        return self._logs / f"{name}.log"
+
+    def end_leftovers(self) -> None:
+        """End the process groups that a supervisor left behind when it was killed."""
+        try:
+            groups = json.loads(self._record.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return
+        for group in groups:
+            if _is_same(group["pid"], group["created"]):
+                _end_group(group["pid"], signal.SIGKILL)
+        self._record.unlink(missing_ok=True)
+
+    def _spawn(self, child: Child) -> None:
+        with self._open_log(child.name) as log:
+            child.process = subprocess.Popen(  # noqa: S603 - our own commands
+                child.arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **child.environment},
+                pass_fds=child.pass_fds,
+                start_new_session=True,  # Ctrl-C goes to the supervisor, which stops them in order
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
+            )
+        child.started = time.monotonic()
+        running = [item.process.pid for item in self._children if item.process is not None]
+        write_private(self._record, json.dumps([{"pid": pid, "created": _created(pid)} for pid in running]))
+
+    def _open_log(self, name: str) -> IO[bytes]:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        path = self.log(name)
+        if path.exists() and path.stat().st_size > _LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        return path.open("ab")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _created(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _is_same(pid: int, created: float) -> bool:
+    """Whether a group is still the one that was written down; its leader may be gone while its members live."""
+    try:
+        return abs(psutil.Process(pid).create_time() - created) < 1
+    except psutil.NoSuchProcess:
+        # A number is not given to a new process while a group bears it.
+        return any(_group(process.pid) == pid and process.create_time() > created - 1 for process in psutil.process_iter())
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None

@@ -1,0 +1,177 @@
+"""`tuneyard serve`: one foreground process that starts the others, keeps them running, and stops them all when it is stopped."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from service import __version__
+from service.api.auth import load_or_make_token, new_login_path
+from service.clock import SystemClock
+from service.execution import environment
+from service.processes import Child, Children
+from service.settings import Layout, Settings, write_private
+from service.store.sql import migrate, open_store
+from service.tracking import server as mlflow
+
+_START_SECONDS = 120.0
+_UNIX_SOCKET_ROOM = 40
+"""Longest temporary folder that leaves Ray room for its socket names (a unix socket's path has 107 characters)."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until Ctrl-C or SIGTERM. Answers the exit code: 0 stopped, 1 could not start."""
+    layout = settings.layout
+    layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(layout) as alone, _short(layout.ray) as ray_folder:
+        if not alone:
+            sys.stderr.write(f"Another `tuneyard serve` uses {layout.root}: stop it first, or choose another --home.\n")
+            return 1
+        try:
+            listening = _listen(settings.host, settings.port)
+        except OSError as error:
+            sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
+            return 1
+        leaving = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: leaving.set())
+        with listening:
+            children = Children(layout.logs, layout.run / "processes.json")
+            try:
+                return _run(settings, children, listening, ray_folder, leaving)
+            finally:
+                (layout.run / "service.json").unlink(missing_ok=True)
+                children.stop()
+
+
+def _run(settings: Settings, children: Children, listening: socket.socket, ray_folder: Path, leaving: threading.Event) -> int:
+    layout = settings.layout
+    load_or_make_token(layout.token)
+    if not layout.ray_token.exists():
+        write_private(layout.ray_token, secrets.token_hex(32))
+    migrate(settings.store_url)
+    ray_address = settings.ray_address or f"127.0.0.1:{_free_port()}"
+    mlflow_port = _free_port()
+    shared = _shared_environment(settings)
+    upstream = mlflow.url(mlflow_port)
+    module = [sys.executable, "-m"]
+    children.start(_ray(settings, ray_address, ray_folder, shared))
+    children.start(Child("mlflow", *mlflow.command(layout.mlflow, mlflow_port), stop_seconds=5))
+    api = [*module, "service.app", f"--fd={listening.fileno()}", f"--mlflow={upstream}"]
+    children.start(Child("api", api, shared, pass_fds=[listening.fileno()], stop_seconds=8))
+    controller = [*module, "service.daemon", f"--ray={ray_address}", f"--mlflow={upstream}"]
+    children.start(Child("controller", controller, shared, stop_seconds=20))
+    url = _url(settings.host, listening.getsockname()[1])
+    if not _wait_until_ready(url, children, leaving):
+        if not leaving.is_set():
+            sys.stderr.write(f"The service did not come up in {_START_SECONDS:.0f} s. Its logs are in {layout.logs}.\n")
+        return 0 if leaving.is_set() else 1
+    write_private(layout.run / "service.json", json.dumps({"url": url, "pid": os.getpid()}))
+    login = new_login_path(open_store(settings.store_url).access, SystemClock(), settings.login_code_seconds, "/mlflow/")
+    _greet(settings, url, login)
+    while not leaving.wait(0.5):
+        children.tend()
+    sys.stderr.write("Stopping ...\n")
+    return 0
+
+
+def _ray(settings: Settings, address: str, folder: Path, shared: Mapping[str, str]) -> Child:
+    if settings.ray_address:
+        arguments = environment.node_command(address, folder)
+    else:
+        arguments = environment.head_command(int(address.rsplit(":", 1)[1]), folder, settings.cpus, settings.gpus)
+    return Child("ray", arguments, {**shared, **environment.for_cluster(settings.layout.ray_token)}, stop_seconds=15)
+
+
+def _shared_environment(settings: Settings) -> dict[str, str]:
+    """The settings, for children that read them from their environment."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return {
+        f"TUNEYARD_{name.upper()}": json.dumps(value) if isinstance(value, list) else str(value)
+        for name, value in {**values, "home": str(settings.layout.root)}.items()
+    }
+
+
+@contextlib.contextmanager
+def _only_one(layout: Layout) -> Iterator[bool]:
+    """Hold the home folder's lock; False when another process holds it."""
+    layout.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (layout.run / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[Path]:
+    """`folder`, by a link with a short name where its own is too long for unix sockets."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if len(str(folder)) <= _UNIX_SOCKET_ROOM:
+        yield folder
+        return
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - a link of unguessable name, made exclusively
+    link = Path(runtime) / f"tuneyard-{secrets.token_hex(6)}"
+    link.symlink_to(folder)
+    try:
+        yield link
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    listening.listen(128)
+    listening.set_inheritable(True)
+    return listening
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _url(host: str, port: int) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reachable}:{port}"
+
+
+def _wait_until_ready(url: str, children: Children, leaving: threading.Event) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and not leaving.is_set():
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == httpx.codes.OK:
+                return True
+        children.tend()
+        leaving.wait(0.2)
+    return False
+
+
+def _greet(settings: Settings, url: str, login: str) -> None:
+    sys.stdout.write(
+        f"Tuneyard {__version__} is ready.\n"
+        f"  API     {url}/v1   (description: {url}/docs)\n"
+        f"  MLflow  {url}/mlflow/\n"
+        f"  Home    {settings.layout.root}\n"
+        f"Open this in a browser; it works once, for {settings.login_code_seconds / 60:.0f} minutes"
+        f" (`tuneyard login` makes another):\n"
+        f"  {url}{login}\n"
+        "Ctrl-C stops the service; its studies go on at the next start.\n"
+    )
+    sys.stdout.flush()
