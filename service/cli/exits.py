@@ -1,0 +1,73 @@
+"""Exit codes: part of the command line's contract, never renumbered."""
+
+import sys
+from enum import IntEnum
+
+from service.cli.output import say
+from service.domain.errors import TuneyardError
+
+
+class ExitCode(IntEnum):
+    """What a script can tell from how a command ended."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    INVALID = 4
+    CONFLICT = 5
+    NOT_AUTHENTICATED = 6
+    UNREACHABLE = 7
+    NOT_COMPLETED = 8
+    TIMED_OUT = 9
+    INTERRUPTED = 130
+
+
+EPILOG = (
+    "Exit codes: 0 done · 1 unexpected error · 2 wrong usage · 3 not found · 4 refused as invalid · 5 conflict · "
+    "6 not authenticated · 7 service unreachable · 8 the watched study failed or was cancelled · "
+    "9 waited too long · 130 interrupted"
+)
+
+_OF_STATUS = {
+    400: ExitCode.INVALID,
+    401: ExitCode.NOT_AUTHENTICATED,
+    403: ExitCode.NOT_AUTHENTICATED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    413: ExitCode.INVALID,
+    415: ExitCode.INVALID,
+    422: ExitCode.INVALID,
+    503: ExitCode.UNREACHABLE,
+}
+
+
+def report_error(error: Exception) -> ExitCode:
+    """Say on stderr what went wrong and what to do; returns the exit code that stands for it."""
+    from service.client.errors import ProblemError, PullRefused, ServiceUnreachable, WaitedTooLong
+
+    match error:
+        case ProblemError():
+            problem = error.problem
+            say(f"error: {problem.detail or problem.title}", style="red")
+            for violation in problem.violations or ():
+                say(f"  {violation.pointer or '/'}: {violation.detail}")
+            if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
+                say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
+            return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
+        case ServiceUnreachable():
+            code = ExitCode.UNREACHABLE
+        case WaitedTooLong():
+            code = ExitCode.TIMED_OUT
+        case PullRefused():
+            code = ExitCode.CONFLICT
+        case _:
+            code = ExitCode.UNEXPECTED
+    detail = error.detail if isinstance(error, TuneyardError) else f"{type(error).__name__}: {error}"
+    say(f"error: {detail}", style="red")
+    return code
+
+
+def leave(code: ExitCode) -> None:
+    """End the process."""
+    sys.exit(int(code))

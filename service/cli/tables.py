@@ -1,0 +1,141 @@
+"""The API's views as tables for people."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from service.api.schemas import AttemptView, BuiltinDatasetView, DatasetFileView, ManifestView, ReportView, StudyView, TrialView
+from service.cli.words import STATE_STYLES, configuration, number, scalar, since, size, trial_state
+
+
+def studies_table(studies: Sequence[StudyView]) -> Table:
+    """One line a study."""
+    table = _table("study", "state", "strategy", ">trials", ">best", "metric", "created", ">took")
+    for study in studies:
+        best = study.best
+        table.add_row(
+            study.id,
+            _state(study.state, study.reason),
+            study.definition.strategy.kind,
+            str(sum(study.trials.values())),
+            number(best.value if best else None),
+            study.definition.objective.metric,
+            _when(study.created_at),
+            since(study.started_at, study.ended_at, datetime.now(UTC)),
+        )
+    return table
+
+
+def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
+    """All there is to say about one study."""
+    counts = ", ".join(f"{count} {state}" for state, count in study.trials.items() if count) or "none yet"
+    rows = [
+        ("study", Text(study.id, style="bold")),
+        ("state", _state(study.state, study.reason)),
+        ("detail", study.detail),
+        ("strategy", study.definition.strategy.kind),
+        ("model", study.definition.trainer.model),
+        ("trials", counts),
+        ("took", since(study.started_at, study.ended_at, datetime.now(UTC)) if study.started_at else None),
+    ]
+    if study.best is not None:
+        value = f"{number(study.best.value)} {study.definition.objective.metric}"
+        rows += [("best", f"{value} (trial {study.best.trial}, report {study.best.report})")]
+        rows += [("", configuration(study.best.parameters))]
+    rows += [("mlflow", mlflow)]
+    return _pairs(rows)
+
+
+def trials_table(trials: Sequence[TrialView]) -> Table:
+    """One line a trial, a column for each parameter."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
+    table = _table(">trial", "state", ">reports", ">last", ">best", *[f">{name}" for name in names])
+    for trial in trials:
+        values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
+        table.add_row(
+            str(trial.number),
+            _state(trial.state, trial.reason),
+            f"{trial.reports}/{trial.until}",
+            number(trial.value),
+            number(trial.best_value),
+            *values,
+        )
+    return table
+
+
+def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Sequence[AttemptView]) -> RenderableType:
+    """One trial with its reports and attempts."""
+    head = _pairs(
+        [
+            ("trial", f"{trial.number} of {trial.study_id}"),
+            ("state", _state(trial.state, trial.reason)),
+            ("detail", trial.detail),
+            ("parameters", configuration(trial.parameters)),
+            ("best", f"{number(trial.best_value)} at report {trial.best_report}" if trial.best_report else None),
+        ]
+    )
+    metrics = list(dict.fromkeys(name for report in reports for name in report.metrics))
+    curve = _table(">report", ">epoch", ">step", ">seconds", *[f">{name}" for name in metrics])
+    for report in reports:
+        values = [number(report.metrics.get(name)) for name in metrics]
+        curve.add_row(str(report.number), f"{report.epoch:g}", str(report.step), f"{report.seconds:.1f}", *values)
+    ran = _table(">attempt", "reports", "outcome", "worker", "started", "detail")
+    for attempt in attempts:
+        ran.add_row(
+            str(attempt.number),
+            f"{attempt.first} to {attempt.until}",
+            attempt.outcome or "running",
+            attempt.worker or "",
+            _when(attempt.started_at),
+            (attempt.detail or "").strip().splitlines()[-1] if (attempt.detail or "").strip() else "",
+        )
+    return Group(head, "", curve, "", ran)
+
+
+def manifest_table(manifest: ManifestView) -> Table:
+    """One line a file."""
+    table = _table("file", ">size", "sha256")
+    for file in manifest.files:
+        table.add_row(file.path, size(file.bytes), file.sha256)
+    return table
+
+
+def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinDatasetView] = ()) -> Table:
+    """One line an uploaded file, then one each for the data sets that are always there."""
+    table = _table("uri", ">rows", "columns", ">size", "uploaded")
+    for file in files:
+        table.add_row(file.uri, str(file.rows), ", ".join(file.columns), size(file.bytes), _when(file.uploaded_at))
+    for one in builtins:
+        table.add_row(one.uri, "", one.detail, "", "")
+    return table
+
+
+def _table(*headings: str) -> Table:
+    """A table without lines; a heading that starts with > is aligned right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def _pairs(rows: Sequence[tuple[str, str | Text | None]]) -> Table:
+    """Names and values; what has no value is left out."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, value)
+    return table
+
+
+def _state(state: str, reason: str | None) -> Text:
+    return Text(trial_state(state, reason), style=STATE_STYLES.get(state, ""))
+
+
+def _when(moment: datetime) -> str:
+    """In the zone of whoever looks."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,104 @@
+"""`tuneyard trial` and `tuneyard best`: look at trials, pull their checkpoints."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.exits import EPILOG
+from service.cli.output import Format, FormatOption, OutputFormatOption, console, emit, is_terminal, say
+from service.cli.session import session_of
+from service.cli.studies import StudyArgument
+
+if TYPE_CHECKING:
+    from service.client import Progress
+
+app = typer.Typer(help="Trials of a study: list, show.", no_args_is_help=True, epilog=EPILOG)
+best_app = typer.Typer(help="The best checkpoint of a study: pull it.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command("ls")
+def list_trials(
+    context: typer.Context,
+    study: StudyArgument,
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state; may be repeated.", show_default=False)] = None,
+    order: Annotated[str, typer.Option(help="number, -number, best_value or -best_value.")] = "number",
+    limit: Annotated[int, typer.Option(help="Most trials to print.", min=1)] = 1000,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List a study's trials."""
+    from itertools import islice
+
+    from service.cli.tables import trials_table
+
+    with session_of(context).client() as client:
+        found = list(islice(client.trials(study, state=state or (), order=order), limit))
+    emit(output, found, lambda: trials_table(found))
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    study: StudyArgument,
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The trial's number.", min=0, show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show one trial; as a table, with its reports and attempts."""
+    from service.cli.tables import trial_table
+
+    with session_of(context).client() as client:
+        trial = client.trial(study, number)
+        if output is Format.TABLE:
+            reports, attempts = client.reports(study, number), client.attempts(study, number)
+            emit(output, trial, lambda: trial_table(trial, reports, attempts))
+        else:
+            emit(output, trial, lambda: "")
+
+
+@best_app.command()
+def pull(
+    context: typer.Context,
+    study: StudyArgument,
+    directory: Annotated[
+        Path, typer.Option("--directory", "-o", help="Folder to write; an earlier pull there is replaced.", show_default=False)
+    ],
+    trial: Annotated[int | None, typer.Option(help="Pull this trial instead of the best one.", min=0, show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
+    output: OutputFormatOption = Format.TABLE,
+) -> None:
+    """Download a checkpoint that transformers' `from_pretrained` loads; every file is verified."""
+    from service.cli.tables import manifest_table
+
+    with session_of(context).client() as client:
+        manifest = client.manifest(study, trial=trial)
+        total = sum(file.bytes for file in manifest.files)
+        with pull_progress(total) as progress:
+            target = client.pull(study, directory, trial=trial, force=force, progress=progress, manifest=manifest)
+    say(f"pulled trial {manifest.trial}, report {manifest.report} of {manifest.study_id} into {target}")
+    if output is not Format.TABLE or not is_terminal(sys.stdout):
+        emit(output, manifest, lambda: manifest_table(manifest))
+
+
+@contextmanager
+def pull_progress(total_bytes: int) -> "Iterator[Progress]":
+    """A bar on stderr over all files together; nothing where nobody looks."""
+    from service.client.pull import silent
+
+    if not is_terminal(sys.stderr):
+        yield silent
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+        task = bar.add_task("pulling", total=total_bytes)
+        finished: dict[str, int] = {}
+
+        def advance(path: str, done: int, total: int) -> None:
+            finished[path] = min(done, total)
+            bar.update(task, completed=sum(finished.values()), description=path)
+
+        yield advance

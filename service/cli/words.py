@@ -1,0 +1,90 @@
+"""Numbers, times and configurations in few characters."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from search_spaces import Scalar
+
+STATE_STYLES = {
+    "queued": "dim",
+    "running": "cyan",
+    "paused": "blue",
+    "stopping": "yellow",
+    "completed": "green",
+    "pruned": "magenta",
+    "stopped": "yellow",
+    "cancelled": "yellow",
+    "failed": "red",
+}
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def scalar(value: Scalar) -> str:
+    """A parameter's value: three significant digits of a float, the last part of a path."""
+    if isinstance(value, float):
+        return _short_float(value)
+    if isinstance(value, str):
+        return value.rsplit("/", 1)[-1]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def number(value: float | None) -> str:
+    """A metric's value: four decimals, or significant digits where those would show nothing."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else _short_float(value)  # noqa: PLR2004 - widths
+
+
+def _short_float(value: float) -> str:
+    """`2.5e-5` and `6.3e-4`, not `2.50e-05` and `0.00063`."""
+    text = f"{value:.3g}" if value == 0 or abs(value) >= 1e-3 else re.sub(r"\.?0*e", "e", f"{value:.2e}")  # noqa: PLR2004 - widths
+    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
+
+
+def duration(seconds: float) -> str:
+    """`8s`, `1m 05s`, `2h 10m`, `3d 4h`."""
+    whole = max(0, int(seconds))
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m {whole % _MINUTE:02}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
+    return f"{whole // _DAY}d {whole % _DAY // _HOUR}h"
+
+
+def since(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    """How long something took, or has taken so far."""
+    return duration(((end or now) - start).total_seconds()) if start else "-"
+
+
+def size(count: int) -> str:
+    """Bytes, in units of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:  # noqa: PLR2004 - the units' own step
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Initials for names of several words (`learning_rate`: `lr`), three letters for others; no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        words = [word for word in re.split(r"[^A-Za-z0-9]+", name.rsplit(".", 1)[-1]) if word]
+        candidate = "".join(word[0] for word in words) if len(words) > 1 else "".join(words)[:4]
+        found[name] = candidate if candidate and candidate not in found.values() else name
+    return found
+
+
+def configuration(parameters: Mapping[str, Scalar], names: Mapping[str, str] | None = None) -> str:
+    """`learning_rate 3e-5 · batch_size 32`, with shorter names where given."""
+    return " · ".join(f"{(names or {}).get(key, key)} {scalar(value)}" for key, value in parameters.items())
+
+
+def trial_state(state: str, reason: str | None) -> str:
+    """`pruned`, with the reason where the state alone does not say it."""
+    expected = {"epochs_done", "rung_cut", "stop_requested", "cancel_requested"}
+    return state if reason is None or reason in expected else f"{state}: {reason}"

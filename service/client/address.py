@@ -1,0 +1,73 @@
+"""Where the service is and what opens it, when nobody says so: the environment, then the service's home folder."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A service's URL, without a trailing slash, and its token, if one was found."""
+
+    url: str
+    token: str | None
+
+
+def find_address(
+    url: str | None = None,
+    token: str | None = None,
+    home: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Address:
+    """What was given, else `TUNEYARD_URL` and `TUNEYARD_TOKEN`, else what the service left in its home folder.
+
+    The home folder's token is only for the service of that folder or one on this machine: it is not sent anywhere else.
+    """
+    folder = home or home_folder(environment)
+    announced = _announced_url(folder)
+    chosen = (url or environment.get("TUNEYARD_URL") or announced or DEFAULT_URL).rstrip("/")
+    found = token or environment.get("TUNEYARD_TOKEN")
+    if found is None and (chosen == announced or is_loopback(chosen)):
+        found = _text_of(folder / "token")
+    return Address(chosen, found)
+
+
+def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """The service's home folder: `TUNEYARD_HOME` or `~/.tuneyard`."""
+    return Path(environment.get("TUNEYARD_HOME") or "~/.tuneyard").expanduser().absolute()
+
+
+def service_file(home: Path) -> Path:
+    """Where a running service says how to reach it."""
+    return home / "run" / "service.json"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _announced_url(home: Path) -> str | None:
+    text = _text_of(service_file(home))
+    try:
+        url = json.loads(text)["url"] if text else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return url.rstrip("/") if isinstance(url, str) else None
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,311 @@
+"""One method for each thing the API does."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urljoin
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from service.api.schemas import (
+    AttemptView,
+    DatasetFileView,
+    DatasetsView,
+    EventView,
+    LoginLinkView,
+    ManifestView,
+    ReportView,
+    StudyPage,
+    StudyView,
+    TrialPage,
+    TrialView,
+)
+from service.client.address import find_address
+from service.client.connection import Connection, reason_of
+from service.client.errors import ProblemError, ServiceUnreachable, WaitedTooLong
+from service.client.pull import Progress, pull_checkpoint, silent
+from service.client.stream import lines_of, messages
+from service.domain.events import EventKind
+from service.domain.study import StudyState
+
+Definition = Mapping[str, Any] | str | bytes | Path
+"""A study definition: an object, the text of one in YAML or JSON, or a file that holds it."""
+V = TypeVar("V", bound=BaseModel)
+
+_PAGE = 100
+_REPORTS_PAGE = 1000
+_IDLE_SECONDS = 45.0
+"""Without even a comment for so long, an event stream counts as dropped."""
+RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0, 10.0, 10.0, 10.0)
+"""Pauses before an event stream is taken up again: a restart of the service fits into them."""
+_PULLS = 3
+"""Times a pull begins anew because the trial's export was replaced by that of a better report meanwhile."""
+_JSON = "application/json"
+_CHUNK_BYTES = 1 << 20
+
+
+class Client:
+    """A connection to the service.
+
+    The address is `url`, else `TUNEYARD_URL`, else what a running service left in its home folder, else
+    http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's.
+    Every method raises `ProblemError` when the service refuses and `ServiceUnreachable` when it does not answer.
+    Requests are repeated after lost connections and 503 answers; a repeat never does a thing twice.
+    """
+
+    def __init__(  # noqa: PLR0913 - seams for tests among them, all by keyword
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        home: Path | None = None,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = Connection(find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep)
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    @property
+    def url(self) -> str:
+        """The service's address, without a trailing slash."""
+        return self._connection.url
+
+    def apply(self, definition: Definition, idempotency_key: str | None = None) -> StudyView:
+        """Start a study. The same key with the same definition gives the study of the first time."""
+        body, kind = _encoded(definition)
+        headers = {"Content-Type": kind, "Idempotency-Key": idempotency_key or str(uuid4())}
+        return _read(StudyView, self._connection.request("POST", "/v1/studies", headers=headers, content=body))
+
+    def studies(
+        self, *, state: Iterable[str] = (), name: str | None = None, order: str = "-created_at", limit: int = _PAGE
+    ) -> Iterator[StudyView]:
+        """All studies that match, page after page; `limit` is the size of a page."""
+        query = {"state": list(state), "name": name, "order": order, "limit": min(limit, _PAGE)}
+        return self._pages("/v1/studies", query, StudyPage)
+
+    def study(self, study_id: str) -> StudyView:
+        """One study."""
+        return _read(StudyView, self._connection.request("GET", _study(study_id)))
+
+    def trials(
+        self, study_id: str, *, state: Iterable[str] = (), order: str = "number", limit: int = _PAGE
+    ) -> Iterator[TrialView]:
+        """A study's trials that match, page after page; `limit` is the size of a page."""
+        query = {"state": list(state), "order": order, "limit": min(limit, _PAGE)}
+        return self._pages(f"{_study(study_id)}/trials", query, TrialPage)
+
+    def trial(self, study_id: str, number: int) -> TrialView:
+        """One trial."""
+        return _read(TrialView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}"))
+
+    def reports(self, study_id: str, number: int, *, after: int = 0) -> list[ReportView]:
+        """A trial's reports with a number above `after`, in order."""
+        path, found = f"{_study(study_id)}/trials/{number}/reports", list[ReportView]()
+        while True:
+            params = {"after": found[-1].number if found else after, "limit": _REPORTS_PAGE}
+            page = _read_list(ReportView, self._connection.request("GET", path, params=params))
+            found += page
+            if len(page) < _REPORTS_PAGE:
+                return found
+
+    def attempts(self, study_id: str, number: int) -> list[AttemptView]:
+        """A trial's attempts, in order."""
+        return _read_list(AttemptView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}/attempts"))
+
+    def stop(self, study_id: str) -> StudyView:
+        """Let running trials reach their next report, then end the study and keep its results."""
+        return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:stop"))
+
+    def cancel(self, study_id: str) -> StudyView:
+        """End a study now."""
+        return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:cancel"))
+
+    def delete(self, study_id: str) -> None:
+        """Forget a study that has ended, with its trials and checkpoints."""
+        self._connection.request("DELETE", _study(study_id))
+
+    def events(self, study_id: str, after: int = 0, *, deadline: float | None = None) -> Iterator[EventView]:
+        """What happened to a study, from event `after` on, to its end; a dropped connection is taken up where it broke off.
+
+        Raises `WaitedTooLong` at `deadline`, a time of this client's clock.
+        """
+        failures, begun = 0, self._clock()
+        while True:
+            cause = "the event stream ended early"
+            try:
+                for event in self._stream(study_id, after, deadline):
+                    failures = 0
+                    if event is not None:
+                        after = event.id
+                        yield event
+                        if _ends(event):
+                            return
+                    if deadline is not None and self._clock() >= deadline:
+                        break
+            except _NothingMore:
+                return
+            except httpx.TransportError as error:
+                cause = reason_of(error)
+            if deadline is not None and self._clock() >= deadline:
+                raise WaitedTooLong(study_id, deadline - begun)
+            if failures >= len(RECONNECT_SECONDS):
+                raise ServiceUnreachable(self.url, cause)
+            self._connection.sleep(RECONNECT_SECONDS[failures])
+            failures += 1
+
+    def wait(self, study_id: str, *, timeout: float | None = None) -> StudyView:
+        """The study, once it has ended; raises `WaitedTooLong` after `timeout` seconds."""
+        deadline = None if timeout is None else self._clock() + timeout
+        study = self.study(study_id)
+        if study.ended_at is None:
+            for _ in self.events(study_id, deadline=deadline):
+                pass
+            study = self.study(study_id)
+        return study
+
+    def best(self, study_id: str) -> TrialView:
+        """The best trial so far."""
+        return _read(TrialView, self._connection.request("GET", f"{_study(study_id)}/best"))
+
+    def manifest(self, study_id: str, trial: int | None = None) -> ManifestView:
+        """The files of a trial's exported checkpoint, or the best trial's."""
+        return _read(ManifestView, self._connection.request("GET", _checkpoint(study_id, trial)))
+
+    def pull(
+        self,
+        study_id: str,
+        directory: Path | str,
+        trial: int | None = None,
+        *,
+        force: bool = False,
+        progress: Progress = silent,
+        manifest: ManifestView | None = None,
+    ) -> Path:
+        """Download and verify a checkpoint into a folder, all or nothing; returns the folder.
+
+        An earlier pull there is replaced; anything else only with `force`. Raises `PullRefused`, `CorruptDownload`.
+        `manifest` is what `manifest` answered, where the caller has asked already.
+        """
+        wanted = manifest or self.manifest(study_id, trial)
+        # By number: the best trial may be another one by the time the last file is fetched.
+        place = _checkpoint(study_id, wanted.trial)
+        for tries_left in reversed(range(_PULLS)):
+            try:
+                return pull_checkpoint(
+                    self._connection, f"{place}/files", wanted, Path(directory), force=force, progress=progress
+                )
+            except ProblemError as error:
+                replaced = error.problem.status == httpx.codes.PRECONDITION_FAILED
+                if not (replaced and tries_left):
+                    raise
+                wanted = self.manifest(study_id, wanted.trial)
+        raise AssertionError  # the last try returns or raises
+
+    def upload(self, dataset: str, path: Path | str) -> DatasetFileView:
+        """Store a CSV, JSONL or Parquet file; a study names it as `dataset://DATASET/FILE`."""
+        source = Path(path)
+        route = f"/v1/datasets/{quote(dataset, safe='')}/files/{quote(source.name, safe='')}"
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(source.stat().st_size)}
+        return _read(DatasetFileView, self._connection.request("PUT", route, headers=headers, content=lambda: _chunks(source)))
+
+    def datasets(self) -> DatasetsView:
+        """Every uploaded file, and the data sets that are always there."""
+        return _read(DatasetsView, self._connection.request("GET", "/v1/datasets"))
+
+    def mlflow_address(self, study: StudyView) -> str | None:
+        """The study's page in the MLflow UI, once it has one."""
+        return urljoin(self.url + "/", study.links.mlflow) if study.links.mlflow else None
+
+    def login_link(self, next: str = "/mlflow/") -> str:  # noqa: A002 - the query's own word
+        """A link that logs a browser in and opens `next`; it works once, for a few minutes."""
+        answer = self._connection.request("POST", "/v1/login-links", content=json.dumps({"next": next}).encode())
+        return urljoin(self.url + "/", _read(LoginLinkView, answer).url)
+
+    def _stream(self, study_id: str, after: int, deadline: float | None) -> Iterator[EventView | None]:
+        """One connection's events; None for each sign of life."""
+        idle = _IDLE_SECONDS if deadline is None else max(0.05, min(_IDLE_SECONDS, deadline - self._clock()))
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        with self._connection.stream(f"{_study(study_id)}/events", headers=headers, idle_seconds=idle) as response:
+            if response.status_code == httpx.codes.NO_CONTENT:
+                raise _NothingMore
+            for message in messages(lines_of(response.iter_bytes())):
+                yield None if message is None else EventView.model_validate_json(message.data)
+
+    def _pages(self, path: str, query: Mapping[str, Any], page: type[StudyPage | TrialPage]) -> Iterator[Any]:
+        cursor: str | None = None
+        while True:
+            params = {key: value for key, value in {**query, "cursor": cursor}.items() if value not in (None, [])}
+            found = page.model_validate_json(self._connection.request("GET", path, params=params).content)
+            yield from found.items
+            cursor = found.cursor
+            if cursor is None:
+                return
+
+
+class _NothingMore(Exception):
+    """The study has ended, and its last event was seen."""
+
+
+def _study(study_id: str) -> str:
+    return f"/v1/studies/{quote(study_id, safe='')}"
+
+
+def _checkpoint(study_id: str, trial: int | None) -> str:
+    place = "best" if trial is None else f"trials/{trial}"
+    return f"{_study(study_id)}/{place}/checkpoint"
+
+
+def _encoded(definition: Definition) -> tuple[bytes, str]:
+    """A definition's bytes and their content type; what is text already is sent as it is."""
+    match definition:
+        case Path():
+            body = definition.read_bytes()
+        case str():
+            body = definition.encode()
+        case bytes():
+            body = definition
+        case _:
+            return json.dumps(definition, allow_nan=False).encode(), _JSON
+    if isinstance(definition, Path) and definition.suffix == ".json":
+        return body, _JSON
+    try:
+        json.loads(body)
+    except ValueError:
+        return body, "application/yaml"
+    return body, _JSON
+
+
+def _read(model: type[V], response: httpx.Response) -> V:
+    return model.model_validate_json(response.content)
+
+
+def _read_list(model: type[V], response: httpx.Response) -> list[V]:
+    return TypeAdapter(list[model]).validate_json(response.content)  # type: ignore[valid-type]  # a type made at run time
+
+
+def _ends(event: EventView) -> bool:
+    """Whether this is the last event of a study."""
+    return event.kind is EventKind.STUDY_STATE and StudyState(event.payload["state"]).is_end
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,313 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from service import __version__
+from service.cli import run
+from service.cli.session import Session
+from service.domain.events import EventKind
+from service.domain.study import StudyState
+from service.domain.trial import TrialReason, TrialState
+from tests.builders import NOW, a_document, a_study, a_trial
+from tests.unit.stand_in import CHECKPOINT, STUDY_ID, TOKEN, StandIn, a_problem, an_event
+
+HEAVY = ("ray", "torch", "mlflow", "transformers", "fastapi", "sqlalchemy", "optuna", "numpy", "pandas")
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("TUNEYARD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TUNEYARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TUNEYARD_TOKEN", TOKEN)
+
+
+def tuneyard(service: StandIn, *arguments: str) -> int:
+    return run(arguments, Session(transport=service, sleep=lambda _: None))
+
+
+def a_finished_service() -> StandIn:
+    study = replace(a_study(), state=StudyState.COMPLETED, started_at=NOW, ended_at=NOW)
+    best = a_trial(0, state=TrialState.COMPLETED, reports=2, value=0.8, best_value=0.9, best_report=1, ended_at=NOW)
+    cut = a_trial(1, state=TrialState.PRUNED, reason=TrialReason.RUNG_CUT, reports=1, value=0.5, best_value=0.5, best_report=1)
+    return StandIn(study, trials=(best, replace(cut, ended_at=NOW)))
+
+
+def a_definition_file(tmp_path: Path) -> Path:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(a_document()))
+    return file
+
+
+def test_studies_are_listed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "ls") == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["study", "state", "strategy"]
+    assert line.split()[:5] == [STUDY_ID, "completed", "random", "2", "0.9000"]
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_studies_are_listed_for_programs_with_nothing_else_on_stdout(
+    capsys: pytest.CaptureFixture[str], form: str, read: Callable[[str], Any]
+) -> None:
+    assert tuneyard(a_finished_service(), "study", "ls", "-o", form) == 0
+    (study,) = read(capsys.readouterr().out)
+    assert (study["id"], study["best"]["trial"], study["trials"]) == (STUDY_ID, 0, {"completed": 1, "pruned": 1})
+
+
+def test_what_is_listed_has_no_colours_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tuneyard(a_finished_service(), "study", "ls")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_no_more_studies_are_printed_than_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn(a_study("a-1"), a_study("b-2"), a_study("c-3"))
+    service.page_size = 1
+    assert tuneyard(service, "study", "ls", "--limit", "2", "-o", "json") == 0
+    assert [study["id"] for study in json.loads(capsys.readouterr().out)] == ["a-1", "b-2"]
+    assert len(service.requests) == 2
+
+
+def test_filters_reach_the_service() -> None:
+    service = StandIn()
+    tuneyard(service, "study", "ls", "--state", "running", "--state", "queued", "--name", "int", "--order", "name")
+    query = service.requests[0].url.params
+    assert (query.get_list("state"), query["name"], query["order"]) == (["running", "queued"], "int", "name")
+
+
+def test_one_study_is_shown_with_its_best_trial_and_its_page_in_mlflow(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "get", STUDY_ID) == 0
+    shown = capsys.readouterr().out
+    assert "0.9000 validation/accuracy (trial 0, report 1)" in shown
+    assert "http://127.0.0.1:8080/mlflow/#/experiments/7/runs" in shown
+
+
+def test_a_detached_study_is_started_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    assert tuneyard(service, "study", "apply", str(a_definition_file(tmp_path)), "--detach", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["id"] == STUDY_ID
+    assert service.asked() == ["POST /v1/studies"]
+
+
+def test_a_definition_comes_from_stdin_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = StandIn()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"name: piped\n")))
+    tuneyard(service, "study", "apply", "-", "--detach")
+    assert service.requests[0].content == b"name: piped\n"
+
+
+@pytest.mark.parametrize(("end", "code"), [("completed", 0), ("stopped", 0), ("failed", 8), ("cancelled", 8)])
+def test_a_watched_study_ends_the_command_with_its_own_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str, code: int
+) -> None:
+    service = StandIn()
+    service.streams = [[an_event(1, EventKind.STUDY_STATE, state=end)]]
+    assert tuneyard(service, "study", "apply", str(a_definition_file(tmp_path)), "-o", "json") == code
+    assert json.loads(capsys.readouterr().out)["state"] == end
+
+
+def test_a_watched_study_is_told_line_by_line_on_stderr_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn(trials=(a_trial(0, state=TrialState.RUNNING, reports=1, value=0.5, best_value=0.5, best_report=1),))
+    service.streams = [
+        [an_event(1, EventKind.TRIAL_REPORT, trial=0), an_event(2, EventKind.STUDY_STATE, state="completed")],
+    ]
+    assert tuneyard(service, "study", "watch", STUDY_ID) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[:4] == [
+        f"study {STUDY_ID} queued",
+        "mlflow http://127.0.0.1:8080/mlflow/#/experiments/7/runs",
+        "trial 0 proposed: learning_rate=0.001",
+        "trial 0 report 1/3: validation/accuracy 0.5000  (best so far)",
+    ]
+    assert told[-1] == f"study {STUDY_ID} completed"
+
+
+def test_an_interrupted_watch_says_how_to_watch_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.watch.watch", interrupt)
+    assert tuneyard(StandIn(), "study", "watch", STUDY_ID) == 130
+    assert f"tuneyard study watch {STUDY_ID}" in capsys.readouterr().err
+
+
+def test_a_watch_that_takes_too_long_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    service.streams = [[]] * 20
+    assert tuneyard(service, "study", "watch", STUDY_ID, "--timeout", "0") == 9
+    assert "has not ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel"])
+def test_a_study_is_asked_to_end(verb: str) -> None:
+    service = StandIn()
+    assert tuneyard(service, "study", verb, STUDY_ID) == 0
+    assert service.asked() == [f"POST /v1/studies/{STUDY_ID}:{verb}"]
+
+
+def test_a_study_is_removed_when_confirmed() -> None:
+    service = StandIn()
+    assert tuneyard(service, "study", "rm", STUDY_ID, "--yes") == 0
+    assert service.asked() == [f"DELETE /v1/studies/{STUDY_ID}"]
+
+
+def test_a_study_is_not_removed_when_nobody_can_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = StandIn()
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert (tuneyard(service, "study", "rm", STUDY_ID), service.requests) == (2, [])
+
+
+def test_trials_are_listed_with_a_column_for_each_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "ls", STUDY_ID) == 0
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["trial", "state", "reports", "last", "best", "learning_rate"]
+    assert first.split() == ["0", "completed", "2/3", "0.8000", "0.9000", "0.001"]
+    assert second.split()[:3] == ["1", "pruned", "1/3"]
+
+
+def test_one_trial_is_shown_with_its_reports_and_the_last_line_of_each_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "get", STUDY_ID, "0") == 0
+    shown = capsys.readouterr().out
+    assert "0.9000 at report 1" in shown
+    assert "validation/accuracy" in shown
+    assert "MemoryError: 3 GB" in shown
+    assert "Traceback" not in shown
+
+
+def test_one_trial_is_printed_for_programs_as_the_api_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "get", STUDY_ID, "1", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == "rung_cut"
+
+
+def test_the_best_checkpoint_is_pulled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "best"
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--output", "json") == 0
+    assert {name: (target / name).read_bytes() for name in CHECKPOINT} == CHECKPOINT
+    assert [file["path"] for file in json.loads(capsys.readouterr().out)["files"]] == list(CHECKPOINT)
+
+
+def test_another_trials_checkpoint_is_pulled_by_its_number(tmp_path: Path) -> None:
+    service = a_finished_service()
+    assert tuneyard(service, "best", "pull", STUDY_ID, "-o", str(tmp_path / "one"), "--trial", "1") == 0
+    assert service.asked()[0] == f"GET /v1/studies/{STUDY_ID}/trials/1/checkpoint"
+
+
+def test_a_pull_over_foreign_files_is_a_conflict_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "best"
+    target.mkdir()
+    (target / "thesis.txt").touch()
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target)) == 5
+    assert "--force" in capsys.readouterr().err
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--force") == 0
+
+
+def test_an_uploaded_file_is_named_as_a_study_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n")
+    assert tuneyard(StandIn(), "dataset", "put", "intents", str(tmp_path / "train.csv")) == 0
+    assert "dataset://intents/train.csv" in capsys.readouterr().out
+
+
+def test_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(StandIn(), "dataset", "ls") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["dataset://intents/train.csv", "4"]
+
+
+def test_a_login_link_is_all_that_login_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(StandIn(), "login") == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:8080/login?code=abc&next=%2Fmlflow%2F\n"
+
+
+def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 4), (401, 6), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7)]
+)
+def test_each_kind_of_refusal_has_its_exit_code(status: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    service.failing = [a_problem(status, "What to do.")] * 4
+    assert tuneyard(service, "study", "get", STUDY_ID) == code
+    assert "error: What to do." in capsys.readouterr().err
+
+
+def test_every_violation_of_a_refused_definition_is_printed_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = StandIn()
+    violations = [{"pointer": "/space/x", "detail": "is not a key"}, {"pointer": "", "detail": "is odd"}]
+    service.failing = [a_problem(422, "Wrong.", violations=violations)]
+    assert tuneyard(service, "study", "apply", str(a_definition_file(tmp_path))) == 4
+    assert capsys.readouterr().err.splitlines() == ["error: Wrong.", "  /space/x: is not a key", "  /: is odd"]
+
+
+def test_a_service_that_does_not_answer_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    service.failing = [httpx.ConnectError("refused")] * 9
+    assert tuneyard(service, "study", "ls") == 7
+    assert "tuneyard serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "study get", "study ls -o xml", "study apply /no/such/file", "--token-file /no/such/file study ls"]
+)
+def test_wrong_usage_has_an_exit_code_of_its_own(line: str) -> None:
+    assert tuneyard(StandIn(), *line.split()) == 2
+
+
+def test_the_token_comes_from_a_file_when_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEYARD_TOKEN")
+    (tmp_path / "secret").write_text(TOKEN + "\n")
+    assert tuneyard(StandIn(), "study", "ls") == 6
+    assert tuneyard(StandIn(), "--token-file", str(tmp_path / "secret"), "study", "ls") == 0
+
+
+def test_the_exit_codes_are_part_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "7 service unreachable" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "absent"), [(["--help"], (*HEAVY, "httpx", "pydantic")), (["study", "ls"], HEAVY), (["version"], (*HEAVY, "httpx"))]
+)
+def test_a_command_imports_only_what_it_needs(line: list[str], absent: tuple[str, ...]) -> None:
+    script = _ANSWERED_BY_NOBODY + (
+        f"code = run({line!r}, Session(transport=Nobody()))\nprint(code, [name for name in {absent!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+_ANSWERED_BY_NOBODY = """
+import sys
+from service.cli import run
+from service.cli.session import Session
+
+class Nobody:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def close(self):
+        pass
+
+    def handle_request(self, request):
+        import httpx
+        return httpx.Response(200, json={"items": [], "cursor": None})
+
+"""

@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from service.client.address import DEFAULT_URL, find_address, home_folder, is_loopback, service_file
+from service.settings import Layout
+
+
+def a_home(folder: Path, url: str | None = "http://127.0.0.1:9999") -> Path:
+    (folder / "run").mkdir(parents=True)
+    if url is not None:
+        service_file(folder).write_text(json.dumps({"url": url, "pid": 1}))
+    (folder / "token").write_text("home-token\n")
+    return folder
+
+
+def test_what_is_given_comes_first(tmp_path: Path) -> None:
+    environment = {"TUNEYARD_URL": "http://127.0.0.1:2", "TUNEYARD_TOKEN": "theirs", "TUNEYARD_HOME": str(a_home(tmp_path))}
+    found = find_address("http://127.0.0.1:1/", "mine", environment=environment)
+    assert (found.url, found.token) == ("http://127.0.0.1:1", "mine")
+
+
+def test_the_environment_comes_before_the_home_folder(tmp_path: Path) -> None:
+    environment = {"TUNEYARD_URL": "http://127.0.0.1:2/", "TUNEYARD_TOKEN": "theirs", "TUNEYARD_HOME": str(a_home(tmp_path))}
+    found = find_address(environment=environment)
+    assert (found.url, found.token) == ("http://127.0.0.1:2", "theirs")
+
+
+def test_a_running_service_is_found_by_its_home_folder(tmp_path: Path) -> None:
+    found = find_address(environment={"TUNEYARD_HOME": str(a_home(tmp_path))})
+    assert (found.url, found.token) == ("http://127.0.0.1:9999", "home-token")
+
+
+def test_without_a_running_service_the_default_address_is_used_with_the_home_folders_token(tmp_path: Path) -> None:
+    found = find_address(home=a_home(tmp_path, url=None), environment={})
+    assert (found.url, found.token) == (DEFAULT_URL, "home-token")
+
+
+def test_the_home_folders_token_is_not_sent_to_another_machine(tmp_path: Path) -> None:
+    assert find_address("https://example.org", home=a_home(tmp_path), environment={}).token is None
+
+
+def test_the_home_folders_token_opens_the_service_of_that_folder_wherever_it_listens(tmp_path: Path) -> None:
+    home = a_home(tmp_path, url="http://192.0.2.1:8080")
+    assert find_address(home=home, environment={}).token == "home-token"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 3}', '"x"'])
+def test_a_damaged_service_file_is_ignored(tmp_path: Path, text: str) -> None:
+    home = a_home(tmp_path)
+    service_file(home).write_text(text)
+    assert find_address(home=home, environment={}).url == DEFAULT_URL
+
+
+def test_an_empty_home_folder_gives_the_default_address_and_no_token(tmp_path: Path) -> None:
+    found = find_address(home=tmp_path, environment={})
+    assert (found.url, found.token) == (DEFAULT_URL, None)
+
+
+def test_client_and_service_agree_where_things_are_in_the_home_folder(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert (service_file(tmp_path), tmp_path / "token") == (layout.run / "service.json", layout.token)
+
+
+def test_the_home_folder_is_below_the_users_home_unless_named() -> None:
+    assert home_folder({}) == Path.home() / ".tuneyard"
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [("http://127.0.0.1:1", True), ("http://[::1]:1", True), ("http://localhost", True), ("http://10.0.0.1", False), ("", False)],
+)
+def test_addresses_of_this_machine_are_told_from_others(url: str, *, local: bool) -> None:
+    assert is_loopback(url) is local
