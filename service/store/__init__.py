@@ -1,1 +1,1 @@
-"""What the service remembers: the store's tables on SQLite or PostgreSQL, and the same contract in memory."""
+"""What the service remembers, in SQL: a SQLite file, PostgreSQL, or memory. One adapter a port, one transaction a call."""

@@ -1,0 +1,93 @@
+"""Connections and transactions: what differs between the databases is here and nowhere else."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import StaticPool
+
+from service.domain.errors import NotReady
+
+_BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's transaction, all of which are short."""
+
+
+class Database:
+    """Transactions on one database, from any number of threads and processes."""
+
+    def __init__(self, url: str) -> None:
+        """Connects when first used. Raises NotReady for a URL that names no database we know."""
+        self._url = _parsed(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.file = Path(self._url.database) if self.is_sqlite and self._url.database else None
+        # One connection is the whole database in memory: its transactions take turns.
+        self._turns: Any = nullcontext() if self.file or not self.is_sqlite else threading.RLock()
+        self.engine = _sqlite(self._url, self.file) if self.is_sqlite else create_engine(self._url, pool_pre_ping=True)
+        snapshot: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reader = self.engine.execution_options(**snapshot)
+        self._writer = self.engine.execution_options(is_writing=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the database."""
+        with self._turns, self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed when the block ends well, and has never been otherwise."""
+        with self._turns, self._writer.begin() as connection:
+            yield connection
+
+    def make_private(self) -> None:
+        """Create the file of a SQLite database so that only its owner reads it."""
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    backend = parsed.get_backend_name() if parsed else None
+    if parsed is None or backend not in {"sqlite", "postgresql", "postgres"}:
+        raise NotReady(
+            "The database URL must begin with sqlite:/// or postgresql://: set TUNEYARD_DATABASE_URL to one that does."
+        )
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+pysqlite")
+    try:
+        import psycopg  # noqa: F401, PLC0415 - an optional dependency
+    except ImportError as error:
+        raise NotReady("PostgreSQL needs the extra `postgres`: pip install 'tuneyard[postgres]'.") from error
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _sqlite(url: URL, file: Path | None) -> Engine:
+    options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
+    if file is None:
+        options["poolclass"] = StaticPool
+    engine = create_engine(url, **options)
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_on_begin` says, not where Python guesses
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _on_begin(connection: Connection) -> None:
+    # A writer takes its turn at once: a transaction that reads first and writes then cannot wait for another one.
+    is_writing = connection.get_execution_options().get("is_writing")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")

@@ -1,0 +1,73 @@
+"""How far the tracker got."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, union
+
+from service.domain.ports import MirroredTrial
+from service.store import tables
+from service.store.database import Database
+
+_STUDIES, _TRIALS = tables.studies.c, tables.trials.c
+_EXPERIMENTS, _MIRRORED = tables.experiments.c, tables.mirrored.c
+_OF_STUDY = -1
+
+
+class SqlMirror:
+    """The port `MirrorStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def experiment(self, study_id: str) -> str | None:
+        statement = select(_EXPERIMENTS.experiment_id).where(_EXPERIMENTS.study_id == study_id)
+        with self._database.reading() as connection:
+            return connection.execute(statement).scalar()
+
+    def set_experiment(self, study_id: str, experiment_id: str) -> None:
+        here = _EXPERIMENTS.study_id == study_id
+        with self._database.writing() as connection:
+            changed = connection.execute(tables.experiments.update().where(here).values(experiment_id=experiment_id)).rowcount
+            if not changed and _lives(connection, study_id):
+                connection.execute(tables.experiments.insert().values(study_id=study_id, experiment_id=experiment_id))
+
+    def mirrored(self, study_id: str) -> Mapping[int, MirroredTrial]:
+        statement = select(tables.mirrored).where(_MIRRORED.study_id == study_id)
+        with self._database.reading() as connection:
+            return {row["number"]: MirroredTrial(**row) for row in connection.execute(statement).mappings()}
+
+    def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
+        with self._database.writing() as connection:
+            for study_id in {entry.study_id for entry in entries}:
+                if not _lives(connection, study_id):
+                    continue
+                own = [entry for entry in entries if entry.study_id == study_id]
+                numbers = [entry.number for entry in own]
+                old = (_MIRRORED.study_id == study_id) & _MIRRORED.number.in_(numbers)
+                connection.execute(tables.mirrored.delete().where(old))
+                connection.execute(tables.mirrored.insert(), [entry.__dict__ for entry in own])
+
+    def behind(self) -> Sequence[str]:
+        of_study = _behind(_STUDIES.id, _STUDIES.version, _MIRRORED.number == _OF_STUDY)
+        own = tables.studies.outerjoin(tables.mirrored, of_study[0])
+        of_trial = _behind(_TRIALS.study_id, _TRIALS.version, _MIRRORED.number == _TRIALS.number)
+        others = tables.trials.outerjoin(tables.mirrored, of_trial[0])
+        statement = union(
+            select(_STUDIES.id.label("id")).select_from(own).where(of_study[1]),
+            select(_TRIALS.study_id.label("id")).select_from(others).where(of_trial[1]),
+        ).order_by("id")
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
+
+
+def _behind(
+    study_id: ColumnElement[str], version: ColumnElement[int], same: ColumnElement[bool]
+) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """How a row meets what is mirrored of it, and whether that is older; what never was mirrored is."""
+    return and_(_MIRRORED.study_id == study_id, same), version > func.coalesce(_MIRRORED.version, -1)
+
+
+def _lives(connection: Connection, study_id: str) -> bool:
+    """Whether the study is there, and stays to the end of the transaction."""
+    statement = select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update(read=True)
+    return connection.execute(statement).first() is not None

@@ -1,0 +1,111 @@
+"""Values from rows, and rows from values."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from service.domain.definition import StudyDefinition
+from service.domain.events import Event, EventKind
+from service.domain.study import Study, StudyReason, StudyState
+from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialState
+
+_TRIAL_FIELDS = [field.name for field in fields(Trial)]
+_ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]
+_REPORT_FIELDS = [field.name for field in fields(Report)]
+
+
+def study_row(study: Study) -> dict[str, Any]:
+    """A study's columns, all but the counter of its events."""
+    return {
+        "id": study.id,
+        "name": study.definition.name,
+        "definition": study.definition.model_dump_json(),
+        "created_at": study.created_at,
+        "state": study.state.value,
+        "reason": study.reason and study.reason.value,
+        "detail": study.detail,
+        "started_at": study.started_at,
+        "ended_at": study.ended_at,
+        "version": study.version,
+    }
+
+
+def study_of(row: RowMapping) -> Study:
+    return Study(
+        id=row["id"],
+        definition=StudyDefinition.model_validate_json(row["definition"]),
+        created_at=row["created_at"],
+        state=StudyState(row["state"]),
+        reason=row["reason"] and StudyReason(row["reason"]),
+        detail=row["detail"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        version=row["version"],
+    )
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    row = {name: getattr(trial, name) for name in _TRIAL_FIELDS}
+    return {
+        **row,
+        "parameters": dict(trial.parameters),
+        "state": trial.state.value,
+        "reason": trial.reason and trial.reason.value,
+    }
+
+
+def trial_of(row: RowMapping) -> Trial:
+    values: dict[str, Any] = {name: row[name] for name in _TRIAL_FIELDS}
+    return Trial(**{**values, "state": TrialState(row["state"]), "reason": row["reason"] and TrialReason(row["reason"])})
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    row = {name: getattr(attempt, name) for name in _ATTEMPT_FIELDS}
+    return {**row, "outcome": attempt.outcome and attempt.outcome.value}
+
+
+def attempt_of(row: RowMapping) -> Attempt:
+    values: dict[str, Any] = {name: row[name] for name in _ATTEMPT_FIELDS}
+    return Attempt(**{**values, "outcome": row["outcome"] and AttemptOutcome(row["outcome"])})
+
+
+def report_row(report: Report) -> dict[str, Any]:
+    return {**{name: getattr(report, name) for name in _REPORT_FIELDS}, "metrics": dict(report.metrics)}
+
+
+def report_of(row: RowMapping) -> Report:
+    return Report(**{name: row[name] for name in _REPORT_FIELDS})
+
+
+def event_of(row: RowMapping) -> Event:
+    return Event(EventKind(row["kind"]), row["study_id"], row["at"], row["payload"], row["id"])
+
+
+def study_payload(study: Study) -> Mapping[str, Any]:
+    """What an event tells of a study's state."""
+    return _without_none({"state": study.state.value, "reason": study.reason and study.reason.value, "detail": study.detail})
+
+
+def trial_payload(trial: Trial) -> Mapping[str, Any]:
+    """What an event tells of a trial's state."""
+    state = {"trial": trial.number, "state": trial.state.value, "attempt": trial.attempts, "until": trial.until}
+    return _without_none({**state, "reason": trial.reason and trial.reason.value, "detail": trial.detail})
+
+
+def report_payload(trial: int, report: Report) -> Mapping[str, Any]:
+    """What an event tells of a report."""
+    return {
+        "trial": trial,
+        "report": report.number,
+        "epoch": report.epoch,
+        "step": report.step,
+        "metrics": dict(report.metrics),
+        "attempt": report.attempt,
+        "worker": report.worker,
+    }
+
+
+def _without_none(payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in payload.items() if value is not None}

@@ -1,0 +1,168 @@
+"""The studies, and what everything that belongs to one begins with: does it exist, and what happened to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from service.domain.errors import IdempotencyConflict, StaleWrite, StudyNotFound, StudyStillActive
+from service.domain.events import Event, EventKind
+from service.domain.ports import Clock, IdempotencyKey, Page, StudyQuery
+from service.domain.study import Study, StudyState
+from service.store import tables
+from service.store.cursors import after, decode, encode
+from service.store.database import Database
+from service.store.rows import event_of, study_of, study_payload, study_row
+
+_STUDIES = tables.studies.c
+
+
+class SqlStudies:
+    """The port `StudyStore`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(self, study: Study, idempotency: IdempotencyKey | None = None) -> Study:
+        with self._database.writing() as connection:
+            if idempotency is not None:
+                known = _with_key(connection, idempotency)
+                if known is not None:
+                    return known
+            connection.execute(tables.studies.insert().values(**study_row(study), last_event=0))
+            if idempotency is not None:
+                row = {"key": idempotency.key, "body_sha256": idempotency.body_sha256, "study_id": study.id}
+                connection.execute(tables.idempotency.insert().values(row))
+            payload = {"name": study.definition.name, **study_payload(study)}
+            append_events(connection, study.id, [Event(EventKind.STUDY_CREATED, study.id, study.created_at, payload)])
+        return study
+
+    def get(self, study_id: str) -> Study:
+        with self._database.reading() as connection:
+            return read_study(connection, study_id)
+
+    def find(self, query: StudyQuery) -> Page[Study]:
+        is_down = query.order.startswith("-")
+        column = _STUDIES.name if query.order.endswith("name") else tables.studies.c.created_at
+        by_name = column is _STUDIES.name
+        keys = [column, _STUDIES.id]
+        statement = select(tables.studies).limit(query.limit + 1)
+        statement = statement.order_by(*(key.desc() if is_down else key for key in keys))
+        if query.states:
+            statement = statement.where(_STUDIES.state.in_([state.value for state in query.states]))
+        if query.name:
+            statement = statement.where(func.lower(_STUDIES.name).contains(query.name.lower(), autoescape=True))
+        if query.cursor is not None:
+            first, study_id = decode(query.cursor, query.order, [str if by_name else int, str])
+            key = [first if by_name else _moment(first), study_id]
+            statement = statement.where(after(keys, key, [is_down, is_down]))
+        with self._database.reading() as connection:
+            found = [study_of(row) for row in connection.execute(statement).mappings()]
+        items = found[: query.limit]
+        cursor = None
+        if len(found) > query.limit:
+            last = items[-1]
+            cursor = encode(query.order, [last.definition.name if by_name else _number(last.created_at), last.id])
+        return Page(items, cursor)
+
+    def save(self, study: Study) -> Study:
+        saved = replace(study, version=study.version + 1)
+        with self._database.writing() as connection:
+            unchanged = (_STUDIES.id == study.id) & (_STUDIES.version == study.version)
+            if connection.execute(tables.studies.update().where(unchanged).values(study_row(saved))).rowcount == 0:
+                newer = read_study(connection, study.id)
+                raise StaleWrite(
+                    f"Study {study.id!r} was changed meanwhile: it is {newer.state}, version {newer.version}. Read it again."
+                )
+            event = Event(EventKind.STUDY_STATE, study.id, self._clock.now(), study_payload(saved))
+            append_events(connection, study.id, [event])
+        return saved
+
+    def delete(self, study_id: str) -> None:
+        with self._database.writing() as connection:
+            state = connection.execute(select(_STUDIES.state).where(_STUDIES.id == study_id).with_for_update()).scalar()
+            if state is None:
+                raise StudyNotFound(study_id)
+            if not StudyState(state).is_end:
+                raise StudyStillActive(f"Study {study_id!r} is {state}: cancel it, and delete it once it has ended.")
+            connection.execute(tables.studies.delete().where(_STUDIES.id == study_id))
+
+
+class SqlEvents:
+    """The port `EventStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
+        columns = tables.events.c
+        statement = (
+            select(tables.events).where(columns.study_id == study_id, columns.id > event_id).order_by(columns.id).limit(limit)
+        )
+        with self._database.reading() as connection:
+            found = [event_of(row) for row in connection.execute(statement).mappings()]
+            if not found:
+                require_study(connection, study_id)
+        return found
+
+
+def read_study(connection: Connection, study_id: str) -> Study:
+    """One study; raises StudyNotFound."""
+    row = connection.execute(select(tables.studies).where(_STUDIES.id == study_id)).mappings().one_or_none()
+    if row is None:
+        raise StudyNotFound(study_id)
+    return study_of(row)
+
+
+def require_study(connection: Connection, study_id: str) -> None:
+    """Raises StudyNotFound."""
+    if connection.execute(select(_STUDIES.id).where(_STUDIES.id == study_id)).first() is None:
+        raise StudyNotFound(study_id)
+
+
+def append_events(connection: Connection, study_id: str, events: Sequence[Event]) -> None:
+    """Number events within their study and append them.
+
+    The study's counter stays locked until the transaction ends, so that nobody sees an event before an earlier one.
+    """
+    if not events:
+        return
+    counted = tables.studies.update().where(_STUDIES.id == study_id).values(last_event=_STUDIES.last_event + len(events))
+    last = connection.execute(counted.returning(_STUDIES.last_event)).scalar_one()
+    rows: list[Mapping[str, Any]] = [
+        {
+            "study_id": study_id,
+            "id": last - len(events) + place,
+            "kind": event.kind.value,
+            "at": event.at,
+            "payload": event.payload,
+        }
+        for place, event in enumerate(events, start=1)
+    ]
+    connection.execute(tables.events.insert(), rows)
+
+
+def _with_key(connection: Connection, idempotency: IdempotencyKey) -> Study | None:
+    """The study that was added under this key. Raises IdempotencyConflict when it was another request."""
+    keys = tables.idempotency.c
+    row = connection.execute(select(tables.idempotency).where(keys.key == idempotency.key)).mappings().one_or_none()
+    if row is None:
+        return None
+    if row["body_sha256"] != idempotency.body_sha256:
+        raise IdempotencyConflict(
+            f"The Idempotency-Key {idempotency.key!r} was used for another request: send a new one with every new study."
+        )
+    return read_study(connection, row["study_id"])
+
+
+def _number(moment: Any) -> int:
+    return int(tables.Moment().process_bind_param(moment, None) or 0)  # type: ignore[arg-type]
+
+
+def _moment(number: int) -> Any:
+    try:
+        return tables.Moment().process_result_value(number, None)  # type: ignore[arg-type]
+    except OverflowError:
+        return tables.Moment().process_result_value(0, None)  # type: ignore[arg-type]

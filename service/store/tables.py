@@ -1,0 +1,190 @@
+"""The tables. `migrations` makes them; a test holds that both say the same."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Dialect, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
+from sqlalchemy.types import TypeDecorator
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware time, kept as microseconds since 1970 in UTC: exact and in order on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - as above
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class Json(TypeDecorator[Any]):
+    """A value as JSON text, in which floats stay exactly what they were, infinities and NaN among them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - as above
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - as above
+        return None if value is None else json.loads(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _study_key() -> ForeignKey:
+    return ForeignKey("studies.id", ondelete="CASCADE")
+
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("reason", Text),
+    Column("detail", Text),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("version", Integer, nullable=False),
+    Column("last_event", Integer, nullable=False),
+    Index("ix_studies_created_at", "created_at", "id"),
+    Index("ix_studies_name", "name", "id"),
+)
+
+idempotency = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("body_sha256", Text, nullable=False),
+    Column("study_id", Text, _study_key(), nullable=False, index=True),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("parameters", Json, nullable=False),
+    Column("until", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("bracket", Integer, nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("reports", Integer, nullable=False),
+    Column("value", Float),
+    Column("best_value", Float),
+    Column("best_report", Integer),
+    Column("best_epoch", Float),
+    Column("attempts", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("gpu_seconds", Float, nullable=False),
+    Column("reason", Text),
+    Column("detail", Text),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("version", Integer, nullable=False),
+    Index("ix_trials_best_value", "study_id", "best_value", "number"),
+)
+
+
+def _of_trial(name: str, *columns: Column[Any]) -> Table:
+    """A table of what belongs to one trial, numbered within it."""
+    return Table(
+        name,
+        metadata,
+        Column("study_id", Text, primary_key=True),
+        Column("trial", Integer, primary_key=True),
+        Column("number", Integer, primary_key=True),
+        *columns,
+        ForeignKeyConstraint(["study_id", "trial"], ["trials.study_id", "trials.number"], ondelete="CASCADE"),
+    )
+
+
+attempts = _of_trial(
+    "attempts",
+    Column("first", Integer, nullable=False),
+    Column("until", Integer, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Column("outcome", Text),
+    Column("worker", Text),
+    Column("detail", Text),
+)
+
+reports = _of_trial(
+    "reports",
+    Column("epoch", Float, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("metrics", Json, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("payload", Json, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
+experiments = Table(
+    "mirror_experiments",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("experiment_id", Text, nullable=False),
+)
+
+mirrored = Table(
+    "mirror_runs",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("reports", Integer, nullable=False),
+)
+
+login_codes = Table(
+    "login_codes",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("expires_at", Moment, nullable=False, index=True),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("expires_at", Moment, nullable=False, index=True),
+)
