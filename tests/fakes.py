@@ -1,8 +1,13 @@
 """Adapters that keep everything in memory, for tests that need no process, socket or clock."""
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from tests.builders import NOW
+from trainers.contract import Report, TrainerError
 
 
 class FakeClock:
@@ -16,3 +21,34 @@ class FakeClock:
 
     def pass_seconds(self, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
+
+
+class FakeTrainer:
+    """A trainer whose accuracies are given; its state is how many it has reported. `trained` counts epochs over all attempts."""
+
+    def __init__(self, accuracies: Sequence[float | TrainerError], trained: list[int] | None = None) -> None:
+        self._accuracies = accuracies
+        self._done = 0
+        self.trained = [] if trained is None else trained
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"rows": {"train": 10}}
+
+    def reports(self) -> Iterator[Report]:
+        for number in range(self._done + 1, len(self._accuracies) + 1):
+            accuracy = self._accuracies[number - 1]
+            if isinstance(accuracy, TrainerError):
+                raise accuracy
+            self._done = number
+            self.trained.append(number)
+            yield Report(number, float(number), 10 * number, {"validation/accuracy": accuracy, "train/loss": 1.0}, 2.0)
+
+    def save(self, directory: Path) -> None:
+        (directory / "state.json").write_text(json.dumps(self._done))
+
+    def load(self, directory: Path) -> None:
+        self._done = json.loads((directory / "state.json").read_text())
+
+    def export(self, directory: Path) -> None:
+        (directory / "config.json").write_text(json.dumps({"exported_after": self._done}))

@@ -1,9 +1,10 @@
 """One attempt of one trial on a worker: resume, train to the next rung, leave checkpoints behind. Knows nothing of Ray."""
 
 import json
+import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.checkpoints.local import TrialFolder
@@ -13,7 +14,7 @@ from service.domain.trial import Report, TrialReason
 from service.execution.assignment import Assignment, Progress, report_from_dict, report_to_dict
 from service.execution.card import write_card
 from trainers import contract
-from trainers.configs import CONFIGS
+from trainers.configs import CONFIGS, TrainerConfig
 
 _TRACEBACK_CHARACTERS = 4000
 
@@ -21,10 +22,17 @@ _TRACEBACK_CHARACTERS = 4000
 class AttemptRun:
     """Runs an assignment report by report; whatever goes wrong comes back as a failed `Progress`, never as an exception."""
 
-    def __init__(self, assignment: Assignment, worker: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        worker: str,
+        clock: Clock,
+        make_trainer: Callable[[TrainerConfig, contract.TrialContext], contract.Trainer] = contract.make_trainer,
+    ) -> None:
         self._assignment = assignment
         self._worker = worker
         self._clock = clock
+        self._make_trainer = make_trainer
         self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number)
         self._objective = Objective(metric=assignment.metric, direction=assignment.direction)
         self._known: list[Report] = []
@@ -55,7 +63,7 @@ class AttemptRun:
             return list(self._known)
         assignment = self._assignment
         config = CONFIGS[assignment.configuration["kind"]].model_validate_json(json.dumps(assignment.configuration))
-        trainer = contract.make_trainer(
+        trainer = self._make_trainer(
             config,
             contract.TrialContext(
                 cache=Path(assignment.cache),
@@ -87,6 +95,9 @@ class AttemptRun:
             worker=self._worker,
             at=self._clock.now(),
         )
+        if not math.isfinite(report.metrics[self._objective.metric]):
+            detail = f"`{self._objective.metric}` is {report.metrics[self._objective.metric]}: lower the learning rate."
+            raise contract.TrainerError("diverged", detail)
         is_best = self._is_best(report)
         self._known.append(report)
         # The export comes first: a kill in between trains this report again, the other order would lose its weights.

@@ -1,0 +1,73 @@
+# make demo | serve | test | check | test-browser | bench | clean
+# Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
+
+.PHONY: help setup demo serve test check test-fast test-integration test-browser bench clean
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?=
+BIN := .venv/bin
+# Options of `tuneyard serve`, such as ARGS="--port 8081".
+ARGS ?=
+
+help:
+	@echo 'make demo          start the service, run a real study, pull its best checkpoint into ./best'
+	@echo 'make serve         run the service in the foreground; options: make serve ARGS="--port 8081"'
+	@echo 'make test          lint, types, import contracts and all tests but those in a browser'
+	@echo 'make test-browser  the tests in a browser; they need Chromium'
+	@echo 'make check         lint, types and import contracts alone'
+	@echo 'make bench         the measurements behind the figures in the README'
+	@echo 'make clean         remove .venv, caches and what the demo made'
+
+# The first Python from 3.11 to 3.13 that can make a virtual environment.
+setup:
+	@for python in $(PYTHON) python3 python python3.13 python3.12 python3.11; do \
+	  if "$$python" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then \
+	    exec "$$python" .ci/install.py; \
+	  fi; \
+	done; \
+	echo 'No Python 3.11, 3.12 or 3.13 with venv was found: install one (Debian: python3 and python3-venv),' >&2; \
+	echo 'or name it: make PYTHON=/where/it/is/python3 TARGET' >&2; \
+	exit 1
+
+demo: setup
+	@exec $(BIN)/python -m service.demo
+
+serve: setup
+	@exec $(BIN)/tuneyard serve $(ARGS)
+
+check: setup
+	@echo 'ruff check'
+	@$(BIN)/ruff check --quiet .
+	@echo 'ruff format'
+	@$(BIN)/ruff format --check --quiet . || { echo 'Some files are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
+	@echo 'mypy'
+	@$(BIN)/mypy --no-error-summary
+	@echo 'import contracts'
+	@$(BIN)/lint-imports --no-logo >.venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }
+	@echo 'docker'
+	@$(BIN)/hadolint --config .hadolint.yaml docker/service.Dockerfile docker/worker.Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+
+test: check test-fast test-integration
+
+# A worker a core; a test that starts processes runs alone, after them.
+test-fast: setup
+	@echo 'tests without processes'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not integration and not browser'
+
+test-integration: setup
+	@echo 'tests with processes'
+	@$(BIN)/python -m pytest -m 'integration and not browser'
+
+test-browser: setup
+	@$(BIN)/python -m pytest -m browser tests/browser
+
+bench: setup
+	@$(BIN)/python -m benchmarks.search cost
+	@$(BIN)/python -m benchmarks.search compare
+
+clean:
+	@rm -rf .venv .tuneyard best build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

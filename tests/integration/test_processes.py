@@ -1,0 +1,148 @@
+"""Child processes: started again when they die, gone when their supervisor is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.controller.drivers import Drivers
+from service.processes import Child, Children
+from tests.builders import NOW
+
+pytestmark = pytest.mark.integration
+
+_SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
+_IGNORES_SIGTERM = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+]
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def recorded(home: Path) -> list[int]:
+    return [entry["pid"] for entry in json.loads((home / "processes.json").read_text())]
+
+
+@pytest.fixture
+def children(tmp_path: Path) -> Iterator[Children]:
+    children = Children(tmp_path / "logs", tmp_path / "processes.json")
+    yield children
+    children.stop()
+
+
+def test_a_child_that_dies_is_started_again(children: Children, tmp_path: Path) -> None:
+    children.start(Child("sleeper", _SLEEPS))
+    (first,) = recorded(tmp_path)
+    os.kill(first, signal.SIGKILL)
+
+    def is_back() -> bool:
+        children.tend()
+        return recorded(tmp_path) != [first]
+
+    wait_until(is_back)
+    assert lives(recorded(tmp_path)[0])
+
+
+def test_stopping_ends_even_a_child_that_does_not_listen(tmp_path: Path) -> None:
+    children = Children(tmp_path / "logs", tmp_path / "processes.json")
+    children.start(Child("deaf", _IGNORES_SIGTERM, stop_seconds=0.2))
+    wait_until(lambda: "deaf" in children.log("deaf").read_text())
+    (pid,) = recorded(tmp_path)
+    children.stop()
+    assert not lives(pid)
+
+
+def test_a_child_gets_its_environment_and_writes_its_log(children: Children) -> None:
+    children.start(Child("speaker", [sys.executable, "-c", "import os; print(os.environ['WORD'])"], {"WORD": "moon"}))
+    wait_until(lambda: "moon" in children.log("speaker").read_text())
+
+
+def test_children_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from service.processes import Child, Children
+
+        home = Path(sys.argv[1])
+        children = Children(home / "logs", home / "processes.json")
+        children.start(Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"]))
+        time.sleep(600)
+        """
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    wait_until((tmp_path / "processes.json").exists)
+    (pid,) = recorded(tmp_path)
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not lives(pid))
+
+
+def test_the_next_supervisor_ends_what_a_killed_one_left(tmp_path: Path) -> None:
+    left = subprocess.Popen(_SLEEPS, start_new_session=True)
+    record = [{"pid": left.pid, "created": psutil.Process(left.pid).create_time()}]
+    (tmp_path / "processes.json").write_text(json.dumps(record))
+    Children(tmp_path / "logs", tmp_path / "processes.json")
+    assert left.wait(10) == -signal.SIGKILL
+
+
+def test_a_stranger_that_was_given_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen(_SLEEPS, start_new_session=True)
+    try:
+        record = [{"pid": stranger.pid, "created": psutil.Process(stranger.pid).create_time() - 60}]
+        (tmp_path / "processes.json").write_text(json.dumps(record))
+        Children(tmp_path / "logs", tmp_path / "processes.json")
+        assert lives(stranger.pid)
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def a_fleet(root: Path) -> Drivers:
+    return Drivers(root / "run", root / "logs", lambda *_: (_SLEEPS, {}))
+
+
+def test_a_restarted_controller_still_knows_its_drivers(tmp_path: Path) -> None:
+    first = a_fleet(tmp_path)
+    first.start("study-1", 2, NOW, reports=0)
+    again = a_fleet(tmp_path).launched()["study-1"]
+    assert (again.alive, again.slots) == (True, 2)
+    first.stop_all()
+    assert a_fleet(tmp_path).launched() == {}
+
+
+def test_launches_without_a_new_report_are_counted(tmp_path: Path) -> None:
+    drivers = a_fleet(tmp_path)
+    try:
+        for launch, reports in enumerate([0, 0, 0, 5]):
+            drivers.start("study-1", 1, NOW + timedelta(minutes=launch), reports)
+            if launch == 2:
+                assert drivers.launched()["study-1"].fruitless == 2
+        assert drivers.launched()["study-1"].fruitless == 0
+    finally:
+        for child in psutil.Process().children():
+            child.kill()
+        drivers.stop_all()

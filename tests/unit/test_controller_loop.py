@@ -1,0 +1,173 @@
+"""The reconciling loop on memory adapters, with drivers that are only remembered."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from service.checkpoints.local import LocalCheckpointStore, TrialFolder
+from service.controller.allocation import Capacity
+from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, Launched
+from service.controller.loop import Controller
+from service.controller.retention import kept
+from service.domain.errors import CheckpointNotFound
+from service.domain.history import History
+from service.domain.ports import Change, Store
+from service.domain.study import StudyReason, StudyState
+from service.domain.trial import TrialReason, TrialState
+from service.store.memory import memory_store
+from tests.builders import NOW, a_report, a_study, a_trial
+from tests.fakes import FakeClock
+
+STUDY = "intents-abc123"
+
+
+class FakeDrivers:
+    """Remembers what was started; a test decides what lives."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int]] = []
+        self.running: dict[str, Launched] = {}
+
+    def launched(self) -> Mapping[str, Launched]:
+        return self.running
+
+    def start(self, study_id: str, slots: int, now: datetime, reports: int) -> None:
+        self.started.append((study_id, slots))
+        self.running[study_id] = Launched(alive=True, slots=slots, at=now)
+
+    def forget(self, study_id: str) -> None:
+        self.running.pop(study_id, None)
+
+    def known(self) -> frozenset[str]:
+        return frozenset(self.running)
+
+    def log_tail(self, study_id: str) -> str:
+        return "RuntimeError: the cluster is on fire"
+
+
+class House:
+    """A controller with all it needs."""
+
+    def __init__(self, root: Path) -> None:
+        self.store: Store = memory_store()
+        self.drivers = FakeDrivers()
+        self.root = root
+        self.checkpoints = LocalCheckpointStore(root / "checkpoints")
+        self.capacity: Capacity | None = Capacity(cpus=2, gpus=0)
+        self.controller = Controller(
+            self.store, self.checkpoints, FakeClock(), self.drivers, lambda: self.capacity, root / "prepared"
+        )
+
+    def with_trial(self, number: int, accuracy: float, reason: TrialReason | None = None) -> None:
+        study = self.store.studies.get(STUDY)
+        trial = a_trial(number).started(NOW)
+        report = a_report(1, accuracy)
+        trial = trial.reported(report, study.definition.objective, 0)
+        trial = trial.ended(reason, NOW) if reason else trial
+        assert self.store.leases.acquire(STUDY, "driver-1", NOW, timedelta(hours=1))
+        self.store.trials.record("driver-1", [Change(trial=trial, report=report)])
+        self.store.leases.release(STUDY, "driver-1")
+        folder = TrialFolder(self.root / "checkpoints", STUDY, number)
+        folder.save_export(1, lambda path: (path / "config.json").write_text("{}") and None)
+        folder.save_resume([{}], lambda path: (path / "state.json").write_text("{}") and None)
+
+    def exported(self, number: int) -> bool:
+        try:
+            self.checkpoints.manifest(STUDY, number)
+        except CheckpointNotFound:
+            return False
+        return True
+
+    def resumable(self, number: int) -> bool:
+        return TrialFolder(self.root / "checkpoints", STUDY, number).resume() is not None
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_a_queued_study_gets_a_driver_once(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.controller.turn()
+    house.controller.turn()
+    assert house.drivers.started == [(STUDY, 1)]
+
+
+def test_nothing_starts_before_the_capacity_is_known(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.capacity = None
+    house.controller.turn()
+    assert house.drivers.started == []
+
+
+def test_a_cancelled_study_that_never_ran_is_ended_with_its_reason(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.store.studies.save(house.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.CANCELLED
+
+
+def test_the_trials_of_a_stopping_study_without_a_driver_are_ended_too(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.with_trial(0, 0.5)
+    running = house.store.studies.save(house.store.studies.get(STUDY).running(NOW))
+    house.store.studies.save(running.stopping(StudyReason.STOP_REQUESTED))
+    house.controller.turn()
+    assert house.store.trials.get(STUDY, 0).state is TrialState.STOPPED
+    assert house.store.studies.get(STUDY).state is StudyState.STOPPED
+
+
+def test_a_study_that_is_given_up_says_what_its_driver_said_last(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.drivers.running[STUDY] = Launched(alive=False, slots=1, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)
+    house.controller.turn()
+    study = house.store.studies.get(STUDY)
+    assert (study.state, study.reason) == (StudyState.FAILED, StudyReason.DRIVER_FAILED)
+    assert "the cluster is on fire" in (study.detail or "")
+
+
+def test_the_weights_of_deleted_studies_are_deleted(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.controller.turn()
+    house.with_trial(0, 0.5, TrialReason.EPOCHS_DONE)
+    study = house.store.studies.save(house.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+    house.store.studies.save(study.ended(NOW))
+    house.store.studies.delete(STUDY)
+    house.controller.turn()
+    assert not house.exported(0)
+    assert house.drivers.known() == frozenset()
+
+
+def test_only_the_best_exports_of_ended_trials_are_kept_and_no_state_to_resume_from(house: House) -> None:
+    house.store.studies.add(a_study(checkpoints={"keep": 1}))
+    for number, accuracy in enumerate([0.5, 0.9, 0.7]):
+        house.with_trial(number, accuracy, TrialReason.EPOCHS_DONE)
+    house.with_trial(3, 0.1)
+    house.controller.turn()
+    assert [number for number in range(4) if house.exported(number)] == [1, 3]
+    assert [number for number in range(4) if house.resumable(number)] == [3]
+
+
+def test_of_two_equal_trials_the_earlier_one_is_kept() -> None:
+    study = a_study(checkpoints={"keep": 1})
+    objective = study.definition.objective
+    history = History()
+    for number in (0, 1):
+        trial = a_trial(number).started(NOW).reported(a_report(1, 0.5), objective, 0).ended(TrialReason.EPOCHS_DONE, NOW)
+        history = history.with_trial(trial)
+    assert kept(study, history).exports == {0}
+
+
+def test_prepared_rows_go_when_the_study_ends(house: House) -> None:
+    house.store.studies.add(a_study())
+    (house.root / "prepared" / STUDY).mkdir(parents=True)
+    house.controller.turn()
+    assert (house.root / "prepared" / STUDY).exists()
+    house.store.studies.save(house.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+    house.drivers.running[STUDY] = Launched(alive=False, slots=1, at=NOW)
+    house.controller.turn()
+    house.controller.turn()
+    assert not (house.root / "prepared" / STUDY).exists()

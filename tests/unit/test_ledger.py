@@ -1,0 +1,301 @@
+"""The ledger: what a driver knows is what the store holds, also after the driver was killed at any moment."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain.errors import LeaseLost
+from service.domain.ports import Store, TrialQuery
+from service.domain.study import StudyReason, StudyState
+from service.domain.trial import MAX_RETRIES, AttemptOutcome, Report, Trial, TrialReason, TrialState
+from service.execution.assignment import Progress
+from service.execution.ledger import Finished, Idle, Ledger
+from service.store.memory import memory_store
+from tests.builders import NOW, a_report, a_study
+from tests.fakes import FakeClock
+
+STUDY = "intents-abc123"
+HYPERBAND = {"kind": "hyperband", "reduction_factor": 3, "min_epochs": 1}
+TRAINER = {
+    "kind": "text-classification",
+    "model": "tiny-encoder",
+    "data": {"train": "dataset://intents/train.csv"},
+    "epochs": 9,
+}
+
+
+def a_store(concurrent: int = 2, **changes: object) -> Store:
+    store = memory_store()
+    store.studies.add(a_study(resources={"max_concurrent_trials": concurrent}, **changes))
+    return store
+
+
+def a_ledger(store: Store, owner: str = "driver-1", slots: int = 2, clock: FakeClock | None = None) -> Ledger:
+    assert store.leases.acquire(STUDY, owner, NOW, timedelta(days=1))
+    ledger = Ledger(store, clock or FakeClock(), STUDY, owner, slots)
+    ledger.begin()
+    return ledger
+
+
+def started(ledger: Ledger) -> Trial:
+    trial = ledger.next()
+    assert isinstance(trial, Trial)
+    return trial
+
+
+def a_step(trial: Trial, *numbers: int, accuracy: float = 0.5, outcome: str | None = None, **changes: object) -> Progress:
+    reports = [a_report(number, accuracy, attempt=trial.attempts) for number in numbers]
+    return Progress(trial.number, trial.attempts, "host:1", reports, outcome, **changes)  # type: ignore[arg-type]
+
+
+def run_to_rung(ledger: Ledger, trial: Trial, accuracy: float = 0.5) -> None:
+    for number in range(trial.reports + 1, trial.until + 1):
+        ledger.record(a_step(trial, number, accuracy=accuracy, outcome="done" if number == trial.until else None))
+
+
+def stored(store: Store) -> list[Trial]:
+    return list(store.trials.find(STUDY, TrialQuery(limit=1000)).items)
+
+
+def test_the_study_is_running_once_it_has_a_driver() -> None:
+    store = a_store()
+    a_ledger(store)
+    assert store.studies.get(STUDY).state is StudyState.RUNNING
+
+
+def test_a_started_trial_is_in_the_store_before_it_runs() -> None:
+    store = a_store()
+    trial = started(a_ledger(store))
+    assert stored(store) == [store.trials.get(STUDY, trial.number)]
+    assert store.trials.get(STUDY, 0).state is TrialState.RUNNING
+    assert [attempt.number for attempt in store.trials.attempts(STUDY, 0)] == [1]
+
+
+def test_no_more_attempts_run_at_once_than_there_are_slots() -> None:
+    ledger = a_ledger(a_store(), slots=2)
+    started(ledger), started(ledger)
+    assert ledger.next() == Idle()
+
+
+def test_the_studys_own_limit_holds_when_more_slots_are_granted() -> None:
+    ledger = a_ledger(a_store(concurrent=1), slots=4)
+    started(ledger)
+    assert ledger.next() == Idle()
+
+
+def test_a_trial_that_gave_its_last_report_is_completed() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    run_to_rung(ledger, started(ledger), accuracy=0.75)
+    trial = store.trials.get(STUDY, 0)
+    assert (trial.state, trial.reason, trial.reports, trial.best_value) == (
+        TrialState.COMPLETED,
+        TrialReason.EPOCHS_DONE,
+        3,
+        0.75,
+    )
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.DONE
+
+
+def test_a_trial_at_its_rung_is_paused_and_the_losers_are_pruned() -> None:
+    store = a_store(strategy=HYPERBAND, trainer=TRAINER, budget={"trials": 9})
+    ledger = a_ledger(store, slots=1)
+    for number in range(9):
+        run_to_rung(ledger, started(ledger), accuracy=number / 10)
+    promoted = started(ledger)
+    assert promoted.number == 8
+    states = {trial.number: trial.state for trial in stored(store)}
+    assert states == {**dict.fromkeys(range(6), TrialState.PRUNED), 6: TrialState.PAUSED, 7: TrialState.PAUSED, 8: "running"}
+
+
+def test_a_study_whose_budget_is_spent_is_stopping_and_then_completed() -> None:
+    store = a_store(budget={"trials": 1})
+    ledger = a_ledger(store)
+    run_to_rung(ledger, started(ledger))
+    assert ledger.next() == Finished()
+    assert store.studies.get(STUDY).state is StudyState.STOPPING
+    assert ledger.finish().state is StudyState.COMPLETED
+    assert store.studies.get(STUDY).reason is StudyReason.BUDGET_SPENT
+
+
+def test_a_trial_that_reaches_the_target_ends_the_study() -> None:
+    store = a_store(budget={"trials": 4, "target": 0.9})
+    ledger = a_ledger(store)
+    first, second = started(ledger), started(ledger)
+    assert not ledger.record(a_step(first, 1, accuracy=0.95))
+    assert store.trials.get(STUDY, first.number).reason is TrialReason.TARGET_REACHED
+    assert not ledger.record(a_step(second, 1, accuracy=0.1))
+    assert ledger.next() == Finished()
+    assert ledger.finish().state is StudyState.COMPLETED
+
+
+def test_after_a_stop_request_running_trials_end_at_their_next_report() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    store.studies.save(store.studies.get(STUDY).stopping(StudyReason.STOP_REQUESTED))
+    ledger.refresh()
+    assert ledger.next() == Idle()
+    assert not ledger.record(a_step(trial, 1))
+    ended = store.trials.get(STUDY, 0)
+    assert (ended.state, ended.reports) == (TrialState.STOPPED, 1)
+    assert ledger.finish().state is StudyState.STOPPED
+
+
+def test_a_cancel_ends_running_trials_and_their_attempts_at_once() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    started(ledger)
+    store.studies.save(store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+    ledger.refresh()
+    assert ledger.finish().state is StudyState.CANCELLED
+    assert store.trials.get(STUDY, 0).state is TrialState.CANCELLED
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.STOPPED
+
+
+def test_running_trials_end_when_the_wall_clock_is_spent() -> None:
+    clock = FakeClock()
+    store = a_store(budget={"wall_clock": "1m"})
+    ledger = a_ledger(store, clock=clock)
+    trial = started(ledger)
+    clock.pass_seconds(61)
+    assert ledger.refresh().reason is StudyReason.BUDGET_SPENT
+    assert not ledger.record(a_step(trial, 1))
+    assert store.trials.get(STUDY, 0).reason is TrialReason.BUDGET_SPENT
+
+
+def test_a_failed_trial_says_why_and_the_study_goes_on() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    ledger.record(a_step(started(ledger), outcome="failed", reason="out_of_memory", detail="lower `batch_size`"))
+    trial = store.trials.get(STUDY, 0)
+    assert (trial.state, trial.reason, trial.detail) == (TrialState.FAILED, TrialReason.OUT_OF_MEMORY, "lower `batch_size`")
+    assert started(ledger).number == 1
+
+
+def test_a_study_whose_first_trials_all_fail_before_a_report_gives_up() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    for _ in range(3):
+        ledger.record(a_step(started(ledger), outcome="failed", reason="trainer_error", detail="no such file"))
+    assert ledger.next() == Finished()
+    assert ledger.finish().state is StudyState.FAILED
+    assert "no such file" in (store.studies.get(STUDY).detail or "")
+
+
+def test_a_lost_attempt_is_tried_again() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    ledger.lose(trial.number, trial.attempts, "the worker was killed")
+    again = started(ledger)
+    assert (again.number, again.attempts) == (trial.number, 2)
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.LOST
+
+
+def test_a_trial_that_is_lost_too_often_in_a_row_fails() -> None:
+    store = a_store(budget={"trials": 1})
+    ledger = a_ledger(store)
+    for _ in range(MAX_RETRIES + 1):
+        trial = started(ledger)
+        ledger.lose(trial.number, trial.attempts, "the worker was killed")
+    assert store.trials.get(STUDY, 0).reason is TrialReason.RETRIES_EXHAUSTED
+
+
+def test_what_a_given_up_attempt_still_says_is_ignored() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    ledger.lose(trial.number, trial.attempts, "silent")
+    assert not ledger.record(a_step(trial, 1))
+    assert store.trials.get(STUDY, 0).reports == 0
+
+
+def test_a_report_that_comes_twice_counts_once() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    ledger.record(a_step(trial, 1))
+    ledger.record(a_step(trial, 1, 2))
+    assert [report.number for report in store.trials.reports(STUDY, 0)] == [1, 2]
+
+
+def test_a_new_driver_goes_on_with_what_ran_under_the_killed_one() -> None:
+    store = a_store()
+    first = a_ledger(store)
+    trial = started(first)
+    first.record(a_step(trial, 1))
+    store.leases.release(STUDY, "driver-1")
+    again = started(a_ledger(store, "driver-2"))
+    assert (again.number, again.reports, again.attempts, again.retries) == (trial.number, 1, 2, 0)
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.LOST
+
+
+def test_a_driver_without_the_lease_writes_nothing() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    store.leases.release(STUDY, "driver-1")
+    assert store.leases.acquire(STUDY, "driver-2", NOW, timedelta(days=1))
+    with pytest.raises(LeaseLost):
+        ledger.record(a_step(trial, 1))
+    assert store.trials.get(STUDY, 0).reports == 0
+
+
+class _Workers:
+    """Workers whose disks outlive drivers: they carry each trial's reports, as checkpoints do."""
+
+    def __init__(self) -> None:
+        self.disk: dict[int, list[Report]] = {}
+        self.trained: list[tuple[int, int]] = []
+
+    def step(self, trial: Trial) -> Progress:
+        """Train one report further than the disk, or only say again what it holds."""
+        known = self.disk.setdefault(trial.number, [])
+        if len(known) < trial.until:
+            number = len(known) + 1
+            accuracy = ((trial.number * 37 + number * 11) % 100) / 100
+            known.append(a_report(number, accuracy, attempt=trial.attempts))
+            self.trained.append((trial.number, number))
+        return Progress(trial.number, trial.attempts, "host:1", list(known), "done" if len(known) >= trial.until else None)
+
+
+def search(kills: list[int]) -> tuple[Store, _Workers]:
+    """A whole study, whose driver is killed after each of these numbers of steps, before it can record the step."""
+    store = a_store(strategy=HYPERBAND, trainer=TRAINER, budget={"trials": 17})
+    workers = _Workers()
+    for life, steps in enumerate([*kills, 10_000]):
+        ledger = a_ledger(store, f"driver-{life}")
+        running: list[Trial] = []
+        for _ in range(steps):
+            while isinstance(trial := ledger.next(), Trial):
+                running.append(trial)
+            if not running:
+                break
+            trial = running.pop(0)
+            if ledger.record(workers.step(trial)):
+                running.append(trial)
+        else:
+            if running:
+                workers.step(running[0])  # trained and saved, but the driver is killed before it hears of it
+            store.leases.release(STUDY, f"driver-{life}")
+            continue
+        ledger.finish()
+        break
+    return store, workers
+
+
+@settings(deadline=None, max_examples=30)
+@given(kills=st.lists(st.integers(min_value=0, max_value=25), max_size=5))
+def test_a_killed_driver_changes_no_result_and_nothing_is_trained_twice(kills: list[int]) -> None:
+    store, workers = search(kills)
+    undisturbed, _ = search([])
+    assert len(workers.trained) == len(set(workers.trained))
+    assert store.studies.get(STUDY).state is StudyState.COMPLETED
+    outcome = [(trial.number, trial.bracket, trial.reports) for trial in stored(store) if trial.bracket == 0]
+    assert outcome == [(trial.number, trial.bracket, trial.reports) for trial in stored(undisturbed) if trial.bracket == 0]
+    for trial in stored(store):
+        assert trial.state.is_end
+        assert [report.number for report in store.trials.reports(STUDY, trial.number)] == list(range(1, trial.reports + 1))
