@@ -2,13 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from service.controller.allocation import Capacity
-from service.controller.decide import Command, EndStudy, GiveUp, Seen, StartDriver, decide
-from service.controller.drivers import Drivers
+from service.controller.decide import Command, EndStudy, GiveUp, Launched, Seen, StartDriver, decide
 from service.controller.retention import kept
 from service.domain.closing import closing_changes
 from service.domain.errors import StaleWrite, StudyNotFound
@@ -21,6 +21,20 @@ _OWNER = "controller"
 _LEASE = timedelta(seconds=30)
 
 
+class DriverProcesses(Protocol):
+    """The drivers that were started: `service.controller.drivers.Drivers`, or in tests something that remembers."""
+
+    def launched(self) -> Mapping[str, Launched]: ...
+
+    def start(self, study_id: str, slots: int, now: datetime, reports: int) -> None: ...
+
+    def forget(self, study_id: str) -> None: ...
+
+    def known(self) -> frozenset[str]: ...
+
+    def log_tail(self, study_id: str) -> str: ...
+
+
 class Controller:
     """Makes what the store asks for true. `capacity` is asked anew at each look, `prepared` holds a folder per study."""
 
@@ -29,7 +43,7 @@ class Controller:
         store: Store,
         checkpoints: CheckpointStore,
         clock: Clock,
-        drivers: Drivers,
+        drivers: DriverProcesses,
         capacity: Callable[[], Capacity | None],
         prepared: Path,
     ) -> None:

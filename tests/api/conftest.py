@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from service.store.memory import memory_store
 from starlette.testclient import TestClient
 
 from service.api.app import create_api
@@ -22,6 +21,7 @@ from service.domain.ports import Change, LocalSources
 from service.domain.study import Study, StudyReason
 from service.domain.trial import Trial
 from service.settings import Settings
+from service.store.memory import memory_store
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.fakes import FakeClock
 

@@ -11,13 +11,13 @@ import pytest
 import typer
 import yaml
 
-from scripts.install import ROOT
 from service.cli.app import app
 from service.cli.exits import ExitCode
 from service.client import Client
 from service.domain.definition import parse_definition
 from service.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 FILES = ("study.yaml", "train.csv", "test.csv", "FILE")
 """Files that the examples name."""

@@ -14,13 +14,13 @@ import pytest
 import uvicorn
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from service.store.memory import memory_store
 
 from service.api.app import create_api
 from service.api.dependencies import ApiParts
 from service.domain.study import StudyReason
 from service.domain.trial import TrialReason
 from service.settings import Settings
+from service.store.memory import memory_store
 from service.tracking import server
 from service.tracking.mirror import Mirror
 from service.tracking.mlflow import MlflowTracker

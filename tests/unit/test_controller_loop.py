@@ -47,6 +47,10 @@ class FakeDrivers:
         return "RuntimeError: the cluster is on fire"
 
 
+def _write_something(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
 class House:
     """A controller with all it needs."""
 
@@ -70,8 +74,8 @@ class House:
         self.store.trials.record("driver-1", [Change(trial=trial, report=report)])
         self.store.leases.release(STUDY, "driver-1")
         folder = TrialFolder(self.root / "checkpoints", STUDY, number)
-        folder.save_export(1, lambda path: (path / "config.json").write_text("{}") and None)
-        folder.save_resume([{}], lambda path: (path / "state.json").write_text("{}") and None)
+        folder.save_export(1, _write_something)
+        folder.save_resume([{}], _write_something)
 
     def exported(self, number: int) -> bool:
         try:

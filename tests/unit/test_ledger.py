@@ -1,6 +1,7 @@
 """The ledger: what a driver knows is what the store holds, also after the driver was killed at any moment."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ TRAINER = {
 }
 
 
-def a_store(concurrent: int = 2, **changes: object) -> Store:
+def a_store(concurrent: int = 2, **changes: Any) -> Store:
     store = memory_store()
     store.studies.add(a_study(resources={"max_concurrent_trials": concurrent}, **changes))
     return store

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import BinaryIO
 
 import pytest
-from service.store.memory import memory_store
 
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.errors import CheckpointNotFound
 from service.domain.ports import Change, MirroredTrial, MirrorStore, Store
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import TrialReason, TrialState
+from service.store.memory import memory_store
 from service.tracking import records
 from service.tracking.memory import MemoryTracker, RememberedRun
 from service.tracking.mirror import Mirror

@@ -1,6 +1,6 @@
 """What holds for the repository as a whole: its versions, its licence, and what no file of it may hold."""
 
-import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -8,14 +8,26 @@ import tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts import install
-
 ROOT = Path(__file__).parents[2]
+
+
+def _installer() -> Any:
+    """The script that `make` runs with a bare Python."""
+    spec = importlib.util.spec_from_file_location("install", ROOT / ".ci" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+install = _installer()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PIN = re.compile(r"(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")
 MACHINE_PATH = re.compile(r"(?<![\w.$~{}*/<-])/(?:tmp|work|root|home|Users)/[\w.]")
