@@ -39,6 +39,13 @@ class TextData(_Config):
         description="Share of the training rows held back for validation, stratified by label, where none are given.",
         examples=[0.1],
     )
+    split_seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="Seed of that split: the same for all trials, so that they are compared on the same rows.",
+        examples=[0],
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +88,13 @@ class TextClassificationConfig(_Config):
     )
     max_length: int = Field(default=128, ge=4, le=32768, description="Tokens per text; longer texts are cut.", examples=[128])
     seed: int = Field(
-        default=0, ge=0, lt=2**31, description="Seed of the head's weights, data order, dropout and split.", examples=[0]
+        default=0, ge=0, lt=2**31, description="Seed of the head's weights, of the order of rows and of dropout.", examples=[0]
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Number format of the training steps: `auto` is bf16 where the processor computes with it. "
+        "Weights are kept, validated and exported in fp32.",
+        examples=["auto"],
     )
 
 
