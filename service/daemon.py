@@ -6,11 +6,12 @@ python -m service.daemon --ray 127.0.0.1:6379 --mlflow http://127.0.0.1:5000/mlf
 import argparse
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.checkpoints.local import LocalCheckpointStore
@@ -18,7 +19,7 @@ from service.clock import SystemClock
 from service.controller.allocation import Capacity
 from service.controller.drivers import Drivers, driver_arguments
 from service.controller.loop import Controller
-from service.execution.environment import for_driver
+from service.execution.environment import for_cluster, for_driver
 from service.settings import Settings, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
@@ -42,7 +43,7 @@ def main() -> int:
         return driver_arguments(study_id, slots, arguments.ray), dict(for_driver(layout.ray_token, slots))
 
     drivers = Drivers(layout.run, layout.logs, command)
-    capacity = CapacityWatch(arguments.ray, layout.run / "capacity.json")
+    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
     controller = Controller(store, checkpoints, SystemClock(), drivers, capacity, prepared=layout.cache / "prepared")
     mirror = open_mirror(store, checkpoints, arguments.mlflow)
     leaving = threading.Event()
@@ -75,8 +76,9 @@ def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event)
 class CapacityWatch:
     """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`."""
 
-    def __init__(self, ray_address: str, path: Path) -> None:
+    def __init__(self, ray_address: str, environment: Mapping[str, str], path: Path) -> None:
         self._ray_address = ray_address
+        self._environment = environment
         self._path = path
         self._capacity: Capacity | None = None
 
@@ -88,10 +90,13 @@ class CapacityWatch:
         """Ask again; raises when the cluster does not answer."""
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "service.execution.capacity", self._ray_address],
+            env={**os.environ, **self._environment},
             capture_output=True,
-            check=True,
+            check=False,
             timeout=60,
         )
+        if answer.returncode:
+            raise RuntimeError(f"Ray does not say what it holds:\n{answer.stderr.decode(errors='replace')[-2000:]}")
         self._capacity = Capacity(**json.loads(answer.stdout.decode().splitlines()[-1]))
         write_private(self._path, json.dumps(self._capacity.__dict__))
 

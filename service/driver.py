@@ -17,6 +17,7 @@ import time
 from datetime import timedelta
 
 from service.catalog.catalog import open_catalog
+from service.catalog.pinning import pin
 from service.clock import SystemClock
 from service.domain.errors import LeaseLost, TuneyardError
 from service.domain.ports import Store
@@ -80,10 +81,11 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     from service.execution.searcher import open_ledger  # noqa: PLC0415
 
     study, layout = ledger.study, settings.layout
-    sources = open_catalog(settings).fetch(study.definition)
+    prepared = layout.cache / "prepared" / study.id
+    sources = pin(open_catalog(settings).fetch(study.definition), prepared / "rows")
 
     def assign_trial(trial: Trial) -> Assignment:
-        return assign(study, trial, sources, layout.checkpoints, layout.cache / "prepared" / study.id)
+        return assign(study, trial, sources, layout.checkpoints, prepared / "texts")
 
     open_ledger(ledger, assign_trial)
     cluster.join(address)

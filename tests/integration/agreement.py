@@ -126,7 +126,7 @@ def _check_run(reader: MlflowClient, run: Run, parent: Run, trial: TrialView, re
         assert run.data.params[name] == str(value)
     for metric in reports[0].metrics if reports else []:
         logged = [(point.step, point.value) for point in reader.get_metric_history(run.info.run_id, metric)]
-        assert logged == [(report.step, report.metrics[metric]) for report in reports]
+        assert logged == [(report.number, report.metrics[metric]) for report in reports]
 
 
 def check_checkpoint(client: Client, found: Finished, validation: Path, folder: Path) -> None:
