@@ -45,7 +45,7 @@ def make_tiny_encoder(folder: Path, layers: int = 2) -> None:
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.2,  # BERT's own 0.02 leaves so narrow a network with nothing to start from
+        max_position_embeddings=64, initializer_range=0.2,  # with BERT's own 0.02 so narrow a network hardly learns
     )  # fmt: skip
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)

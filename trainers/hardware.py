@@ -29,7 +29,7 @@ def computes_in_bf16(precision: Precision, device: torch.device) -> bool:
             return True
         case "auto":
             if device.type == "cuda":
-                return torch.cuda.is_bf16_supported(including_emulation=False)
+                return bool(torch.cuda.is_bf16_supported(including_emulation=False))
             has = torch.cpu.get_capabilities()
             return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
         case _:

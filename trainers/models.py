@@ -88,10 +88,10 @@ def freeze_layers(model: Any, count: int) -> None:
 
 def encoder_layers(model: Any) -> list[nn.Module]:
     """The encoder's layers, from the input on."""
-    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    lists = [list(module) for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
         raise TrainerError("trainer_error", f"{type(model).__name__} has no list of layers: set `frozen_layers` to 0.")
-    return list(max(lists, key=len))
+    return max(lists, key=len)
 
 
 def export_model(model: Any, tokenizer: Any, max_length: int, folder: Path) -> None:

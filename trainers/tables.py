@@ -4,6 +4,7 @@ Needs pyarrow and nothing heavier.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,9 @@ def _tables(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[_Pa
                 yield from _parquet(path, wanted)
             case other:
                 raise TableError(f"{other or 'no ending'!r} is not a format that can be read: use one of {', '.join(FORMATS)}")
-    except pa.ArrowException as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a damaged page of a Parquet file is an OSError
         raise TableError(f"the file is broken: {error}") from error
 
 
@@ -111,8 +114,12 @@ def _parquet(path: Path, wanted: Sequence[str] | None) -> Iterator[_Part]:
 def _text_column(values: Any, column: str) -> Column:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_nested(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-        raise TableError(f"column {column!r} holds {values.type}, which is no text or number", column)
+    kind = values.type
+    if pa.types.is_floating(kind):
+        return [None if value is None else json.dumps(value) for value in values.to_pylist()]  # as JSONL has it: 1.0, not 1
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (is_text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise TableError(f"column {column!r} holds {kind}, which is no text or number", column)
     return list(values.cast(pa.string()).to_pylist())
 
 
@@ -145,7 +152,11 @@ def _json_row(line: bytes, number: int) -> dict[str, Any]:
 
 def _json_text(value: Any, column: str, number: int) -> str | None:
     match value:
-        case None | str():
+        case None:
+            return None
+        case str():
+            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise TableError(f"line {number} holds half a surrogate pair as {column!r}, which is no text", column)
             return value
         case bool() | int() | float():
             return json.dumps(value)
@@ -154,9 +165,9 @@ def _json_text(value: Any, column: str, number: int) -> str | None:
 
 
 def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
-    twice = next((column for column in columns if list(columns).count(column) > 1), None)
-    if twice is not None:
-        raise TableError(f"two columns are called {twice!r}: rename one", twice)
+    twice = [column for column, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise TableError(f"two columns are called {twice[0]!r}: rename one", twice[0])
     return tuple(columns)
 
 

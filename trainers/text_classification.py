@@ -125,7 +125,7 @@ class TextClassification:
             if not math.isfinite(value):
                 raise TrainerError("diverged", f"The loss is {value} at step {self._steps_done + 1}: lower the learning rate.")
             self._optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP_NORM)
             self._optimizer.step()
         except torch.OutOfMemoryError as error:

@@ -1,0 +1,1 @@
+"""What there is to train on: base models and rows, read light."""

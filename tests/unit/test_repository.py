@@ -187,4 +187,4 @@ def test_without_pips_settings_uv_is_told_nothing() -> None:
 
 def test_the_installation_needs_the_standard_library_alone() -> None:
     script = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='looked at')"
-    subprocess.run([sys.executable, "-I", "-S", "-c", script, str(ROOT / "scripts" / "install.py")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-I", "-S", "-c", script, str(ROOT / ".ci" / "install.py")], check=True, timeout=60)

@@ -1,0 +1,52 @@
+"""What there is to train on, put together: base models, uploaded rows, built-in rows."""
+
+from service.catalog.checks import check_models, check_rows
+from service.catalog.datasets import LocalDatasetStore
+from service.catalog.hub import HubCache, HuggingFaceHub
+from service.catalog.models import Models
+from service.catalog.sources import Sources
+from service.catalog.variants import rows_of, values_of
+from service.domain.definition import StudyDefinition
+from service.domain.errors import InvalidDefinition
+from service.domain.ports import Catalog, DatasetStore, LocalSources
+from service.settings import Settings
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The catalog of a service."""
+    downloads = settings.layout.cache / "hub"
+    models = Models(
+        roots=settings.model_roots,
+        cache=HubCache(downloads),
+        hub=None if settings.offline else HuggingFaceHub(downloads),
+    )
+    return LocalCatalog(models, Sources(open_datasets(settings), settings.layout.cache / "builtin"))
+
+
+def open_datasets(settings: Settings) -> DatasetStore:
+    """The uploaded data sets of a service."""
+    return LocalDatasetStore(settings.layout.datasets, settings.max_upload_bytes)
+
+
+class LocalCatalog:
+    """Models and rows on this machine, or fetched to it."""
+
+    def __init__(self, models: Models, sources: Sources) -> None:
+        self._models = models
+        self._sources = sources
+
+    def check(self, definition: StudyDefinition) -> None:
+        violations = [*check_models(definition, self._models), *check_rows(definition, self._sources)]
+        if violations:
+            raise InvalidDefinition(violations)
+
+    def fetch(self, definition: StudyDefinition) -> LocalSources:
+        # Models first: a download takes minutes, in which an uploaded file may be replaced.
+        models = {str(choice.value): self._models.fetch(str(choice.value)) for choice in values_of(definition, "model")}
+        used = {
+            uri: None
+            for rows in rows_of(definition)
+            for uri in (rows.data.train, rows.data.validation, rows.data.test)
+            if uri is not None
+        }
+        return LocalSources(models=models, sources={uri: self._sources.fetch(uri) for uri in used})

@@ -1,0 +1,161 @@
+"""The Hugging Face hub and its caches on this machine. Only configurations, tokenizers and safetensors are ever downloaded."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from service.catalog.headers import read_json
+from service.domain.errors import ModelNotFound, TuneyardError, UnusableModel
+
+DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "tokenizer.model")
+"""Names of the files that are ever downloaded: none of them is a pickle or code."""
+
+_NAME = re.compile(r"(?:\w(?:[\w.-]*\w)?/)?\w(?:[\w.-]*\w)?", re.ASCII)
+_LONGEST_NAME = 96
+_LOOK_SECONDS = 5.0
+_REQUEST_SECONDS = 3.0
+_UNREACHABLE_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model on the hub can have this name."""
+    return len(name) <= _LONGEST_NAME and bool(_NAME.fullmatch(name)) and not re.search(r"\.\.|--|\.git$", name)
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """What the hub says of a model: its configuration, None when it has none, and its files' names, without folders."""
+
+    config: Mapping[str, Any] | None
+    files: frozenset[str]
+
+
+class Hub(Protocol):
+    """Where models are that are not on this machine."""
+
+    def look(self, name: str) -> RemoteModel:
+        """Read about a model; returns within seconds. Raises ModelNotFound, UnusableModel."""
+        ...
+
+    def download(self, name: str) -> Path:
+        """The model's folder on this machine, downloaded. Raises ModelNotFound, UnusableModel."""
+        ...
+
+
+class HubCache:
+    """What was downloaded from the hub earlier: by the user, in the ordinary cache, or by this service into `own`."""
+
+    def __init__(self, own: Path, ordinary: Path | None = None) -> None:
+        self._own = own
+        self._ordinary = ordinary
+
+    def find(self, name: str) -> Path | None:
+        """The folder with the model's config.json, the user's before ours; it may lack other files."""
+        from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415 - 0.3 s
+
+        if not is_hub_name(name):
+            return None
+        for cache in (self._ordinary or Path(constants.HF_HUB_CACHE), self._own):
+            config = try_to_load_from_cache(name, "config.json", cache_dir=cache)
+            if isinstance(config, str):
+                return Path(config).parent
+        return None
+
+
+class HuggingFaceHub:
+    """The hub itself. Downloads go to `cache`."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._asked_again_at = 0.0
+
+    def look(self, name: str) -> RemoteModel:
+        self._check_reachable(name)
+        return self._answer(name, lambda: _within(_LOOK_SECONDS, lambda: _look(name, self._cache)))
+
+    def download(self, name: str) -> Path:
+        self._check_reachable(name)
+        return self._answer(name, lambda: _download(name, self._cache))
+
+    def _check_reachable(self, name: str) -> None:
+        from huggingface_hub import is_offline_mode  # noqa: PLC0415 - 0.3 s
+
+        if is_offline_mode():
+            raise ModelNotFound(f"{name!r} is not on this machine, and HF_HUB_OFFLINE forbids to ask the Hugging Face hub.")
+        if time.monotonic() < self._asked_again_at:
+            raise _unreachable(name)
+
+    def _answer(self, name: str, ask: Callable[[], T]) -> T:
+        from huggingface_hub import errors  # noqa: PLC0415 - 0.3 s
+
+        try:
+            return ask()
+        except TuneyardError:
+            raise
+        except errors.GatedRepoError as error:
+            detail = f"{name!r} asks for consent: give it on its page on the hub, and run `hf auth login` where the service runs"
+            raise UnusableModel(detail) from error
+        except errors.RepositoryNotFoundError as error:
+            raise ModelNotFound(f"the Hugging Face hub has no model {name!r} for us: check its name") from error
+        except Exception as error:
+            # Several names of one study, and several studies, do not wait one after the other.
+            self._asked_again_at = time.monotonic() + _UNREACHABLE_SECONDS
+            raise _unreachable(name) from error
+
+
+def _unreachable(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"{name!r} is not on this machine, and the Hugging Face hub could not be reached: try again, or name a folder under "
+        "a model root (`tuneyard serve --model-root FOLDER`)"
+    )
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns; raises TimeoutError when it takes longer. Looking up a host's name has no time limit of its own."""
+    answers: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((work(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer, failure = answers.get(timeout=seconds)
+    except Empty as error:
+        raise TimeoutError from error
+    if failure is not None:
+        raise failure
+    return answer  # type: ignore[return-value]
+
+
+def _look(name: str, cache: Path) -> RemoteModel:
+    from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415 - 0.3 s
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
+
+    disable_progress_bars()
+    found = HfApi().model_info(name, timeout=_REQUEST_SECONDS)
+    files = frozenset(sibling.rfilename for sibling in found.siblings or () if "/" not in sibling.rfilename)
+    if "config.json" not in files:
+        return RemoteModel(None, files)
+    # By its commit and not as `main`: the cache does not take the model for one that is there.
+    path = hf_hub_download(name, "config.json", revision=found.sha, cache_dir=cache, etag_timeout=_REQUEST_SECONDS)
+    return RemoteModel(read_json(name, Path(path)), files)
+
+
+def _download(name: str, cache: Path) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.3 s
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
+
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    disable_progress_bars()
+    # Folders hold other formats and other models of the same repository.
+    return Path(snapshot_download(name, cache_dir=cache, allow_patterns=list(DOWNLOADED), ignore_patterns=["*/*"]))

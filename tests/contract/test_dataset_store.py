@@ -1,0 +1,212 @@
+"""The contract of `DatasetStore`."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from service.catalog.datasets import LocalDatasetStore
+from service.domain.datasets import DatasetFile
+from service.domain.errors import DatasetNotFound, UnreadableDataset, UnsafePath, UploadTooLarge
+from service.domain.ports import DatasetStore
+from tests.builders import NOW
+
+ROWS = b"text,label\nhello,a\nbye,b\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def store(root: Path) -> DatasetStore:
+    return LocalDatasetStore(root, max_bytes=10_000)
+
+
+def put(store: DatasetStore, content: bytes = ROWS, dataset: str = "intents", file: str = "train.csv") -> DatasetFile:
+    return store.put(dataset, file, io.BytesIO(content), NOW)
+
+
+def contents(root: Path) -> list[bytes]:
+    """Everything on disk but descriptions and locks."""
+    return [path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".json" and path.name != ".lock"]
+
+
+def test_a_stored_file_is_described_by_what_is_in_it(store: DatasetStore) -> None:
+    stored = put(store)
+    sha256 = hashlib.sha256(ROWS).hexdigest()
+    assert stored == DatasetFile("intents", "train.csv", len(ROWS), sha256, 2, ("text", "label"), NOW)
+    assert store.get("intents", "train.csv") == stored
+
+
+def test_its_path_has_its_content_and_tells_its_format(store: DatasetStore) -> None:
+    put(store)
+    path = store.path("intents", "train.csv")
+    assert path.read_bytes() == ROWS
+    assert path.suffix == ".csv"
+
+
+def test_another_store_on_the_same_disk_has_it_too(store: DatasetStore, root: Path) -> None:
+    stored = put(store)
+    assert LocalDatasetStore(root, max_bytes=1).get("intents", "train.csv") == stored
+
+
+def test_a_file_that_is_put_again_takes_the_place_of_the_first(store: DatasetStore, root: Path) -> None:
+    put(store)
+    second = store.put("intents", "train.csv", io.BytesIO(ROWS + b"more,a\n"), NOW + timedelta(hours=1))
+    assert store.all() == [second]
+    assert contents(root) == [ROWS + b"more,a\n"]
+
+
+def test_the_same_content_can_be_put_again(store: DatasetStore) -> None:
+    put(store)
+    put(store)
+    assert store.path("intents", "train.csv").read_bytes() == ROWS
+
+
+def test_two_files_of_the_same_content_do_not_lose_it_together(store: DatasetStore) -> None:
+    put(store, file="train.csv")
+    put(store, file="copy.csv")
+    put(store, b"text,label\nnew,a\n", file="train.csv")
+    assert store.path("intents", "copy.csv").read_bytes() == ROWS
+
+
+def test_all_files_come_ordered_by_data_set_and_name(store: DatasetStore) -> None:
+    for dataset, file in [("b", "x.csv"), ("a", "z.csv"), ("a", "b.csv")]:
+        put(store, dataset=dataset, file=file)
+    assert [stored.uri for stored in store.all()] == ["dataset://a/b.csv", "dataset://a/z.csv", "dataset://b/x.csv"]
+
+
+def test_there_are_no_files_at_first(store: DatasetStore) -> None:
+    assert list(store.all()) == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"), [("intents", "test.csv"), ("other", "train.csv"), ("..", "x.csv"), ("intents", ""), ("", "")]
+)
+def test_what_is_not_there_is_not_found(store: DatasetStore, dataset: str, file: str) -> None:
+    put(store)
+    with pytest.raises(DatasetNotFound):
+        store.get(dataset, file)
+    with pytest.raises(DatasetNotFound):
+        store.path(dataset, file)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"),
+    [("../x", "a.csv"), ("x", "../a.csv"), (".hidden", "a.csv"), ("x", "a/b.csv"), ("", "a.csv"), ("x", "..csv")],
+)
+def test_a_name_that_would_leave_its_folder_is_refused(store: DatasetStore, root: Path, dataset: str, file: str) -> None:
+    with pytest.raises(UnsafePath):
+        put(store, dataset=dataset, file=file)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("file", ["train.txt", "train", "train.csv.json", "train.csv.gz"])
+def test_a_format_that_is_not_read_is_refused_before_the_upload_is_read(store: DatasetStore, file: str) -> None:
+    content = io.BytesIO(ROWS)
+    with pytest.raises(UnreadableDataset, match=r"\.csv, \.jsonl, \.parquet"):
+        store.put("intents", file, content, NOW)
+    assert content.tell() == 0
+
+
+BROKEN = [
+    ("train.csv", b""),
+    ("train.csv", b"text,label\n"),
+    ("train.csv", b"text,label\nonly one\n"),
+    ("train.csv", b"te\xffxt,label\na,b\n"),
+    ("train.csv", b"text,text\na,b\n"),
+    ("train.jsonl", b""),
+    ("train.jsonl", b"not json\n"),
+    ("train.jsonl", b'{"\\ud800": "half a surrogate pair"}\n'),
+    ("train.parquet", b"PAR1 and no more"),
+]
+
+
+@pytest.mark.parametrize(("file", "content"), BROKEN)
+def test_a_file_that_cannot_be_read_is_refused_and_leaves_nothing(
+    store: DatasetStore, root: Path, file: str, content: bytes
+) -> None:
+    with pytest.raises(UnreadableDataset, match=file):
+        put(store, content, file=file)
+    assert list(store.all()) == []
+    assert contents(root) == []
+
+
+def test_a_parquet_file_with_a_broken_page_is_refused(store: DatasetStore) -> None:
+    written = io.BytesIO()
+    parquet.write_table(pa.table({"text": ["hello there"] * 9, "label": list("abcdefghi")}), written)
+    raw = written.getvalue()
+    with pytest.raises(UnreadableDataset):
+        put(store, raw[:10] + bytes(60) + raw[70:], file="train.parquet")
+
+
+def test_a_column_that_is_called_twice_is_named(store: DatasetStore) -> None:
+    with pytest.raises(UnreadableDataset) as refused:
+        put(store, b"text,text\na,b\n")
+    assert refused.value.column == "text"
+
+
+def test_a_refused_file_leaves_the_earlier_one_as_it_was(store: DatasetStore) -> None:
+    stored = put(store)
+    with pytest.raises(UnreadableDataset):
+        put(store, b"")
+    assert store.get("intents", "train.csv") == stored
+    assert store.path("intents", "train.csv").read_bytes() == ROWS
+
+
+def test_a_file_of_more_bytes_than_allowed_is_refused_and_leaves_nothing(root: Path) -> None:
+    small = LocalDatasetStore(root, max_bytes=len(ROWS))
+    put(small)
+    with pytest.raises(UploadTooLarge):
+        put(small, ROWS + b"\n", file="more.csv")
+    assert contents(root) == [ROWS]
+
+
+def test_many_writers_at_once_leave_one_whole_file(store: DatasetStore, root: Path) -> None:
+    versions = [ROWS + f"row {number},c\n".encode() * number for number in range(12)]
+    with ThreadPoolExecutor(6) as writers:
+        list(writers.map(lambda content: put(store, content), versions))
+    assert contents(root) == [store.path("intents", "train.csv").read_bytes()]
+    assert hashlib.sha256(contents(root)[0]).hexdigest() == store.get("intents", "train.csv").sha256
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next_one(store: DatasetStore, root: Path) -> None:
+    put(store)
+    (root / ".incoming" / "left").write_bytes(b"half an upload")
+    (root / "intents" / f"{'0' * 64}.csv").write_bytes(b"content that nothing names")
+    put(store, file="test.csv")
+    assert contents(root) == [ROWS]
+
+
+def test_an_upload_under_way_is_not_taken_for_a_killed_ones(store: DatasetStore, root: Path) -> None:
+    put(store)
+    with (root / ".incoming" / "under-way").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        put(store, file="test.csv")
+        assert (root / ".incoming" / "under-way").is_file()
+
+
+def test_files_are_their_owners_alone(store: DatasetStore, root: Path) -> None:
+    before = os.umask(0)
+    try:
+        put(store)
+    finally:
+        os.umask(before)
+    paths = [root, *root.rglob("*")]
+    assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) != (0o700 if path.is_dir() else 0o600)] == []
+
+
+def test_a_description_is_json_that_a_person_can_read(store: DatasetStore, root: Path) -> None:
+    put(store)
+    assert json.loads((root / "intents" / "train.csv.json").read_text())["rows"] == 2

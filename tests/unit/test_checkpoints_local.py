@@ -1,0 +1,209 @@
+"""The folder of one trial on disk: there is never half of anything in it."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.checkpoints.local import LocalCheckpointStore, TrialFolder
+from service.domain.errors import CheckpointNotFound
+
+STUDY = "intents-abc123"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TrialFolder:
+    return TrialFolder(tmp_path, STUDY, 4)
+
+
+def known(count: int) -> list[Mapping[str, Any]]:
+    return [{"number": number, "metrics": {"validation/loss": 1 / number}} for number in range(1, count + 1)]
+
+
+def a_file(name: str, content: str = "") -> Callable[[Path], None]:
+    """A writer of one file."""
+
+    def write(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+    return write
+
+
+def both(*writers: Callable[[Path], None]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        for writer in writers:
+            writer(folder)
+
+    return write
+
+
+def broken(folder: Path) -> None:
+    (folder / "half.json").write_text("{")
+    raise OSError("no space left on device")
+
+
+def names(root: Path) -> list[str]:
+    """What is in the trial's folder."""
+    trial = root / STUDY / "000004"
+    return sorted(path.name for path in trial.iterdir()) if trial.exists() else []
+
+
+def test_a_new_trial_starts_from_nothing(folder: TrialFolder) -> None:
+    assert folder.resume() is None
+
+
+def test_a_trial_goes_on_with_the_reports_and_the_state_it_had(folder: TrialFolder) -> None:
+    folder.save_resume(known(2), a_file("state.json", "two"))
+    resume = folder.resume()
+    assert resume is not None
+    assert (resume.number, resume.reports) == (2, known(2))
+    assert resume.state is not None
+    assert (resume.state / "state.json").read_text() == "two"
+
+
+def test_a_trial_at_its_end_has_reports_and_no_state(folder: TrialFolder) -> None:
+    folder.save_resume(known(3), None)
+    resume = folder.resume()
+    assert resume is not None
+    assert (resume.number, len(resume.reports), resume.state) == (3, 3, None)
+
+
+def test_a_metric_that_is_no_number_comes_back_with_the_reports(folder: TrialFolder) -> None:
+    folder.save_resume([{"number": 1, "metrics": {"train/loss": float("inf")}}], None)
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.reports[0]["metrics"] == {"train/loss": float("inf")}
+
+
+def test_each_state_replaces_the_one_before(folder: TrialFolder, tmp_path: Path) -> None:
+    for count in (1, 2, 3):
+        folder.save_resume(known(count), a_file("state.json", str(count)))
+    assert names(tmp_path) == ["resume-000003"]
+
+
+def test_of_two_states_that_a_killed_writer_left_the_further_one_counts(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_resume(known(9), a_file("state.json", "nine"))
+    shutil.copytree(tmp_path / STUDY / "000004" / "resume-000009", tmp_path / "nine")
+    folder.save_resume(known(10), a_file("state.json", "ten"))
+    shutil.copytree(tmp_path / "nine", tmp_path / STUDY / "000004" / "resume-000009")
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.number == 10
+    folder.save_resume(known(11), None)
+    assert names(tmp_path) == ["resume-000011"]
+
+
+def test_a_state_whose_writing_fails_leaves_the_one_before(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_resume(known(1), a_file("state.json", "one"))
+    with pytest.raises(OSError, match="no space"):
+        folder.save_resume(known(2), broken)
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.number == 1
+    assert names(tmp_path) == ["resume-000001"]
+
+
+def test_a_state_that_is_written_again_by_a_retried_attempt_is_the_new_one(folder: TrialFolder) -> None:
+    for content in ("first", "again"):
+        folder.save_resume(known(2), a_file("state.json", content))
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.state is not None
+    assert [path.read_text() for path in resume.state.iterdir()] == ["again"]
+
+
+def test_what_a_killed_writer_left_is_cleared_when_the_trial_goes_on(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_resume(known(1), None)
+    left = [tmp_path / STUDY / "000004" / name for name in (".resume-000002.99", ".export-000002.99")]
+    for each in left:
+        (each / "state").mkdir(parents=True)
+        (each / "state" / "half.json").write_text("{")
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.number == 1
+    assert names(tmp_path) == ["resume-000001"]
+
+
+def test_what_a_killed_writer_left_is_no_state_and_no_export(folder: TrialFolder, tmp_path: Path) -> None:
+    for name in (".resume-000002.99", ".export-000002.99", "resume-2", "export-", "notes"):
+        (tmp_path / STUDY / "000004" / name).mkdir(parents=True)
+    assert folder.resume() is None
+    with pytest.raises(CheckpointNotFound):
+        folder.manifest()
+
+
+def test_what_a_trial_resumes_from_is_forgotten_apart_from_its_export(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_resume(known(1), None)
+    folder.save_export(1, a_file("config.json"))
+    folder.drop_resume()
+    assert names(tmp_path) == ["export-000001"]
+    folder.save_resume(known(1), None)
+    folder.drop_export()
+    assert names(tmp_path) == ["resume-000001"]
+
+
+def test_to_forget_what_is_not_there_does_no_harm(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.drop_resume()
+    folder.drop_export()
+    assert names(tmp_path) == []
+
+
+def test_each_export_replaces_the_one_before(folder: TrialFolder, tmp_path: Path) -> None:
+    for report in (1, 2, 5):
+        folder.save_export(report, a_file("config.json"))
+    assert names(tmp_path) == ["export-000005"]
+    assert folder.manifest().report == 5
+
+
+def test_an_export_of_the_same_report_by_a_retried_attempt_is_the_new_one(folder: TrialFolder) -> None:
+    folder.save_export(2, a_file("old.json"))
+    folder.save_export(2, a_file("config.json", "{}"))
+    assert [file.path for file in folder.manifest().files] == ["config.json"]
+    with folder.open("config.json") as file:
+        assert file.read() == b"{}"
+
+
+def test_an_export_whose_writing_fails_leaves_the_one_before(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_export(1, a_file("config.json"))
+    with pytest.raises(OSError, match="no space"):
+        folder.save_export(2, broken)
+    assert folder.manifest().report == 1
+    assert names(tmp_path) == ["export-000001"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pytorch_model.bin", "model.pt", "state.pkl", "run.py", "model.safetensors.bin", "sub/model.ckpt", "no_suffix", ".json"],
+)
+def test_an_export_with_a_file_that_may_run_code_is_refused_whole(folder: TrialFolder, tmp_path: Path, name: str) -> None:
+    folder.save_export(1, a_file("config.json"))
+    with pytest.raises(ValueError, match="safetensors"):
+        folder.save_export(2, both(a_file("model.safetensors"), a_file(name)))
+    assert folder.manifest().report == 1
+    assert names(tmp_path) == ["export-000001"]
+
+
+def test_an_export_that_was_listed_and_then_replaced_is_passed_over(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_export(1, a_file("config.json"))
+    (tmp_path / STUDY / "000004" / "export-000002").mkdir()
+    assert folder.manifest().report == 1
+
+
+def test_trials_have_folders_of_their_own(tmp_path: Path) -> None:
+    for number in (1, 10, 1_234_567):
+        TrialFolder(tmp_path, STUDY, number).save_resume(known(1), a_file("state.json", str(number)))
+    for number in (1, 10, 1_234_567):
+        resume = TrialFolder(tmp_path, STUDY, number).resume()
+        assert resume is not None
+        assert resume.state is not None
+        assert (resume.state / "state.json").read_text() == str(number)
+
+
+def test_to_keep_only_some_leaves_what_is_no_trial_alone(tmp_path: Path) -> None:
+    TrialFolder(tmp_path, STUDY, 1).save_resume(known(1), None)
+    (tmp_path / STUDY / "notes").mkdir()
+    LocalCheckpointStore(tmp_path).keep_only(STUDY, frozenset(), frozenset())
+    assert [path.name for path in (tmp_path / STUDY).iterdir()] == ["notes"]

@@ -1,0 +1,81 @@
+"""How trials end when their study does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.closing import FAILURES_BEFORE_GIVING_UP, closing_changes, end_trial_with, hopeless
+from service.domain.history import History
+from service.domain.study import StudyReason
+from service.domain.trial import Trial, TrialReason, TrialState
+from tests.builders import NOW, a_study, a_trial
+
+STATES = st.sampled_from(TrialState)
+END_OF = {
+    StudyReason.BUDGET_SPENT: TrialReason.BUDGET_SPENT,
+    StudyReason.SPACE_EXHAUSTED: TrialReason.BUDGET_SPENT,
+    StudyReason.TARGET_REACHED: TrialReason.TARGET_REACHED,
+    StudyReason.STOP_REQUESTED: TrialReason.STOP_REQUESTED,
+    StudyReason.CANCEL_REQUESTED: TrialReason.CANCEL_REQUESTED,
+    StudyReason.TOO_MANY_FAILURES: TrialReason.STUDY_FAILED,
+    StudyReason.DRIVER_FAILED: TrialReason.STUDY_FAILED,
+}
+
+
+def a_history(*trials: Trial) -> History:
+    return History({trial.number: trial for trial in trials})
+
+
+def failed(number: int, reports: int = 0, detail: str | None = "boom") -> Trial:
+    return a_trial(number, state=TrialState.FAILED, reports=reports, detail=detail)
+
+
+@pytest.mark.parametrize("reason", StudyReason)
+@pytest.mark.parametrize("state", [state for state in TrialState if not state.is_end])
+def test_a_trial_ends_as_its_study_does_wherever_it_is(reason: StudyReason, state: TrialState) -> None:
+    ended = end_trial_with(a_study().stopping(reason), a_trial(state=state), NOW)
+    assert (ended.reason, ended.state, ended.ended_at) == (END_OF[reason], END_OF[reason].end, NOW)
+
+
+def test_a_study_that_does_not_say_why_has_failed() -> None:
+    assert end_trial_with(a_study(), a_trial(), NOW).reason is TrialReason.STUDY_FAILED
+
+
+@given(states=st.lists(STATES, max_size=10), reason=st.sampled_from(StudyReason))
+def test_every_trial_that_has_not_ended_is_ended_and_no_other(states: list[TrialState], reason: StudyReason) -> None:
+    history = a_history(*(a_trial(number, state=state) for number, state in enumerate(states)))
+    changes = closing_changes(a_study().stopping(reason), history, NOW)
+    assert [change.trial.number for change in changes] == [number for number, state in enumerate(states) if not state.is_end]
+    assert all(change.trial.state.is_end and change.report is None and change.attempt is None for change in changes)
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [],
+        [failed(number) for number in range(FAILURES_BEFORE_GIVING_UP - 1)],
+        [*(failed(number) for number in range(5)), a_trial(5, state=TrialState.RUNNING, reports=1)],
+        [*(failed(number) for number in range(5)), failed(5, reports=1)],
+        [a_trial(number, state=TrialState.RUNNING) for number in range(9)],
+    ],
+)
+def test_there_is_hope_while_few_failed_or_any_has_reported(trials: list[Trial]) -> None:
+    assert hopeless(a_history(*trials)) is None
+
+
+def test_there_is_none_when_the_first_trials_failed_without_a_report() -> None:
+    trials = [failed(number) for number in range(FAILURES_BEFORE_GIVING_UP)]
+    said = hopeless(a_history(*trials, a_trial(3, state=TrialState.RUNNING)))
+    assert said is not None
+    assert f"first {FAILURES_BEFORE_GIVING_UP} trials" in said
+
+
+@pytest.mark.parametrize(
+    ("detail", "last"),
+    [("Traceback\n  line 1\nValueError: no such column\n\n", "ValueError: no such column"), ("one line", "one line"),
+     ("", "nothing"), ("  \n ", "nothing"), (None, "nothing")],
+)  # fmt: skip
+def test_the_last_line_of_the_last_failure_is_told(detail: str | None, last: str) -> None:
+    said = hopeless(a_history(failed(0), failed(1), failed(2, detail=detail)))
+    assert said is not None
+    assert said.endswith(f"said: {last}")
