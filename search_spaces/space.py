@@ -51,6 +51,9 @@ class IntParameter(_Parameter):
         if self.log and self.step != 1:
             raise ValueError("`step` and `log` do not go together: leave one of them out")
         _check_grid(self.grid, self.low, self.high)
+        between = [value for value in self.grid or () if (value - self.low) % self.step]
+        if between:
+            raise ValueError(f"`grid` holds {between[0]}, which is no whole number of `step` ({self.step}) above `low`")
         return self
 
 

@@ -42,6 +42,7 @@ def serve(settings: Settings) -> int:
         except OSError as error:
             sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
             return 1
+        (layout.run / "service.json").unlink(missing_ok=True)  # of one that was killed: nobody listens there any more
         leaving = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: leaving.set())

@@ -73,9 +73,8 @@ class RunningService:
                 env=self._environment,
                 start_new_session=True,
             )
-        announced = self.home / "run" / "service.json"
-        wait_until(lambda: announced.exists() or self._process_ended(), _START_SECONDS, "the service did not start")
-        assert announced.exists(), self.log()
+        wait_until(lambda: self._is_announced() or self._process_ended(), _START_SECONDS, "the service did not start")
+        assert self._is_announced(), self.log()
         return self
 
     def stop(self) -> int:
@@ -104,6 +103,14 @@ class RunningService:
             if str(self.home) in said and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
                 found.append(process)
         return found
+
+    def _is_announced(self) -> bool:
+        """Whether this very process, and not one that was killed before it, has written where it listens."""
+        try:
+            written = json.loads((self.home / "run" / "service.json").read_text())
+        except FileNotFoundError:
+            return False
+        return self._process is not None and written["pid"] == self._process.pid
 
     def _process_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None

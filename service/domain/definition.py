@@ -12,6 +12,9 @@ from service.domain.errors import InvalidDefinition, Violation
 from service.domain.strategy import GridStrategy, HyperbandStrategy, Strategy
 from trainers.configs import CONFIGS, METRICS, TrainerConfig
 
+_Location = tuple[str | int, ...]
+"""Keys and indices from a document's root to a value in it."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -94,28 +97,34 @@ def parse_definition(document: Any) -> StudyDefinition:
         text = json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidDefinition([Violation("", f"the document holds a value that JSON cannot hold ({error})")]) from error
-    whole = _with_searched_keys(json.loads(text))
+    except RecursionError as error:
+        raise InvalidDefinition([Violation("", "the document is nested too deeply")]) from error
+    whole = json.loads(text)
+    origins = _add_searched_keys(whole)
     try:
         study = StudyDefinition.model_validate_json(json.dumps(whole))
     except ValidationError as error:
-        raise InvalidDefinition([_violation(whole, item) for item in error.errors(include_url=False)]) from error
+        raise InvalidDefinition(_violations(whole, origins, error.errors(include_url=False))) from error
     violations = [*_space_violations(study), *_objective_violations(study), *_strategy_violations(study)]
     if violations:
         raise InvalidDefinition(violations)
     return study
 
 
-def _with_searched_keys(document: Any) -> Any:
-    """A trainer key that `space` sets need not stand in `trainer` too: its first value there makes it whole."""
-    if not isinstance(document, dict):
-        return document
-    trainer, space = document.get("trainer"), document.get("space")
+def _add_searched_keys(document: Any) -> dict[_Location, _Location]:
+    """A trainer key that `space` sets need not stand in `trainer` too: its first value there makes it whole.
+
+    Answers where each value that was added came from.
+    """
+    trainer, space = (document.get("trainer"), document.get("space")) if isinstance(document, dict) else (None, None)
+    origins: dict[_Location, _Location] = {}
     if isinstance(trainer, dict) and isinstance(space, dict):
         for name, parameter in space.items():
             path = name.split(".")
-            if _is_key_of(CONFIGS.get(str(trainer.get("kind"))), path):
-                _set_default(trainer, path, _first_value(parameter))
-    return document
+            at, value = _first_value(parameter)
+            if _is_key_of(CONFIGS.get(str(trainer.get("kind"))), path) and _set_default(trainer, path, value):
+                origins["trainer", *path] = ("space", name, *at)
+    return origins
 
 
 def _is_key_of(config: Any, path: Sequence[str]) -> bool:
@@ -127,33 +136,48 @@ def _is_key_of(config: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def _violation(document: Any, item: Any) -> Violation:
-    location = _strip_union_tags(document, item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ")
+def _violations(document: Any, origins: Mapping[_Location, _Location], errors: Sequence[Any]) -> list[Violation]:
+    """What pydantic found, said of the document as it was sent, and once for each place in it."""
+    found: dict[str, list[str]] = {}
+    for item in errors:
+        at = _place(document, item["loc"], is_missing=item["type"] == "missing")
+        found.setdefault(pointer(origins.get(at, at)), []).append(_message(item))
+    emptied = {pointer(_place(document, item["loc"], is_missing=False)) for item in errors if item["type"] == "too_short"}
+    # A list whose values are all refused is said to be too short as well.
+    blamed = {place for place in emptied if any(other.startswith(place + "/") for other in found)}
+    return [Violation(place, "; or: ".join(dict.fromkeys(said))) for place, said in found.items() if place not in blamed]
+
+
+def _message(item: Any) -> str:
     match item["type"]:
         case "extra_forbidden":
-            message = "is not a key here: check its spelling or remove it"
+            return "is not a key here: check its spelling or remove it"
         case "missing":
-            message = "is required: add it"
-    return Violation(pointer(location), message)
+            return "is required: add it"
+        case _:
+            return str(item["msg"]).removeprefix("Value error, ")
 
 
-def _strip_union_tags(document: Any, location: Sequence[str | int]) -> list[str | int]:
-    """Pydantic puts a union's tag into the location; the document has no such key."""
+def _place(document: Any, location: Sequence[str | int], *, is_missing: bool) -> _Location:
+    """Where in the document a location of pydantic's is: that has the tags of unions in it, which the document does not."""
     found: list[str | int] = []
-    current = document
+    current, may_be_tag = document, True
     for position, part in enumerate(location):
-        if isinstance(current, Mapping):
-            is_tag = part not in current and part == current.get("kind") and position < len(location)
-            if is_tag:
+        is_last = position == len(location) - 1
+        if isinstance(current, Mapping) and part in current:
+            # A key may be called as the tag before it.
+            if may_be_tag and part == current.get("kind") and not is_last:
+                may_be_tag = False
                 continue
-            current = current.get(part)
+            current = current[part]
         elif isinstance(current, list) and isinstance(part, int) and part < len(current):
             current = current[part]
-        else:
-            current = None
+        elif not (is_missing and is_last):
+            may_be_tag = False
+            continue
         found.append(part)
-    return found
+        may_be_tag = True
+    return tuple(found)
 
 
 def pointer(location: Sequence[str | int]) -> str:
@@ -161,21 +185,24 @@ def pointer(location: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
-def _first_value(parameter: Any) -> Any:
-    if not isinstance(parameter, Mapping):
-        return None
-    choices = parameter.get("choices")
-    return choices[0] if isinstance(choices, list) and choices else parameter.get("low")
+def _first_value(parameter: Any) -> tuple[_Location, Any]:
+    """The first value that a parameter can take, and where it stands in it."""
+    choices, low = (parameter.get("choices"), parameter.get("low")) if isinstance(parameter, Mapping) else (None, None)
+    at, value = (("choices", 0), choices[0]) if isinstance(choices, list) and choices else (("low",), low)
+    return at, value if isinstance(value, str | int | float) else None
 
 
-def _set_default(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def _set_default(tree: dict[str, Any], path: Sequence[str], value: Any) -> bool:
+    """Whether the value was put there: not one that is None or has nowhere to be, nor in the place of another."""
     *parents, last = path
     for part in parents:
         if not isinstance(tree.setdefault(part, {}), dict):
-            return
+            return False
         tree = tree[part]
-    if value is not None:
-        tree.setdefault(last, value)
+    if value is None or last in tree:
+        return False
+    tree[last] = value
+    return True
 
 
 def _configured(trainer: TrainerConfig, parameters: Mapping[str, Scalar]) -> TrainerConfig:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
@@ -16,6 +16,8 @@ from service.domain.errors import NotReady
 
 _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction, all of which are short."""
+_TURNS_LOCK = 0x74756E65
+"""A number that no other user of a PostgreSQL server is likely to lock."""
 
 
 class Database:
@@ -44,6 +46,11 @@ class Database:
         """A transaction that is committed when the block ends well, and has never been otherwise."""
         with self._turns, self._writer.begin() as connection:
             yield connection
+
+    def take_turns(self, connection: Connection) -> None:
+        """Let no other transaction that asks for the same begin its work before this one has ended."""
+        if not self.is_sqlite:  # there, every writer has the database to itself
+            connection.execute(select(func.pg_advisory_xact_lock(_TURNS_LOCK)))
 
     def make_private(self) -> None:
         """Create the file of a SQLite database so that only its owner reads it."""

@@ -21,16 +21,19 @@ class SqlLeases:
     def acquire(self, study_id: str, owner: str, now: datetime, lasting: timedelta) -> bool:
         row = {"owner": owner, "expires_at": now + lasting}
         may_take = (_LEASES.study_id == study_id) & ((_LEASES.owner == owner) | (_LEASES.expires_at <= now))
+        take = tables.leases.update().where(may_take).values(row)
         try:
             with self._database.writing() as connection:
-                if connection.execute(tables.leases.update().where(may_take).values(row)).rowcount:
+                if connection.execute(take).rowcount:
                     return True
-                if connection.execute(select(_LEASES.owner).where(_LEASES.study_id == study_id)).first():
-                    return False
+                holder = connection.execute(select(_LEASES.owner).where(_LEASES.study_id == study_id)).scalar()
+                if holder is not None:
+                    return bool(holder == owner)
                 connection.execute(tables.leases.insert().values(study_id=study_id, **row))
                 return True
-        except IntegrityError:  # another process was a moment faster, or there is no such study
-            return False
+        except IntegrityError:  # somebody else was a moment faster, perhaps under the same name, or there is no such study
+            with self._database.writing() as connection:
+                return connection.execute(take).rowcount > 0
 
     def release(self, study_id: str, owner: str) -> None:
         own = (_LEASES.study_id == study_id) & (_LEASES.owner == owner)

@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from service.clock import SystemClock
 from service.domain.errors import NotReady
@@ -43,16 +43,19 @@ def store_on(database: Database, clock: Clock) -> Store:
 def migrate(url: str) -> None:
     """Create the tables, or bring those of an older version up to date. Raises NotReady when it cannot."""
     database = Database(url)
-    database.make_private()
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     try:
+        database.make_private()
         with database.writing() as connection:
+            database.take_turns(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
         raise NotReady(f"The database was written by a newer version of Tuneyard ({error}): install that version.") from error
-    except OperationalError as error:
+    except DatabaseError as error:
         raise NotReady(f"The database cannot be used ({error.orig}): check TUNEYARD_DATABASE_URL and that it runs.") from error
+    except OSError as error:
+        raise NotReady(f"The database's file cannot be made ({error}): check TUNEYARD_DATABASE_URL.") from error
     finally:
         database.engine.dispose()

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BigInteger, Connection, func, literal, select
+from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import IdempotencyConflict, StaleWrite, StudyNotFound, StudyStillActive
 from service.domain.events import Event, EventKind
@@ -26,6 +27,17 @@ class SqlStudies:
         self._clock = clock
 
     def add(self, study: Study, idempotency: IdempotencyKey | None = None) -> Study:
+        try:
+            return self._add(study, idempotency)
+        except IntegrityError:
+            # Another request with this key was a moment faster.
+            with self._database.reading() as connection:
+                known = _with_key(connection, idempotency) if idempotency else None
+            if known is None:
+                raise
+            return known
+
+    def _add(self, study: Study, idempotency: IdempotencyKey | None) -> Study:
         with self._database.writing() as connection:
             if idempotency is not None:
                 known = _with_key(connection, idempotency)
@@ -53,6 +65,8 @@ class SqlStudies:
         if query.states:
             statement = statement.where(_STUDIES.state.in_([state.value for state in query.states]))
         if query.name:
+            if tables.storable(query.name) != query.name:
+                return Page([], None)
             statement = statement.where(func.lower(_STUDIES.name).contains(query.name.lower(), autoescape=True))
         if query.cursor is not None:
             first, study_id = decode(query.cursor, query.order, [str if by_name else int, str])
@@ -98,9 +112,8 @@ class SqlEvents:
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         columns = tables.events.c
-        statement = (
-            select(tables.events).where(columns.study_id == study_id, columns.id > event_id).order_by(columns.id).limit(limit)
-        )
+        seen = literal(event_id, BigInteger)  # a client may name one that is greater than any there is
+        statement = select(tables.events).where(columns.study_id == study_id, columns.id > seen).order_by(columns.id).limit(limit)
         with self._database.reading() as connection:
             found = [event_of(row) for row in connection.execute(statement).mappings()]
             if not found:

@@ -24,6 +24,21 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
+def storable(text: str) -> str:
+    """`text` with a replacement for what no database (halves of surrogate pairs) or not every one (NUL) can hold."""
+    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Words(TypeDecorator[str]):
+    """What somebody or some library said."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - as above
+        return None if value is None else storable(value)
+
+
 class Json(TypeDecorator[Any]):
     """A value as JSON text, in which floats stay exactly what they were, infinities and NaN among them."""
 
@@ -31,7 +46,7 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - as above
-        return None if value is None else json.dumps(value, ensure_ascii=False)
+        return None if value is None else storable(json.dumps(value, ensure_ascii=False))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - as above
         return None if value is None else json.loads(value)
@@ -59,7 +74,7 @@ studies = Table(
     Column("created_at", Moment, nullable=False),
     Column("state", Text, nullable=False, index=True),
     Column("reason", Text),
-    Column("detail", Text),
+    Column("detail", Words),
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("version", Integer, nullable=False),
@@ -97,7 +112,7 @@ trials = Table(
     Column("seconds", Float, nullable=False),
     Column("gpu_seconds", Float, nullable=False),
     Column("reason", Text),
-    Column("detail", Text),
+    Column("detail", Words),
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("version", Integer, nullable=False),
@@ -125,8 +140,8 @@ attempts = _of_trial(
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
     Column("outcome", Text),
-    Column("worker", Text),
-    Column("detail", Text),
+    Column("worker", Words),
+    Column("detail", Words),
 )
 
 reports = _of_trial(
@@ -136,7 +151,7 @@ reports = _of_trial(
     Column("metrics", Json, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("worker", Text, nullable=False),
+    Column("worker", Words, nullable=False),
     Column("at", Moment, nullable=False),
 )
 

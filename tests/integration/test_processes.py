@@ -136,13 +136,16 @@ def test_a_restarted_controller_still_knows_its_drivers(tmp_path: Path) -> None:
 
 def test_launches_without_a_new_report_are_counted(tmp_path: Path) -> None:
     drivers = a_fleet(tmp_path)
+    pids = []
     try:
         for launch, reports in enumerate([0, 0, 0, 5]):
             drivers.start("study-1", 1, NOW + timedelta(minutes=launch), reports)
+            pids.append(json.loads((tmp_path / "run" / "drivers" / "study-1.json").read_text())["pid"])
             if launch == 2:
                 assert drivers.launched()["study-1"].fruitless == 2
         assert drivers.launched()["study-1"].fruitless == 0
     finally:
-        for child in psutil.Process().children():
-            child.kill()
+        # Each launch takes the record of the one before: end those too, and none of anybody else's children.
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         drivers.stop_all()

@@ -1,0 +1,164 @@
+"""Databases that are made, brought up to date and refused."""
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from service.domain.errors import NotReady
+from service.domain.ports import Store
+from service.store.database import Database
+from service.store.sql import migrate, open_store, store_on
+from service.store.tables import metadata
+from tests.builders import NOW, a_study
+from tests.contract.conftest import POSTGRESQL, at_once, has_study, has_trial
+from tests.fakes import FakeClock
+
+
+@pytest.fixture(params=["sqlite", POSTGRESQL])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'home' / 'tuneyard.db'}"
+    empty: str = request.getfixturevalue("empty_postgresql")
+    return empty
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    migrate(url)
+    database = Database(url)
+    yield database
+    database.engine.dispose()
+
+
+def everything(store: Store) -> list[Any]:
+    studies, trials = store.studies, store.trials
+    study = studies.get("intents-abc123")
+    number = 0
+    return [study, trials.get(study.id, number), trials.reports(study.id, number), store.events.after(study.id, 0)]
+
+
+def test_an_empty_database_gets_every_table(database: Database) -> None:
+    assert set(inspect(database.engine).get_table_names()) == {*metadata.tables, "alembic_version"}
+
+
+def test_the_migrated_schema_is_that_of_the_tables(database: Database) -> None:
+    with database.reading() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def test_deleting_a_study_deletes_what_belongs_to_it_by_the_databases_own_rules(database: Database) -> None:
+    keys = {
+        (table, key["constrained_columns"][0]): key["options"].get("ondelete")
+        for table in metadata.tables
+        for key in inspect(database.engine).get_foreign_keys(table)
+    }
+    expected = {
+        (table.name, str(key.column_keys[0])) for table in metadata.tables.values() for key in table.foreign_key_constraints
+    }
+    assert set(keys) == expected
+    assert set(keys.values()) == {"CASCADE"}
+
+
+def test_a_database_with_rows_in_it_survives_another_migration(url: str, database: Database) -> None:
+    store = store_on(database, FakeClock())
+    has_trial(store, has_study(store), values=[0.5, 0.75])
+    before = everything(store)
+    migrate(url)
+    assert everything(store) == before
+
+
+def test_two_processes_may_migrate_the_same_database_at_the_same_time(url: str) -> None:
+    assert at_once(*[lambda: migrate(url)] * 3) == [None] * 3
+    store = open_store(url)
+    assert store.studies.add(a_study()) == store.studies.get("intents-abc123")
+    close(store)
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, database: Database) -> None:
+    store = store_on(database, FakeClock())
+    has_trial(store, has_study(store), values=[0.5])
+    before = everything(store)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(NotReady, match="newer version"):
+        migrate(url)
+    assert everything(store) == before
+
+
+def test_a_store_is_opened_by_its_url(url: str) -> None:
+    migrate(url)
+    store = open_store(url)
+    store.studies.add(a_study())
+    assert store.studies.get("intents-abc123").created_at == NOW
+    close(store)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "home" / "tuneyard.db"
+    migrate(f"sqlite:///{file}")
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("Buy milk, and remember to water the plants.\n" * 100)
+    with pytest.raises(NotReady):
+        migrate(f"sqlite:///{file}")
+    assert file.read_text().startswith("Buy milk")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "tuneyard.db", tmp_path):
+        with pytest.raises(NotReady):
+            migrate(f"sqlite:///{path}")
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE studies (title TEXT)")
+    connection.close()
+    with pytest.raises(NotReady):
+        migrate(f"sqlite:///{file}")
+
+
+@pytest.mark.integration
+def test_a_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="TUNEYARD_DATABASE_URL"):
+        migrate(f"postgresql:///tuneyard?host={tmp_path}")
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://localhost/tuneyard", "sqlite", "http://localhost"])
+def test_a_url_of_no_database_we_know_is_refused(url: str) -> None:
+    for use in (migrate, open_store):
+        with pytest.raises(NotReady):
+            use(url)
+
+
+def close(store: Store) -> None:
+    database: Database = store.studies._database  # type: ignore[attr-defined]
+    database.engine.dispose()
+
+
+def test_alembic_has_one_head_whose_tables_are_made_from_nothing(tmp_path: Path) -> None:
+    fresh = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
+    metadata.create_all(fresh)
+    migrate(f"sqlite:///{tmp_path / 'migrated.db'}")
+    migrated = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    indexes = [
+        {table: sorted(str(index) for index in inspect(engine).get_indexes(table)) for table in metadata.tables}
+        for engine in (fresh, migrated)
+    ]
+    for engine in (fresh, migrated):
+        engine.dispose()
+    assert indexes[0] == indexes[1]
