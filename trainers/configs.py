@@ -92,7 +92,7 @@ class TextClassificationConfig(_Config):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Number format of the training steps: `auto` is bf16 where the processor computes with it. "
+        description="Number format of the training steps: `auto` is bf16 on GPUs and CPUs with matrix units for it, else fp32. "
         "Weights are kept, validated and exported in fp32.",
         examples=["auto"],
     )

@@ -26,7 +26,7 @@ class TextClassification:
     """Fine-tune an encoder with a classification head (Devlin et al. 2019, section 4.1).
 
     AdamW with decay on matrices alone, a linear warm-up and a linear decay to zero, gradients clipped at norm 1. Steps run in
-    bf16 where the processor has it; weights, validation and export are fp32. One report an epoch.
+    bf16 where that is faster; weights, validation and export are fp32. One report an epoch.
     """
 
     def __init__(self, config: TextClassificationConfig, context: TrialContext) -> None:
