@@ -56,8 +56,15 @@ class TextData(_Config):
         train = value.get("train")
         if not isinstance(train, str) or not train.startswith("builtin://") or "/" in train.removeprefix("builtin://"):
             return value
-        return {**{split: f"{train}/{split}" for split in BUILTIN_SPLITS if value.get(split) is None or split == "train"},
-                **{key: item for key, item in value.items() if key != "train" and item is not None}}  # fmt: skip
+        given = {key: item for key, item in value.items() if key != "train" and item is not None}
+        return {**{split: f"{train}/{split}" for split in BUILTIN_SPLITS}, **given}
+
+    def without_brought_splits(self) -> dict[str, Any]:
+        """The values without the validation and test rows that came with a built-in data set: another one brings its own."""
+        name = self.train.removesuffix("/train")
+        values = self.model_dump(mode="json")
+        brought = [split for split in BUILTIN_SPLITS[1:] if self.train != name and values[split] == f"{name}/{split}"]
+        return {**values, **dict.fromkeys(brought)}
 
 
 class TextClassificationConfig(_Config):

@@ -73,5 +73,4 @@ def _count_labels(path: Path, _size: int, _mtime_ns: int, column: str) -> Mappin
     """Read once per process while the file stays as it is."""
     labels = Counter((label or "").strip() for label in read(path, [column])[column])
     labels.pop("", None)
-    "".join(labels).encode()  # half a surrogate pair, which JSON can spell, is no label that anybody can be told
     return labels

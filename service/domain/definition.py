@@ -207,6 +207,8 @@ def _set_default(tree: dict[str, Any], path: Sequence[str], value: Any) -> bool:
 
 def _configured(trainer: TrainerConfig, parameters: Mapping[str, Scalar]) -> TrainerConfig:
     tree: dict[str, Any] = trainer.model_dump(mode="json")
+    if "data.train" in parameters:
+        tree["data"] = trainer.data.without_brought_splits()
     for name, value in parameters.items():
         *parents, last = name.split(".")
         branch = tree

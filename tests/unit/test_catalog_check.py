@@ -253,7 +253,7 @@ def test_a_label_column_of_lists_is_refused(shelf: Shelf) -> None:
 
 def test_a_label_that_cannot_be_sent_to_anybody_is_refused(shelf: Shelf) -> None:
     shelf.datasets.put("intents", "train.jsonl", io.BytesIO(b'{"text": "a", "label": "\\ud800"}\n'), NOW)
-    assert [pointer for pointer, _ in shelf.refuses(data={"train": "dataset://intents/train.jsonl"})] == ["/trainer/data/train"]
+    assert [pointer for pointer, _ in shelf.refuses(data={"train": "dataset://intents/train.jsonl"})] == ["/trainer/data/label"]
 
 
 def test_fetching_maps_every_name_that_a_trial_can_use(shelf: Shelf, tmp_path: Path) -> None:

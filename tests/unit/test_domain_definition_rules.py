@@ -134,6 +134,16 @@ def test_a_split_that_is_given_goes_before_the_builtin_one() -> None:
     assert (read.validation, read.test) == ("dataset://a/b.csv", "builtin://api-docs/test")
 
 
+def test_a_searched_data_set_brings_its_own_splits_and_not_those_of_the_one_it_replaces() -> None:
+    space = {"data.train": choices("builtin://api-docs", "builtin://digits", "dataset://a/b.csv")}
+    study = a_definition(space=space, trainer=WITHOUT_DATA)
+    found = [study.configured({"data.train": train}).data for train in ("builtin://digits", "dataset://a/b.csv")]
+    assert [(data.train, data.validation, data.test) for data in found] == [
+        ("builtin://digits/train", "builtin://digits/validation", "builtin://digits/test"),
+        ("dataset://a/b.csv", None, None),
+    ]
+
+
 @pytest.mark.parametrize("train", ["builtin://api-docs/train", "dataset://a/b.csv"])
 def test_one_split_alone_brings_no_others(train: str) -> None:
     data = a_definition(trainer={**TRAINER, "data": {"train": train}}).trainer.data
