@@ -1,0 +1,50 @@
+"""The OpenAPI document against the live service: schemathesis makes requests up, and holds every answer to what is described."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.client import Client
+from service.domain.study import StudyState
+from tests.integration.test_four_strategies import a_study
+from tests.running import RunningService
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+_CONFIG = Path(__file__).parents[1] / "api" / "schemathesis.toml"
+_EXAMPLES = 12
+"""Requests to each operation and phase; the seed is fixed, so that a failure comes again."""
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[RunningService]:
+    """A service of its own: what is made up here may delete everything."""
+    running = RunningService(tmp_path)
+    try:
+        yield running.start()
+    finally:
+        assert running.stop() == 0, running.log()
+
+
+def test_the_live_service_does_what_its_description_says(own_service: RunningService, tmp_path: Path) -> None:
+    with own_service.client() as client:
+        _has_something_to_find(own_service, client)
+        command = [
+            str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG),
+            "run", f"{own_service.url}/openapi.json", "--header", f"Authorization: Bearer {own_service.token}",
+            "--max-examples", str(_EXAMPLES), "--seed", "1", "--no-shrink", "--continue-on-failure", "--request-timeout", "20",
+            "--warnings", "off", "--generation-database", "none",
+        ]  # fmt: skip
+        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=360, check=False)
+        assert answer.returncode == 0, answer.stdout[-8000:] + answer.stderr[-2000:]
+        assert client.datasets().builtins, "it still answers"
+
+
+def _has_something_to_find(service: RunningService, client: Client) -> None:
+    for path in sorted(service.rows.glob("*.csv")):
+        client.upload("intents", path)
+    document = a_study(service, name="found", strategy={"kind": "random"}, budget={"trials": 1})
+    assert client.wait(client.apply(document).id, timeout=120).state is StudyState.COMPLETED
