@@ -75,6 +75,8 @@ class _WithCapacity:
             held = json.loads(self.capacity.read_text())
         except FileNotFoundError:
             return
+        if not held["cpus"]:
+            return  # no worker is up yet: the study waits for one
         needs = definition.resources
         if needs.cpus_per_trial > held["cpus"]:
             detail = f"all workers together have {held['cpus']:g} CPUs: lower it"

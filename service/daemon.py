@@ -19,7 +19,7 @@ from service.clock import SystemClock
 from service.controller.allocation import Capacity
 from service.controller.drivers import Drivers, driver_arguments
 from service.controller.loop import Controller
-from service.execution.environment import for_cluster, for_driver
+from service.execution.environment import for_cluster, for_driver, reachable
 from service.settings import Settings, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
@@ -83,11 +83,19 @@ class CapacityWatch:
         self._capacity: Capacity | None = None
 
     def __call__(self) -> Capacity | None:
-        """The last answer; None until the first."""
-        return self._capacity
+        """The last answer; None until the first, and while nothing listens at the cluster's address."""
+        return self._capacity if self._capacity and reachable(self._ray_address) else None
 
     def look(self) -> None:
-        """Ask again; raises when the cluster does not answer."""
+        """Ask again. Raises when the cluster does not answer; nothing starts then until it does."""
+        try:
+            self._capacity = self._ask()
+        except Exception:
+            self._capacity = None
+            raise
+        write_private(self._path, json.dumps(self._capacity.__dict__))
+
+    def _ask(self) -> Capacity:
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-m", "service.execution.capacity", self._ray_address],
             env={**os.environ, **self._environment},
@@ -97,8 +105,7 @@ class CapacityWatch:
         )
         if answer.returncode:
             raise RuntimeError(f"Ray does not say what it holds:\n{answer.stderr.decode(errors='replace')[-2000:]}")
-        self._capacity = Capacity(**json.loads(answer.stdout.decode().splitlines()[-1]))
-        write_private(self._path, json.dumps(self._capacity.__dict__))
+        return Capacity(**json.loads(answer.stdout.decode().splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -32,7 +32,11 @@ _UNIX_SOCKET_ROOM = 40
 def serve(settings: Settings) -> int:
     """Run the service until Ctrl-C or SIGTERM. Answers the exit code: 0 stopped, 1 could not start."""
     layout = settings.layout
-    layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        _close_to_others(layout.root)
+    except OSError as error:
+        sys.stderr.write(f"The home folder {layout.root} cannot be used ({error.strerror}): choose another --home.\n")
+        return 1
     with _only_one(layout) as alone, _short(layout.ray) as ray_folder:
         if not alone:
             sys.stderr.write(f"Another `tuneyard serve` uses {layout.root}: stop it first, or choose another --home.\n")
@@ -42,7 +46,8 @@ def serve(settings: Settings) -> int:
         except OSError as error:
             sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
             return 1
-        (layout.run / "service.json").unlink(missing_ok=True)  # of one that was killed: nobody listens there any more
+        for stale in ("service.json", "capacity.json"):  # of one that was killed, or of a cluster that may have changed
+            (layout.run / stale).unlink(missing_ok=True)
         leaving = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: leaving.set())
@@ -66,7 +71,7 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
     shared = _shared_environment(settings)
     upstream = mlflow.url(mlflow_port)
     module = [sys.executable, "-m"]
-    children.start(_ray(settings, ray_address, ray_folder, shared))
+    children.start(_ray(settings, ray_address, ray_folder))
     children.start(Child("mlflow", *mlflow.command(layout.mlflow, mlflow_port), stop_seconds=5))
     api = [*module, "service.app", f"--fd={listening.fileno()}", f"--mlflow={upstream}"]
     children.start(Child("api", api, shared, pass_fds=[listening.fileno()], stop_seconds=8))
@@ -78,20 +83,20 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
             sys.stderr.write(f"The service did not come up in {_START_SECONDS:.0f} s. Its logs are in {layout.logs}.\n")
         return 0 if leaving.is_set() else 1
     write_private(layout.run / "service.json", json.dumps({"url": url, "pid": os.getpid()}))
-    login = new_login_path(open_store(settings.store_url).access, SystemClock(), settings.login_code_seconds, "/mlflow/")
-    _greet(settings, url, login)
+    _greet(settings, url)
     while not leaving.wait(0.5):
         children.tend()
     sys.stderr.write("Stopping ...\n")
     return 0
 
 
-def _ray(settings: Settings, address: str, folder: Path, shared: Mapping[str, str]) -> Child:
+def _ray(settings: Settings, address: str, folder: Path) -> Child:
+    # Without our settings: what runs on Ray needs neither the database nor its password.
     if settings.ray_address:
         arguments = environment.node_command(address, folder)
     else:
         arguments = environment.head_command(int(address.rsplit(":", 1)[1]), folder, settings.cpus, settings.gpus)
-    return Child("ray", arguments, {**shared, **environment.for_cluster(settings.layout.ray_token)}, stop_seconds=15)
+    return Child("ray", arguments, environment.for_cluster(settings.layout.ray_token), stop_seconds=15)
 
 
 def _shared_environment(settings: Settings) -> dict[str, str]:
@@ -101,6 +106,12 @@ def _shared_environment(settings: Settings) -> dict[str, str]:
         f"TUNEYARD_{name.upper()}": json.dumps(value) if isinstance(value, list) else str(value)
         for name, value in {**values, "home": str(settings.layout.root)}.items()
     }
+
+
+def _close_to_others(root: Path) -> None:
+    """Make the home folder, or close one that is there: the token is in it, and what Ray leaves in it is open to all."""
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    root.chmod(0o700)
 
 
 @contextlib.contextmanager
@@ -164,15 +175,24 @@ def _wait_until_ready(url: str, children: Children, leaving: threading.Event) ->
     return False
 
 
-def _greet(settings: Settings, url: str, login: str) -> None:
-    sys.stdout.write(
-        f"Tuneyard {__version__} is ready.\n"
-        f"  API     {url}/v1   (description: {url}/docs)\n"
-        f"  MLflow  {url}/mlflow/\n"
-        f"  Home    {settings.layout.root}\n"
-        f"Open this in a browser; it works once, for {settings.login_code_seconds / 60:.0f} minutes"
-        f" (`tuneyard login` makes another):\n"
-        f"  {url}{login}\n"
-        "Ctrl-C stops the service; its studies go on at the next start.\n"
-    )
+def _greet(settings: Settings, url: str) -> None:
+    """Say where everything is. A login link is for a person's eyes: what goes into a file or a journal gets none."""
+    lines = [
+        f"Tuneyard {__version__} is ready.",
+        f"  API     {url}/v1   (description: {url}/docs)",
+        f"  MLflow  {url}/mlflow/",
+        f"  Home    {settings.layout.root}",
+    ]
+    if sys.stdout.isatty():
+        access = open_store(settings.store_url).access
+        login = new_login_path(access, SystemClock(), settings.login_code_seconds, "/mlflow/")
+        minutes = settings.login_code_seconds / 60
+        lines += [
+            f"Open this in a browser; it works once, for {minutes:.0f} minutes (`tuneyard login` makes another):",
+            f"  {url}{login}",
+        ]
+    else:
+        lines.append("`tuneyard login` makes a link that opens MLflow in a browser.")
+    lines.append("Ctrl-C stops the service; its studies go on at the next start.")
+    sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

@@ -1,6 +1,7 @@
 """What a trial computes on: device, threads and number format."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, assert_never
 
 import torch
@@ -34,6 +35,15 @@ def computes_in_bf16(precision: Precision, device: torch.device) -> bool:
             return bool(torch.cpu.get_capabilities().get("amx_bf16"))
         case _:
             assert_never(precision)
+
+
+@contextmanager
+def memory_errors_named(what: str) -> Iterator[None]:
+    """Say of a GPU that is full which trial it was too small for: TrainerError with reason `out_of_memory`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainerError("out_of_memory", f"{what} does not fit into the GPU's memory: {error}") from error
 
 
 def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:

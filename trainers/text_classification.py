@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from trainers.checkpoint import load_state, save_state
 from trainers.configs import TextClassificationConfig
 from trainers.contract import Report, TrainerError, TrialContext
-from trainers.hardware import autocast, computes_in_bf16, open_device
+from trainers.hardware import autocast, computes_in_bf16, memory_errors_named, open_device
 from trainers.metrics import classification_metrics
 from trainers.models import export_model, freeze_layers, load_classifier, load_tokenizer
 from trainers.texts import Ints, epoch_order, padded_batches, prepare
@@ -39,7 +39,9 @@ class TextClassification:
         self._tokenizer = load_tokenizer(folder)
         self._texts = prepare(config.data, config.max_length, self._tokenizer, folder, context.sources, context.cache)
         torch.manual_seed(config.seed)
-        self._model: Any = load_classifier(folder, self._texts.labels, config.dropout).to(self._device)
+        self._model: Any = load_classifier(folder, self._texts.labels, config.dropout)
+        with memory_errors_named("The model"):
+            self._model.to(self._device)
         freeze_layers(self._model, config.frozen_layers)
         self._optimizer = self._make_optimizer()
         self._steps_per_epoch = math.ceil(len(self._texts.train) / config.batch_size)
@@ -88,7 +90,8 @@ class TextClassification:
 
     def load(self, directory: Path) -> None:
         """Go on from what `save` wrote."""
-        position = load_state(directory, self._model, self._optimizer)
+        with memory_errors_named("The state to resume from"):
+            position = load_state(directory, self._model, self._optimizer)
         self._epoch, self._batch = position["epoch"], position["batch"]
         self._loss_sum, self._rows_seen = position["loss_sum"], position["rows_seen"]
 
@@ -117,7 +120,7 @@ class TextClassification:
         """One optimizer step; answers its loss. Raises TrainerError when that is not finite, or memory is short."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(self._steps_done)
-        try:
+        with memory_errors_named(f"A batch of {ids.shape[0]} texts of {ids.shape[1]} tokens"):
             with autocast(self._device, bf16=self._bf16):
                 logits = self._logits(ids)
             loss = cross_entropy(logits.float(), torch.from_numpy(labels).to(self._device))
@@ -128,9 +131,6 @@ class TextClassification:
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), _CLIP_NORM)
             self._optimizer.step()
-        except torch.OutOfMemoryError as error:
-            detail = f"A batch of {ids.shape[0]} texts of {ids.shape[1]} tokens does not fit into the GPU's memory: {error}"
-            raise TrainerError("out_of_memory", detail) from error
         return value
 
     def _logits(self, ids: Ints) -> Tensor:
@@ -148,7 +148,8 @@ class TextClassification:
         self._model.eval()
         logits, labels = [], []
         for ids, wanted in padded_batches(self._texts.validation, _VALIDATION_BATCH):
-            logits.append(self._logits(ids).float().cpu())
+            with memory_errors_named(f"A validation batch of {ids.shape[0]} texts of {ids.shape[1]} tokens"):
+                logits.append(self._logits(ids).float().cpu())
             labels.append(torch.from_numpy(wanted))
         return classification_metrics(torch.cat(logits), torch.cat(labels))
 

@@ -167,12 +167,13 @@ class _Dropped:
 
 
 def _split(rows: TextData, read: Mapping[str, Rows]) -> tuple[dict[str, Rows], dict[str, Any]]:
-    """Training and validation rows, clean and without a text in common, nor one of the training rows in the test rows."""
+    """Training and validation rows, clean, without a text in common, and without one that is a test row's."""
     dropped = _Dropped()
     clean = {split: _without_empty(each, dropped) for split, each in read.items()}
-    elsewhere = {text for split in ("validation", "test") if split in clean for text in clean[split].texts}
-    train = _without_duplicates(clean["train"], dropped, elsewhere)
-    validation = clean.get("validation")
+    tested = set(clean["test"].texts) if "test" in clean else set()
+    validation = _without(clean["validation"], tested, dropped) if "validation" in clean else None
+    elsewhere = tested | set(validation.texts if validation else ())
+    train = _without_duplicates(_without(clean["train"], elsewhere, dropped), dropped)
     if validation is None:
         train, validation = _hold_back(train, rows.validation_fraction, rows.split_seed)
     for name, split in (("training", train), ("validation", validation)):
@@ -199,19 +200,18 @@ def _without_empty(rows: Rows, dropped: _Dropped) -> Rows:
     return rows.at(whole)
 
 
-def _without_duplicates(rows: Rows, dropped: _Dropped, elsewhere: set[str]) -> Rows:
-    """Each text once, the first of them, and none that validation or test rows have."""
-    seen: set[str] = set()
-    kept = []
-    for at, text in enumerate(rows.texts):
-        if text in elsewhere:
-            dropped.in_other_split += 1
-        elif text in seen:
-            dropped.duplicate += 1
-        else:
-            seen.add(text)
-            kept.append(at)
+def _without(rows: Rows, elsewhere: set[str], dropped: _Dropped) -> Rows:
+    """The rows whose texts are not in another split."""
+    kept = [at for at, text in enumerate(rows.texts) if text not in elsewhere]
+    dropped.in_other_split += len(rows) - len(kept)
     return rows.at(kept)
+
+
+def _without_duplicates(rows: Rows, dropped: _Dropped) -> Rows:
+    """Each text once, the first of them."""
+    first = {text: at for at, text in reversed(list(enumerate(rows.texts)))}
+    dropped.duplicate += len(rows) - len(first)
+    return rows.at(sorted(first.values()))
 
 
 def _hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -78,7 +78,7 @@ def get_best_checkpoint(study_id: StudyId, parts: Parts) -> ManifestView:
 
     The links lead to that very trial: they stay right when another trial becomes the best while files are fetched.
     """
-    return ManifestView.of(parts.checkpoints.manifest(study_id, _best(parts, study_id)))
+    return ManifestView.of(_manifest(parts, study_id, _best(parts, study_id)))
 
 
 @router.get(
@@ -90,7 +90,7 @@ def get_best_checkpoint(study_id: StudyId, parts: Parts) -> ManifestView:
 )
 def get_trial_checkpoint(study_id: StudyId, number: TrialNumber, parts: Parts) -> ManifestView:
     """The files of a trial's export, at its best report. Only the best trials' are kept (`checkpoints.keep`)."""
-    return ManifestView.of(parts.checkpoints.manifest(study_id, _known(parts, study_id, number)))
+    return ManifestView.of(_manifest(parts, study_id, number))
 
 
 @router.head(
@@ -130,7 +130,7 @@ def get_trial_file(
     study_id: StudyId, number: TrialNumber, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None
 ) -> Response:
     """One file of a trial's export; `Range` asks for a part of it."""
-    return _file(parts, request, study_id, _known(parts, study_id, number), path, if_match)
+    return _file(parts, request, study_id, number, path, if_match)
 
 
 @router.head(
@@ -168,7 +168,7 @@ def get_best_archive(study_id: StudyId, request: Request, parts: Parts) -> Respo
 )
 def get_trial_archive(study_id: StudyId, number: TrialNumber, request: Request, parts: Parts) -> Response:
     """All files of a trial's export as one uncompressed tar stream."""
-    return _archive(parts, request, study_id, _known(parts, study_id, number))
+    return _archive(parts, request, study_id, number)
 
 
 def _best(parts: ApiParts, study_id: str) -> int:
@@ -178,8 +178,12 @@ def _best(parts: ApiParts, study_id: str) -> int:
     return best.number
 
 
-def _known(parts: ApiParts, study_id: str, number: int) -> int:
-    return parts.store.trials.get(study_id, number).number
+def _manifest(parts: ApiParts, study_id: str, number: int) -> Manifest:
+    """The export of the report that the store has as the trial's best: a worker may have written a later one already."""
+    report = parts.store.trials.get(study_id, number).best_report
+    if report is None:
+        raise errors.CheckpointNotFound(f"Trial {number} of study {study_id!r} has no checkpoint: it has not reported yet.")
+    return parts.checkpoints.manifest(study_id, number, report)
 
 
 def _file(parts: ApiParts, request: Request, study_id: str, trial: int, path: str, if_match: str | None) -> Response:
@@ -227,7 +231,7 @@ def _opened(
     Once open, files can be read to their end, whatever replaces them. Raises CheckpointNotFound, FileNotInCheckpoint.
     """
     for _ in range(_TRIES):
-        manifest = parts.checkpoints.manifest(study_id, trial)
+        manifest = _manifest(parts, study_id, trial)
         wanted = manifest.files if path is None else [file for file in manifest.files if file.path == path]
         if not wanted:
             raise errors.FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
@@ -235,14 +239,15 @@ def _opened(
             opened = []
             try:
                 for file in wanted:
-                    content = parts.checkpoints.open(study_id, trial, file.path)
+                    content = parts.checkpoints.open(study_id, trial, manifest.report, file.path)
                     on_failure.callback(content.close)
                     opened.append((file, content))
+                # The same report may have been exported anew, by an attempt that had to train it again.
+                if parts.checkpoints.manifest(study_id, trial, manifest.report) == manifest:
+                    on_failure.pop_all()
+                    return manifest, opened
             except errors.NotFound:
                 continue
-            if parts.checkpoints.manifest(study_id, trial) == manifest:
-                on_failure.pop_all()
-                return manifest, opened
     raise errors.CheckpointNotFound("Better checkpoints keep replacing this one: read the manifest again.")
 
 

@@ -35,6 +35,8 @@ _PAGE_POLICY = (
     "frame-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 """The UI needs inline styles, eval and workers from blobs; it needs nothing of another host."""
+_HOME = f"{PREFIX}/"
+_NO_ASSISTANT = b"<script>localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')</script>"
 _POLICIES = {
     Kind.PAGE: {"Content-Security-Policy": _PAGE_POLICY},
     Kind.API: {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"},
@@ -79,6 +81,8 @@ async def pass_on(request: Request) -> Response:
     if request.method == "HEAD":
         await answer.aclose()
         return Response(status_code=answer.status_code, headers=headers)
+    if path == _HOME and answer.status_code == httpx.codes.OK:
+        return await _home(answer, headers)
     return StreamingResponse(_content(answer), answer.status_code, headers)
 
 
@@ -113,7 +117,7 @@ async def _ask(request: Request, path: str, body: bytes) -> httpx.Response:
     # The server's address ends with the prefix, which canonical paths begin with.
     url = httpx.URL(base).copy_with(raw_path=_target(path, request.scope.get("query_string", b"")))
     headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
-    headers["accept-encoding"] = request.headers.get("accept-encoding", "identity")
+    headers["accept-encoding"] = "identity" if path == _HOME else request.headers.get("accept-encoding", "identity")
     asked = client.build_request(request.method, url, headers=headers, content=body or None)
     try:
         return await client.send(asked, stream=True, follow_redirects=False)
@@ -135,6 +139,13 @@ def _client(request: Request) -> httpx.AsyncClient:
         client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, trust_env=False)
         state.mlflow_client = client
     return client
+
+
+async def _home(answer: httpx.Response, headers: dict[str, str]) -> Response:
+    """The UI's page, told to leave its assistant closed: it cannot be asked here, and would say so at every first visit."""
+    page = b"".join([chunk async for chunk in _content(answer)])
+    passed = {name: value for name, value in headers.items() if name != "content-length"}
+    return Response(page.replace(b"<head>", b"<head>" + _NO_ASSISTANT, 1), answer.status_code, passed)
 
 
 async def _content(answer: httpx.Response) -> AsyncIterator[bytes]:

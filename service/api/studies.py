@@ -1,8 +1,7 @@
 """Studies: POST one, watch it, stop it, forget it."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
@@ -16,7 +15,7 @@ from service.api.schemas import StudyPage, StudyView, TrialView, study_view
 from service.domain import errors
 from service.domain.budget import Spending
 from service.domain.definition import parse_definition
-from service.domain.ports import IdempotencyKey, StudyQuery, TrialQuery
+from service.domain.ports import IdempotencyKey, StudyQuery, TrialTotals
 from service.domain.study import Study, StudyReason, StudyState, new_study_id
 from service.domain.trial import TrialState
 
@@ -24,7 +23,6 @@ router = APIRouter(tags=["studies"])
 
 _TRIES = 5
 """Of a stop or cancel whose write another process overtakes."""
-_PAGE = 1000
 
 
 async def whole_body(request: Request) -> bytes:
@@ -69,11 +67,14 @@ def create_study(
 
     Anything that could not work is refused here, with every violation named by its field, and nothing is stored.
     """
-    definition = parse_definition(decode(body, request.headers.get("Content-Type")))
-    parts.catalog.check(definition)
-    study = Study(id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now())
     key = None if idempotency_key is None else IdempotencyKey(idempotency_key, hashlib.sha256(body).hexdigest())
-    stored = parts.store.studies.add(study, key)
+    # A repeated request is answered first: what was right then may be refused now, when a model or rows are gone.
+    stored = None if key is None else parts.store.studies.with_key(key)
+    if stored is None:
+        definition = parse_definition(decode(body, request.headers.get("Content-Type")))
+        parts.catalog.check(definition)
+        study = Study(id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now())
+        stored = parts.store.studies.add(study, key)
     response.headers["Location"] = f"/v1/studies/{stored.id}"
     return view_of(parts, stored)
 
@@ -107,8 +108,7 @@ def list_studies(
     """Studies, the newest first unless another order is asked for."""
     query = StudyQuery(states=frozenset(state or ()), name=name, order=order, limit=limit, cursor=cursor)
     page = parts.store.studies.find(query)
-    counts = parts.store.trials.counts([study.id for study in page.items])
-    return StudyPage(items=[view_of(parts, study, counts.get(study.id, {})) for study in page.items], cursor=page.cursor)
+    return StudyPage(items=_views_of(parts, page.items), cursor=page.cursor)
 
 
 @router.get(
@@ -132,7 +132,10 @@ def get_study(study_id: StudyId, parts: Parts) -> StudyView:
     responses=documented(errors.StudyNotFound, errors.StudyStillActive),
 )
 def delete_study(study_id: StudyId, parts: Parts) -> None:
-    """Forget a study that has ended, with its trials, events and checkpoints. MLflow keeps its runs."""
+    """Forget a study that has ended, with its trials, events and checkpoints.
+
+    Its experiment, runs and registered model in MLflow go too: within a minute, or as soon as MLflow can be reached.
+    """
     parts.store.studies.delete(study_id)
     parts.checkpoints.delete(study_id)
 
@@ -178,33 +181,28 @@ def get_best_trial(study_id: StudyId, parts: Parts) -> TrialView:
     return TrialView.of(best)
 
 
-def view_of(parts: ApiParts, study: Study, counts: Mapping[TrialState, int] | None = None) -> StudyView:
-    """The view of a study; `counts` where the caller has asked already."""
-    known = parts.store.trials.counts([study.id]).get(study.id, {}) if counts is None else counts
-    started = any(known.values())
+def view_of(parts: ApiParts, study: Study) -> StudyView:
+    """The view of a study."""
+    return _views_of(parts, [study])[0]
+
+
+def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
+    ids = [study.id for study in studies]
+    counts, totals = parts.store.trials.counts(ids), parts.store.trials.totals(ids)
+    return [_view(parts, study, counts[study.id], totals[study.id]) for study in studies]
+
+
+def _view(parts: ApiParts, study: Study, counts: Mapping[TrialState, int], totals: TrialTotals) -> StudyView:
+    now = parts.clock.now()
+    seconds = ((study.ended_at or now) - study.started_at).total_seconds() if study.started_at else 0.0
+    trials = sum(counts.values())
     return study_view(
         study,
-        counts=known,
-        best=parts.store.trials.best(study.id) if started else None,
-        spent=_spending(parts, study, parts.clock.now(), has_trials=started),
+        counts=counts,
+        best=parts.store.trials.best(study.id) if trials else None,
+        spent=Spending(trials, totals.reports, max(0.0, seconds), totals.gpu_seconds),
         experiment=parts.store.mirror.experiment(study.id),
     )
-
-
-def _spending(parts: ApiParts, study: Study, now: datetime, *, has_trials: bool) -> Spending:
-    """What a study has spent until now, or until its end."""
-    trials, epochs, gpu_seconds = 0, 0, 0.0
-    cursor: str | None = None
-    while has_trials:
-        page = parts.store.trials.find(study.id, TrialQuery(limit=_PAGE, cursor=cursor))
-        trials += len(page.items)
-        epochs += sum(trial.reports for trial in page.items)
-        gpu_seconds += sum(trial.gpu_seconds for trial in page.items)
-        cursor = page.cursor
-        if cursor is None:
-            break
-    seconds = ((study.ended_at or now) - study.started_at).total_seconds() if study.started_at else 0.0
-    return Spending(trials=trials, epochs=epochs, wall_clock_seconds=max(0.0, seconds), gpu_seconds=gpu_seconds)
 
 
 def _end(parts: ApiParts, study_id: str, reason: StudyReason) -> StudyView:

@@ -5,23 +5,30 @@
     ROOT/STUDY/TRIAL/export-000002/manifest.json    files, bytes and SHA-256 of the best report's export
                                    model/           what a user pulls
 
-A folder is written under a temporary name and renamed: there is never half of one.
+A folder is written under a temporary name, brought to the disk and renamed: there is never half of one.
+While a trial runs, the export of its best report so far stands beside the one before it: which of the two the store knows as
+the best is only certain once the newer report is recorded.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
 from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
 
+_LOG = logging.getLogger("tuneyard.checkpoints")
 _NUMBERED = re.compile(r"(resume|export)-(\d{6,})")
+_STUDY = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
@@ -49,70 +56,75 @@ class TrialFolder:
             if write_state is not None:
                 (staging / "state").mkdir()
                 write_state(staging / "state")
-        self._drop("resume", but=number)
+        self._drop([earlier for earlier in self._numbers("resume") if earlier != number], "resume")
 
     def resume(self) -> Resume | None:
-        """The furthest state there is, or None for a trial that starts from nothing. Clears what a killed writer left."""
+        """The furthest readable state, or None for a trial that starts from nothing. Clears what a killed writer left."""
         for path in _entries(self._path):
             if path.name.startswith("."):
                 shutil.rmtree(path, ignore_errors=True)
-        numbers = self._numbers("resume")
-        if not numbers:
-            return None
-        folder = self._path / f"resume-{max(numbers):06d}"
-        state = folder / "state"
-        reports = json.loads((folder / "reports.json").read_text())
-        return Resume(number=max(numbers), reports=reports, state=state if state.is_dir() else None)
+        for number in sorted(self._numbers("resume"), reverse=True):
+            folder = self._path / f"resume-{number:06d}"
+            try:
+                reports = json.loads((folder / "reports.json").read_text())
+            except (OSError, ValueError) as error:
+                _LOG.warning("%s cannot be read, going on from before it: %s", folder, error)
+                continue
+            state = folder / "state"
+            return Resume(number=number, reports=reports, state=state if state.is_dir() else None)
+        return None
 
-    def drop_resume(self) -> None:
-        """Forget where the trial stood: it will not go on."""
-        self._drop("resume", but=None)
+    def save_export(self, report: int, write_model: Callable[[Path], None], before: int | None = None) -> Manifest:
+        """Add an export beside that of report `before`, and drop other older ones; `write_model` fills an empty folder.
 
-    def drop_export(self) -> None:
-        """Forget the export: the trial is not among the best."""
-        self._drop("export", but=None)
-
-    def save_export(self, report: int, write_model: Callable[[Path], None]) -> Manifest:
-        """Replace the trial's export; `write_model` fills an empty folder. Raises ValueError for files that may not leave."""
+        Raises ValueError for files that may not leave.
+        """
         with _Staging(self._path, f"export-{report:06d}") as staging:
             (staging / "model").mkdir()
             write_model(staging / "model")
             manifest = Manifest(self._study_id, self._trial, report, tuple(_listed(staging / "model")))
             (staging / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1))
-        self._drop("export", but=report)
+        # A trial that had to start over reports again what is known: a later export may be the one the store names.
+        self._drop([number for number in self._numbers("export") if number < report and number != before], "export")
         return manifest
 
-    def manifest(self) -> Manifest:
-        """The newest export. Raises CheckpointNotFound."""
-        for number in sorted(self._numbers("export"), reverse=True):
-            try:
-                stored = json.loads((self._path / f"export-{number:06d}" / "manifest.json").read_text())
-            except FileNotFoundError:
-                continue  # replaced by a newer one between listing and reading
-            return Manifest(**{**stored, "files": tuple(CheckpointFile(**file) for file in stored["files"])})
-        raise CheckpointNotFound(
-            f"Trial {self._trial} of study {self._study_id!r} has no checkpoint: it has not reported yet, or it was not "
-            f"among the best that `checkpoints.keep` keeps. `GET /v1/studies/{self._study_id}/best` names the best trial."
-        )
+    def manifest(self, report: int) -> Manifest:
+        """The export of that report. Raises CheckpointNotFound."""
+        try:
+            stored = json.loads((self._path / f"export-{report:06d}" / "manifest.json").read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise CheckpointNotFound(
+                f"Trial {self._trial} of study {self._study_id!r} has no checkpoint of report {report}: a better one has "
+                f"just replaced it, or the trial is not among the best that `checkpoints.keep` keeps. "
+                f"`GET /v1/studies/{self._study_id}/best` names the best trial."
+            ) from error
+        return Manifest(**{**stored, "files": tuple(CheckpointFile(**file) for file in stored["files"])})
 
-    def open(self, path: str) -> BinaryIO:
-        """A file of the newest export. Raises CheckpointNotFound, FileNotInCheckpoint."""
-        manifest = self.manifest()
+    def open(self, report: int, path: str) -> BinaryIO:
+        """A file of that export. Raises CheckpointNotFound, FileNotInCheckpoint."""
+        manifest = self.manifest(report)
         if manifest.file(path) is None or not may_leave(path):
             raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
         try:
-            return (self._path / f"export-{manifest.report:06d}" / "model" / path).open("rb")
+            return (self._path / f"export-{report:06d}" / "model" / path).open("rb")
         except FileNotFoundError as error:
             raise CheckpointNotFound("A better checkpoint has just replaced this one: read the manifest again.") from error
+
+    def keep_only(self, report: int | None) -> None:
+        """Drop all but the export of that report, what a killed writer left included: the trial has ended."""
+        for path in _entries(self._path):
+            if report is None or path.name != f"export-{report:06d}":
+                shutil.rmtree(path, ignore_errors=True)
+        if report is None:
+            shutil.rmtree(self._path, ignore_errors=True)
 
     def _numbers(self, kind: str) -> list[int]:
         matches = [_NUMBERED.fullmatch(path.name) for path in _entries(self._path)]
         return [int(match[2]) for match in matches if match and match[1] == kind]
 
-    def _drop(self, kind: str, but: int | None) -> None:
-        for number in self._numbers(kind):
-            if number != but:
-                shutil.rmtree(self._path / f"{kind}-{number:06d}", ignore_errors=True)
+    def _drop(self, numbers: Sequence[int], kind: str) -> None:
+        for number in numbers:
+            shutil.rmtree(self._path / f"{kind}-{number:06d}", ignore_errors=True)
 
 
 class LocalCheckpointStore:
@@ -121,23 +133,18 @@ class LocalCheckpointStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def manifest(self, study_id: str, trial: int) -> Manifest:
-        return TrialFolder(self._root, study_id, trial).manifest()
+    def studies(self) -> Mapping[str, datetime]:
+        return {path.name: _last_change(path) for path in _entries(self._root) if _STUDY.fullmatch(path.name)}
 
-    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
-        return TrialFolder(self._root, study_id, trial).open(path)
+    def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
+        return TrialFolder(self._root, study_id, trial).manifest(report)
 
-    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
-        for path in _entries(self._root / study_id):
-            if not path.name.isdigit():
-                continue
-            number = int(path.name)
-            if number not in exports | resumable:
-                shutil.rmtree(path, ignore_errors=True)
-            elif number not in resumable:
-                TrialFolder(self._root, study_id, number).drop_resume()
-            elif number not in exports:
-                TrialFolder(self._root, study_id, number).drop_export()
+    def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
+        return TrialFolder(self._root, study_id, trial).open(report, path)
+
+    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
+        for trial, report in reports.items():
+            TrialFolder(self._root, study_id, trial).keep_only(report)
 
     def delete(self, study_id: str) -> None:
         shutil.rmtree(self._root / study_id, ignore_errors=True)
@@ -157,11 +164,31 @@ class _Staging:
 
     def __exit__(self, failure: object, *_: object) -> None:
         if failure is None:
+            for path in (*self._temporary.rglob("*"), self._temporary):
+                _to_disk(path)  # a power cut after the rename would leave empty files under a name that promises whole ones
             # A retried attempt writes a report again that was already there, with the same content.
             shutil.rmtree(self._final, ignore_errors=True)
             self._temporary.rename(self._final)
+            _to_disk(self._final.parent)
         else:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _last_change(study: Path) -> datetime:
+    """When a trial's folder was last added, or something in one written or dropped."""
+    times = []
+    for path in (study, *_entries(study)):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return datetime.fromtimestamp(max(times, default=0.0), UTC)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -102,11 +102,11 @@ def remove(
     study: StudyArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study that has ended, with its trials and checkpoints."""
+    """Delete a study that has ended, with its trials, checkpoints and runs in MLflow."""
     if not yes:
         if not is_terminal(sys.stdin):
             raise typer.BadParameter("nobody is there to confirm: add --yes", param_hint="--yes")
-        typer.confirm(f"Delete study {study} with its trials and checkpoints?", abort=True, err=True)
+        typer.confirm(f"Delete study {study} with its trials, checkpoints and runs in MLflow?", abort=True, err=True)
     with session_of(context).client() as client:
         client.delete(study)
     say(f"study {study} is deleted")

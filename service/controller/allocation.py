@@ -18,7 +18,7 @@ class Capacity:
 def slots_within(capacity: Capacity, resources: Resources) -> int:
     """Trials with these needs that fit into `capacity` side by side, up to the study's own limit."""
     by_cpu = int(capacity.cpus // resources.cpus_per_trial)
-    by_gpu = _whole(capacity.gpus / resources.gpus_per_trial) if resources.gpus_per_trial else by_cpu
+    by_gpu = _shares(capacity.gpus, resources.gpus_per_trial) if resources.gpus_per_trial else by_cpu
     return max(0, min(by_cpu, by_gpu, resources.max_concurrent_trials))
 
 
@@ -47,5 +47,10 @@ def _without(capacity: Capacity, resources: Resources, slots: int) -> Capacity:
     return Capacity(cpus=capacity.cpus - slots * resources.cpus_per_trial, gpus=capacity.gpus - slots * resources.gpus_per_trial)
 
 
-def _whole(number: float) -> int:
-    return int(number + 1e-9)
+def _shares(gpus: float, share: float) -> int:
+    """Trials that fit when each has its share of one GPU: Ray does not lay one over two."""
+    whole = int(gpus + _ROUNDING)
+    return whole * int(1 / share + _ROUNDING) + int((gpus - whole) / share + _ROUNDING)
+
+
+_ROUNDING = 1e-9

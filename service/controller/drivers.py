@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 from service.controller.decide import Launched
 from service.settings import write_private
 
+_LOG = logging.getLogger("tuneyard.controller")
 _LOG_TAIL_BYTES = 4000
 _LEAVING_SECONDS = 5.0
 
@@ -106,12 +108,25 @@ class Drivers:
     def _records(self) -> dict[str, _Record]:
         found = {}
         for path in self._folder.glob("*.json") if self._folder.is_dir() else []:
-            with contextlib.suppress(FileNotFoundError):
-                found[path.stem] = _Record(**json.loads(path.read_text()))
+            try:
+                found[path.stem] = _read(path)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, TypeError) as error:
+                # Left by a power cut. A driver that still lives holds its lease, so no second one is started.
+                _LOG.warning("dropping the record %s, which cannot be read: %s", path, error)
+                with contextlib.suppress(OSError):
+                    path.unlink()
         return found
 
     def _reap(self) -> None:
         self._children = {pid: child for pid, child in self._children.items() if child.poll() is None}
+
+
+def _read(path: Path) -> _Record:
+    record = _Record(**json.loads(path.read_text()))
+    datetime.fromisoformat(record.at)  # raises ValueError here, where it can be dealt with
+    return record
 
 
 def _created(pid: int) -> float:

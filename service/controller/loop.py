@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,11 @@ from service.domain.study import Study, StudyReason, StudyState
 _LOG = logging.getLogger("tuneyard.controller")
 _ACTIVE = frozenset(state for state in StudyState if not state.is_end)
 _OWNER = "controller"
+_NOTHING = Capacity(cpus=0, gpus=0)
 _LEASE = timedelta(seconds=30)
+_SWEEP = timedelta(minutes=5)
+_ORPHANED = timedelta(minutes=10)
+"""How long nothing has been written for a study that the store does not know, until its folders are deleted."""
 
 
 class DriverProcesses(Protocol):
@@ -54,19 +58,20 @@ class Controller:
         self._capacity = capacity
         self._prepared = prepared
         self._tidied: dict[str, int] = {}
+        self._swept_at: datetime | None = None
 
     def turn(self) -> None:
         """One look and what follows from it; a study that cannot be helped now does not keep the others waiting."""
         studies = self._active()
-        capacity = self._capacity()
-        if capacity is not None:
-            now = self._clock.now()
-            seen = Seen(studies, self._store.leases.holders(now), self._drivers.launched(), capacity, now)
-            for command in decide(seen):
-                self._guarded(command.study_id, lambda command=command: self._apply(command))  # type: ignore[misc]
+        capacity = self._capacity() or _NOTHING  # a study can be ended without a cluster
+        now = self._clock.now()
+        seen = Seen(studies, self._store.leases.holders(now), self._drivers.launched(), capacity, now)
+        for command in decide(seen):
+            self._guarded(command.study_id, lambda command=command: self._apply(command))  # type: ignore[misc]
         active = {study.id: study for study in studies}
         for study_id in self._drivers.known() | self._tidied.keys() | active.keys():
             self._guarded(study_id, lambda study_id=study_id: self._tidy(study_id, active.get(study_id)))  # type: ignore[misc]
+        self._sweep(self._clock.now())
 
     def _active(self) -> list[Study]:
         found: list[Study] = []
@@ -118,19 +123,50 @@ class Controller:
         try:
             newest = study or self._store.studies.get(study_id)
         except StudyNotFound:
-            self._checkpoints.delete(study_id)
             self._forget(study_id)
             return
         counts = self._store.trials.counts([study_id]).get(study_id, {})
         ended = sum(count for state, count in counts.items() if state.is_end)
         if ended != self._tidied.get(study_id, 0) or newest.state.is_end:
-            keep = kept(newest, self._store.trials.history(study_id))
-            self._checkpoints.keep_only(study_id, keep.exports, keep.resumable)
+            self._checkpoints.keep_only(study_id, kept(newest, self._store.trials.history(study_id)))
             self._tidied[study_id] = ended
         if newest.state.is_end:
             self._forget(study_id)
+
+    def _sweep(self, now: datetime) -> None:
+        """At the start and now and then: look for what workers wrote after their study's end, and what a crash left."""
+        last = self._swept_at
+        if last is not None and now - last < _SWEEP:
+            return
+        self._swept_at = now
+        checkpoints, prepared = self._checkpoints.studies(), _folders(self._prepared)
+        for study_id in sorted(checkpoints.keys() | prepared.keys()):
+            changed = max(seen[study_id] for seen in (checkpoints, prepared) if study_id in seen)
+            # Most of what there is has long been swept, and a long history is not read again for nothing.
+            is_new = last is None or changed > last - _SWEEP
+            is_old = now - changed > _ORPHANED
+            self._guarded(study_id, lambda it=study_id, new=is_new, old=is_old: self._sweep_study(it, is_new=new, is_old=old))  # type: ignore[misc]
+
+    def _sweep_study(self, study_id: str, *, is_new: bool, is_old: bool) -> None:
+        try:
+            study = self._store.studies.get(study_id)
+        except StudyNotFound:
+            # Its checkpoints stay: the service may have been pointed at another database. The mirror deletes a deleted study's.
+            if is_old:
+                self._forget(study_id)
+            return
+        if study.state.is_end and is_new:
+            self._checkpoints.keep_only(study_id, kept(study, self._store.trials.history(study_id)))
+            shutil.rmtree(self._prepared / study_id, ignore_errors=True)
 
     def _forget(self, study_id: str) -> None:
         self._drivers.forget(study_id)
         shutil.rmtree(self._prepared / study_id, ignore_errors=True)
         self._tidied.pop(study_id, None)
+
+
+def _folders(root: Path) -> Mapping[str, datetime]:
+    """The folders in `root`, and when something was last added to or taken from each."""
+    if not root.is_dir():
+        return {}
+    return {path.name: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in root.iterdir() if path.is_dir()}

@@ -1,26 +1,22 @@
-"""Which trials' weights are kept. Pure."""
+"""Which weights of ended trials are kept. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from service.domain.history import History
 from service.domain.study import Study
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Trials whose exported model is kept, and trials that may still go on from a saved state."""
+def kept(study: Study, history: History) -> Mapping[int, int | None]:
+    """The report whose export is kept, of each trial that has ended; None keeps nothing of it.
 
-    exports: frozenset[int]
-    resumable: frozenset[int]
-
-
-def kept(study: Study, history: History) -> Kept:
-    """The `checkpoints.keep` best trials keep their export, those that have not ended keep both."""
+    The `checkpoints.keep` best trials keep their best report's. Trials that have not ended are not named, nor are those that
+    started after `history` was read: what they have is left alone.
+    """
     objective = study.definition.objective
     ranked = sorted(
         (trial for trial in history.trials.values() if trial.best_value is not None),
         key=lambda trial: (objective.sort_key(trial.best_value or 0.0), trial.number),
     )
-    live = frozenset(trial.number for trial in history.trials.values() if not trial.state.is_end)
-    best = frozenset(trial.number for trial in ranked[: study.definition.checkpoints.keep])
-    return Kept(exports=best | live, resumable=live)
+    best = {trial.number for trial in ranked[: study.definition.checkpoints.keep]}
+    ended = [trial for trial in history.trials.values() if trial.state.is_end]
+    return {trial.number: trial.best_report if trial.number in best else None for trial in ended}

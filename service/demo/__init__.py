@@ -1,4 +1,4 @@
-"""`make demo`: the main job on one machine, from a POSTed study to predictions of the best checkpoint."""
+"""`make demo`: what the service is for, on one machine, from a POSTed study to predictions of the best checkpoint."""
 
 from service.demo.story import main
 

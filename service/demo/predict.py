@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 _BATCH = 64
-_MOST_TOKENS = 128
 
 
 def main() -> None:
@@ -24,9 +23,7 @@ def main() -> None:
     texts, labels = [str(text) for text in rows[text_column]], [str(label) for label in rows[label_column]]
     predicted, probability = [], []
     for start in range(0, len(texts), _BATCH):
-        batch = tokenizer(
-            texts[start : start + _BATCH], padding=True, truncation=True, max_length=_MOST_TOKENS, return_tensors="pt"
-        )
+        batch = tokenizer(texts[start : start + _BATCH], padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
             highest, places = model(**batch).logits.softmax(-1).max(-1)
         predicted += [str(model.config.id2label[place]) for place in places.tolist()]

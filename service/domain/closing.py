@@ -18,6 +18,9 @@ _TRIAL_REASON = {
 }
 
 FAILURES_BEFORE_GIVING_UP = 3
+FAILURES_IN_A_ROW = 10
+_FAULTS = frozenset({TrialReason.TRAINER_ERROR, TrialReason.RETRIES_EXHAUSTED})
+"""Ends that say something of the study's surroundings; a diverged trial says something of its configuration."""
 
 
 def end_trial_with(study: Study, trial: Trial, now: datetime) -> Trial:
@@ -31,14 +34,21 @@ def closing_changes(study: Study, history: History, now: datetime) -> list[Chang
 
 
 def hopeless(history: History) -> str | None:
-    """Why there is no point in going on: every trial so far failed before its first report. None while there is."""
+    """Why to give up: all trials failed before their first report, or many in a row failed. None while there is a point."""
     trials = list(history.trials.values())
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
-    if len(failed) < FAILURES_BEFORE_GIVING_UP or any(trial.reports for trial in trials):
-        return None
-    last = (failed[-1].detail or "").strip().splitlines()
-    said = last[-1] if last else "nothing"
-    return f"The first {len(failed)} trials all failed before their first report; the last one said: {said}"
+    if len(failed) >= FAILURES_BEFORE_GIVING_UP and not any(trial.reports for trial in trials):
+        return f"The first {len(failed)} trials all failed before their first report; the last one said: {_said(failed[-1])}"
+    ended = sorted((trial for trial in trials if trial.ended_at), key=lambda trial: (trial.ended_at, trial.number))
+    latest = ended[-FAILURES_IN_A_ROW:]
+    if len(latest) == FAILURES_IN_A_ROW and all(trial.reason in _FAULTS for trial in latest):
+        return f"The last {len(latest)} trials all failed; the last one said: {_said(latest[-1])}"
+    return None
+
+
+def _said(trial: Trial) -> str:
+    lines = (trial.detail or "").strip().splitlines()
+    return lines[-1] if lines else "nothing"
 
 
 _NOT_ENDED = [state for state in TrialState if not state.is_end]

@@ -70,6 +70,10 @@ class StudyStore(Protocol):
         """Store a new study, or return the one stored under the same key; raises IdempotencyConflict on another body."""
         ...
 
+    def with_key(self, idempotency: IdempotencyKey) -> Study | None:
+        """The study that was stored under this key, if any; raises IdempotencyConflict on another body."""
+        ...
+
     def get(self, study_id: str) -> Study:
         """Raises StudyNotFound."""
         ...
@@ -83,8 +87,16 @@ class StudyStore(Protocol):
         ...
 
     def delete(self, study_id: str) -> None:
-        """Forget a study and all that belongs to it. Raises StudyNotFound, StudyStillActive."""
+        """Forget a study and all that belongs to it; `MirrorStore.deleted` names it. Raises StudyNotFound, StudyStillActive."""
         ...
+
+
+@dataclass(frozen=True)
+class TrialTotals:
+    """Sums over all trials of a study."""
+
+    reports: int = 0
+    gpu_seconds: float = 0.0
 
 
 class TrialStore(Protocol):
@@ -100,6 +112,10 @@ class TrialStore(Protocol):
 
     def counts(self, study_ids: Iterable[str]) -> Mapping[str, Mapping[TrialState, int]]:
         """Number of trials in each state, for each study."""
+        ...
+
+    def totals(self, study_ids: Iterable[str]) -> Mapping[str, TrialTotals]:
+        """What the trials of each study add up to; nothing for one without trials."""
         ...
 
     def best(self, study_id: str) -> Trial | None:
@@ -179,6 +195,14 @@ class MirrorStore(Protocol):
         """Ids of studies with something the tracker has not seen: the study's or a trial's version is ahead."""
         ...
 
+    def deleted(self) -> Sequence[str]:
+        """Ids of the studies that were deleted here and that the tracker has yet to forget."""
+        ...
+
+    def set_forgotten(self, study_id: str) -> None:
+        """The tracker has nothing of a deleted study any more; of other studies nothing changes."""
+        ...
+
 
 class AccessStore(Protocol):
     """Login links and browser sessions, by the SHA-256 of their secrets; the secrets themselves are never stored."""
@@ -231,16 +255,20 @@ class DatasetStore(Protocol):
 class CheckpointStore(Protocol):
     """Exported checkpoints of trials."""
 
-    def manifest(self, study_id: str, trial: int) -> Manifest:
-        """The export of the trial's best report. Raises CheckpointNotFound."""
+    def studies(self) -> Mapping[str, datetime]:
+        """Each study that something is stored of, and when that last changed."""
         ...
 
-    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+    def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
+        """The export of that report of the trial. Raises CheckpointNotFound."""
+        ...
+
+    def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
         ...
 
-    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
-        """Delete the exports of all trials of a study but `exports`, and the resume states of all but `resumable`."""
+    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
+        """Of each trial named keep only the export of that report, or nothing; trials not named are left alone."""
         ...
 
     def delete(self, study_id: str) -> None:

@@ -40,14 +40,16 @@ class AttemptRun:
         self._reports: Iterator[contract.Report] = iter(())
 
     def advance(self) -> Progress:
-        """Train to the next report. The first answer also brings every report that the checkpoint carries."""
+        """Train to the next report. What the checkpoint carries is an answer of its own, before anything is trained.
+
+        So report N is recorded before the export of report N + 1 is written, and no export that the store names is dropped.
+        """
         try:
-            restored = self._start() if self._trainer is None else []
-            if len(self._known) >= self._assignment.until:
-                return self._progress(restored, outcome="done")
-            report = self._next_report()
+            reports = self._start() if self._trainer is None else []
+            if not reports:
+                reports = [self._next_report()]
             done = len(self._known) >= self._assignment.until
-            return self._progress([*restored, report], outcome="done" if done else None)
+            return self._progress(reports, outcome="done" if done else None)
         except contract.TrainerError as error:
             return self._failure(_known_reason(error.reason), str(error))
         except MemoryError:
@@ -98,11 +100,13 @@ class AttemptRun:
         if not math.isfinite(report.metrics[self._objective.metric]):
             detail = f"`{self._objective.metric}` is {report.metrics[self._objective.metric]}: lower the learning rate."
             raise contract.TrainerError("diverged", detail)
-        is_best = self._is_best(report)
-        self._known.append(report)
         # The export comes first: a kill in between trains this report again, the other order would lose its weights.
-        if is_best:
-            self._folder.save_export(report.number, lambda folder: self._export(folder, report))
+        best = self._best_known()
+        if best is None or self._better(report, best):
+            self._folder.save_export(
+                report.number, lambda folder: self._export(folder, report), before=best.number if best else None
+            )
+        self._known.append(report)
         at_end = report.number >= self._assignment.last
         self._folder.save_resume([report_to_dict(known) for known in self._known], None if at_end else self._trainer.save)
         return report
@@ -112,9 +116,16 @@ class AttemptRun:
         self._trainer.export(folder)
         write_card(folder, self._assignment, report, self._trainer.facts)
 
-    def _is_best(self, report: Report) -> bool:
-        value = report.metrics[self._objective.metric]
-        return all(self._objective.better(value, known.metrics[self._objective.metric]) for known in self._known)
+    def _best_known(self) -> Report | None:
+        """The best report so far, the earlier of equals: the one whose export the store names until it records a better one."""
+        best = None
+        for report in self._known:
+            if best is None or self._better(report, best):
+                best = report
+        return best
+
+    def _better(self, report: Report, than: Report) -> bool:
+        return self._objective.better(report.metrics[self._objective.metric], than.metrics[self._objective.metric])
 
     def _progress(self, reports: list[Report], *, outcome: str | None) -> Progress:
         return Progress(

@@ -67,6 +67,10 @@ class Ledger:
     def begin(self) -> None:
         """Mark the study as running, unless it is already on its way to its end."""
         self._save_study(lambda study: study.running(self._clock.now()) if study.state is StudyState.QUEUED else study)
+        # The driver before may have died between a report and what follows from it.
+        best = self._history.best(self._study.definition.objective)
+        if self._study.state is StudyState.RUNNING and best is not None and self._reached_target(best):
+            self._stop_study(StudyReason.TARGET_REACHED)
 
     def refresh(self) -> Study:
         """Read what the API and the clock have decided since: a stop or cancel request, time that is up."""
@@ -139,6 +143,8 @@ class Ledger:
     def finish(self) -> Study:
         """End every trial that has not ended, and then the study, for the reason it is stopping for."""
         with self._lock:
+            if self._study.state.is_end:
+                return self._study  # the watch was here first: a cancelled study
             now = self._clock.now()
             self._write(
                 [

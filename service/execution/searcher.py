@@ -1,5 +1,7 @@
 """Tune's two questions, answered by the ledger: what next, and may it go on?"""
 
+import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,8 @@ from service.execution.keepwarm import keep_warm
 from service.execution.ledger import Finished, Idle, Ledger
 from service.execution.trainable import ASSIGNMENT, PROGRESS
 
+_LOG = logging.getLogger("tuneyard.driver")
+
 Assign = Callable[[Trial], Assignment]
 
 _OPEN: dict[str, tuple[Ledger, Assign]] = {}
@@ -21,6 +25,13 @@ _OPEN: dict[str, tuple[Ledger, Assign]] = {}
 def open_ledger(ledger: Ledger, assign: Assign) -> None:
     """Make a ledger known to the searchers and schedulers of this process."""
     _OPEN[ledger.study.id] = (ledger, assign)
+
+
+def give_up(failure: Exception) -> None:
+    """End this process as if it had been killed."""
+    _LOG.error("the ledger cannot be written", exc_info=failure)
+    logging.shutdown()
+    os._exit(1)
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
@@ -48,10 +59,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
         number, attempt = self._running.pop(trial_id, (None, None))
         if number is None or attempt is None:
             return
-        # A result with `done` comes only here, not to the scheduler. `step` never raises: an error is a lost process.
-        if result and PROGRESS in result and not error:
-            ledger.record(Progress.from_json(result[PROGRESS]))
-        ledger.lose(number, attempt, "the worker's process or node was lost")
+        try:
+            # A result with `done` comes only here, not to the scheduler. `step` never raises: an error is a lost process.
+            if result and PROGRESS in result and not error:
+                ledger.record(Progress.from_json(result[PROGRESS]))
+            ledger.lose(number, attempt, "the worker's process or node was lost")
+        except Exception as failure:
+            # Tune would log it and go on, with an attempt that never ends. The next driver replays the store instead.
+            give_up(failure)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True

@@ -9,7 +9,7 @@ from service.store import tables
 from service.store.database import Database
 
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
-_EXPERIMENTS, _MIRRORED = tables.experiments.c, tables.mirrored.c
+_EXPERIMENTS, _MIRRORED, _DELETIONS = tables.experiments.c, tables.mirrored.c, tables.deletions.c
 _OF_STUDY = -1
 
 
@@ -58,6 +58,14 @@ class SqlMirror:
         ).order_by("id")
         with self._database.reading() as connection:
             return list(connection.execute(statement).scalars())
+
+    def deleted(self) -> Sequence[str]:
+        with self._database.reading() as connection:
+            return list(connection.execute(select(_DELETIONS.study_id).order_by(_DELETIONS.study_id)).scalars())
+
+    def set_forgotten(self, study_id: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute(tables.deletions.delete().where(_DELETIONS.study_id == study_id))
 
 
 def _behind(

@@ -31,8 +31,7 @@ class SqlStudies:
             return self._add(study, idempotency)
         except IntegrityError:
             # Another request with this key was a moment faster.
-            with self._database.reading() as connection:
-                known = _with_key(connection, idempotency) if idempotency else None
+            known = self.with_key(idempotency) if idempotency else None
             if known is None:
                 raise
             return known
@@ -50,6 +49,10 @@ class SqlStudies:
             payload = {"name": study.definition.name, **study_payload(study)}
             append_events(connection, study.id, [Event(EventKind.STUDY_CREATED, study.id, study.created_at, payload)])
         return study
+
+    def with_key(self, idempotency: IdempotencyKey) -> Study | None:
+        with self._database.reading() as connection:
+            return _with_key(connection, idempotency)
 
     def get(self, study_id: str) -> Study:
         with self._database.reading() as connection:
@@ -102,6 +105,7 @@ class SqlStudies:
             if not StudyState(state).is_end:
                 raise StudyStillActive(f"Study {study_id!r} is {state}: cancel it, and delete it once it has ended.")
             connection.execute(tables.studies.delete().where(_STUDIES.id == study_id))
+            connection.execute(tables.deletions.insert().values(study_id=study_id))
 
 
 class SqlEvents:

@@ -190,6 +190,13 @@ mirrored = Table(
     Column("reports", Integer, nullable=False),
 )
 
+deletions = Table(
+    "mirror_deletions",
+    metadata,
+    Column("study_id", Text, primary_key=True),
+)
+"""Deleted studies that the tracker has yet to forget: the one table about a study that outlives it."""
+
 login_codes = Table(
     "login_codes",
     metadata,

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 from service.domain.errors import LeaseLost, TrialNotFound
 from service.domain.events import Event, EventKind
 from service.domain.history import History
-from service.domain.ports import Change, Clock, Page, TrialQuery
+from service.domain.ports import Change, Clock, Page, TrialQuery, TrialTotals
 from service.domain.trial import Attempt, Report, Trial, TrialState
 from service.store import tables
 from service.store.cursors import after, decode, encode
@@ -70,6 +70,19 @@ class SqlTrials:
         with self._database.reading() as connection:
             for study_id, state, count in connection.execute(statement):
                 found[study_id][TrialState(state)] = count
+        return found
+
+    def totals(self, study_ids: Iterable[str]) -> Mapping[str, TrialTotals]:
+        wanted = list(study_ids)
+        statement = (
+            select(_TRIALS.study_id, func.sum(_TRIALS.reports), func.sum(_TRIALS.gpu_seconds))
+            .where(_TRIALS.study_id.in_(wanted))
+            .group_by(_TRIALS.study_id)
+        )
+        found = dict.fromkeys(wanted, TrialTotals())
+        with self._database.reading() as connection:
+            for study_id, reports, gpu_seconds in connection.execute(statement):
+                found[study_id] = TrialTotals(int(reports), float(gpu_seconds))
         return found
 
     def best(self, study_id: str) -> Trial | None:

@@ -1,11 +1,12 @@
 """The mirror: makes MLflow hold what the store remembers. Outside every decision: training never waits for it.
 
 Each pass looks at the studies whose version is ahead of what was mirrored. Before it makes a run that the store does not know of,
-it looks for one with the same tag: a crash between making a run and remembering it leaves one run, not two.
+it looks for one with the same tag: a crash between making a run and remembering it leaves one run, not two. It deletes only what
+the store says was deleted here: a tracker may also hold the studies of another store, or of this one's later days than a backup.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,13 +26,11 @@ _LOG = logging.getLogger("tuneyard.mirror")
 _PAGE = 500
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-_LOOK_SECONDS = 60.0
-"""How often experiments are compared with the studies there are."""
 
 
 def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str) -> "Mirror":
     """The mirror into the tracking server at this address, which need not be up yet."""
-    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, surroundings(Path.cwd()), SystemClock())
+    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, surroundings(Path(__file__).parent), SystemClock())
 
 
 class Mirror:
@@ -46,12 +45,11 @@ class Mirror:
         self._environment = environment
         self._clock = clock
         self._away = _Pause()
-        self._refused: dict[str, _Pause] = {}
+        self._failed: dict[str, _Pause] = {}
         self._anew: set[str] = set()
         """Studies whose experiment or runs the tracker has lost: they are mirrored from the start."""
         self._whole: set[str] = set()
         """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
-        self._look_at = clock.now()
 
     def sync_once(self) -> int:
         """One pass; the number of runs brought up to date. A tracker that is away is asked again later, less and less often."""
@@ -61,10 +59,9 @@ class Mirror:
         done = 0
         try:
             for study_id in self._store.mirror.behind():
-                done += self._sync_unless_refused(study_id)
-            if now >= self._look_at:
-                self._forget_deleted()
-                self._look_at = now + timedelta(seconds=_LOOK_SECONDS)
+                done += self._unless_it_failed(study_id, self._catch_up)
+            for study_id in self._store.mirror.deleted():
+                self._unless_it_failed(study_id, self.forget)
         except TrackerAway as error:
             self._away = self._away.longer(now)
             _LOG.warning("%s Trying again in %.0f s.", error.detail, self._away.seconds)
@@ -72,17 +69,41 @@ class Mirror:
             self._away = _Pause()
         return done
 
-    def forget(self, study_id: str) -> None:
-        """Delete what the tracker has of a study. The API does not: deleted studies are noticed within a minute."""
+    def forget(self, study_id: str) -> int:
+        """Delete what is left of a deleted study: its checkpoints, which a crash may have spared, and its experiment.
+
+        Answers the number of experiments deleted.
+        """
+        self._checkpoints.delete(study_id)
         experiment_id = self._tracker.experiments().get(study_id)
         if experiment_id is not None:
+            _LOG.info("study %s is deleted: deleting its experiment", study_id)
             self._tracker.forget(study_id, experiment_id)
+        self._store.mirror.set_forgotten(study_id)
+        return int(experiment_id is not None)
 
-    def _sync_unless_refused(self, study_id: str) -> int:
+    def _unless_it_failed(self, study_id: str, act: Callable[[str], int]) -> int:
+        """Do it, unless it failed a moment ago. Whatever is wrong with one study, the others go on; raises TrackerAway."""
         now = self._clock.now()
-        pause = self._refused.get(study_id, _Pause())
+        pause = self._failed.get(study_id, _Pause())
         if pause.lasts(now):
             return 0
+        longer = pause.longer(now)
+        try:
+            done = act(study_id)
+        except TrackerAway:
+            raise
+        except TrackerRefused as error:
+            _LOG.error("study %s: %s Trying again in %.0f s.", study_id, error.detail, longer.seconds)
+        except Exception:
+            _LOG.exception("study %s: trying again in %.0f s.", study_id, longer.seconds)
+        else:
+            self._failed.pop(study_id, None)
+            return done
+        self._failed[study_id] = longer
+        return 0
+
+    def _catch_up(self, study_id: str) -> int:
         is_whole = study_id in self._whole
         self._whole.discard(study_id)  # until this pass is through
         try:
@@ -90,15 +111,8 @@ class Mirror:
         except StudyNotFound:
             return 0  # deleted in the meantime
         except TrackerForgot as error:
-            _LOG.warning("%s Mirroring study %s from the start.", error.detail, study_id)
             self._anew.add(study_id)
-            self._refused[study_id] = pause.longer(now)
-            return 0
-        except TrackerRefused as error:
-            self._refused[study_id] = pause.longer(now)
-            _LOG.error("study %s: %s Trying again in %.0f s.", study_id, error.detail, self._refused[study_id].seconds)
-            return 0
-        self._refused.pop(study_id, None)
+            raise TrackerRefused(f"{error.detail} It is mirrored from the start.") from error
         self._anew.discard(study_id)
         self._whole.add(study_id)
         return done
@@ -129,18 +143,19 @@ class Mirror:
         points = curve[seen.reports :]
         self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
         if study.ended_at is not None:
-            self._crown(study, runs)
+            # First the run, which must not look as if it went on when there is something wrong with the model.
             self._tracker.end_run(seen.run_id, records.status_of(study.state), study.ended_at)
+            self._crown(study, runs)
         runs.remember(replace(seen, version=study.version, reports=len(curve)))
         return 1
 
     def _crown(self, study: Study, runs: "_Runs") -> None:
         """Register the best trial's exported model."""
         best = self._store.trials.best(study.id)
-        if best is None:
+        if best is None or best.best_report is None:
             return
         try:
-            manifest = self._checkpoints.manifest(study.id, best.number)
+            manifest = self._checkpoints.manifest(study.id, best.number, best.best_report)
         except CheckpointNotFound as error:
             _LOG.warning("study %s gets no registered model: %s", study.id, error.detail)
             return
@@ -149,7 +164,7 @@ class Mirror:
             return
         for file in manifest.files:
             if may_leave(file.path):
-                with self._checkpoints.open(study.id, best.number, file.path) as content:
+                with self._checkpoints.open(study.id, best.number, manifest.report, file.path) as content:
                     self._tracker.upload(run_id, f"{records.MODEL_FOLDER}/{file.path}", content, file.bytes)
         self._tracker.register(records.champion_of(study, best, run_id))
 
@@ -161,20 +176,6 @@ class Mirror:
             cursor = page.cursor
             if cursor is None:
                 return
-
-    def _forget_deleted(self) -> None:
-        for study_id, experiment_id in self._tracker.experiments().items():
-            try:
-                self._store.studies.get(study_id)
-            except StudyNotFound:
-                _LOG.info("study %s is deleted: deleting its experiment", study_id)
-                self._forget_unless_refused(study_id, experiment_id)
-
-    def _forget_unless_refused(self, study_id: str, experiment_id: str) -> None:
-        try:
-            self._tracker.forget(study_id, experiment_id)
-        except (TrackerRefused, TrackerForgot) as error:
-            _LOG.warning("study %s: %s Trying again in %.0f s.", study_id, error.detail, _LOOK_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ _GIT_SECONDS = 5.0
 
 
 def surroundings(folder: Path) -> Mapping[str, str]:
-    """Versions of Python and of what trains and searches, the system, and the git revision checked out at `folder`, if any."""
+    """Versions of Python and of what trains and searches, the system, and the git revision that `folder` is of, if any."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in _PACKAGES:
         try:
@@ -23,9 +23,10 @@ def surroundings(folder: Path) -> Mapping[str, str]:
 
 
 def _git_revision(folder: Path) -> str | None:
+    """The revision checked out around `folder`, if that is in it: an environment may lie within somebody else's repository."""
     try:
         answer = subprocess.run(  # noqa: S603 - no shell, and nothing of a client's in it
-            ["git", "-C", str(folder), "rev-parse", "--verify", "HEAD"],  # noqa: S607 - the user's own git, wherever it is
+            ["git", "-C", str(folder), "rev-parse", "HEAD:./", "HEAD"],  # noqa: S607 - the user's own git, wherever it is
             capture_output=True,
             timeout=_GIT_SECONDS,
             check=True,
@@ -33,4 +34,4 @@ def _git_revision(folder: Path) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.split()[-1]

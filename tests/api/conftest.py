@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -79,32 +79,37 @@ class RecordedFile(io.BytesIO):
 
 @dataclass
 class FakeCheckpoints:
-    exports: dict[tuple[str, int], tuple[int, Mapping[str, bytes]]] = field(default_factory=dict)
+    exports: dict[tuple[str, int, int], Mapping[str, bytes]] = field(default_factory=dict)
     opened: list[RecordedFile] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
-    at_next_open: list[tuple[int, Mapping[str, bytes]]] = field(default_factory=list)
-    """Exports that replace the present one, one at each opening."""
+    at_next_open: list[Callable[[], object]] = field(default_factory=list)
+    """What happens meanwhile, one at each opening."""
 
     def export(self, study_id: str, trial: int, report: int = 1, files: Mapping[str, bytes] | None = None) -> None:
-        self.exports[study_id, trial] = (report, files or MODEL)
+        self.exports[study_id, trial, report] = files or MODEL
 
-    def manifest(self, study_id: str, trial: int) -> Manifest:
-        if (study_id, trial) not in self.exports:
+    def studies(self) -> Mapping[str, datetime]:
+        raise NotImplementedError
+
+    def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
+        if (study_id, trial, report) not in self.exports:
             raise CheckpointNotFound(f"Trial {trial} has no checkpoint: only the best trials' are kept.")
-        report, files = self.exports[study_id, trial]
+        files = self.exports[study_id, trial, report]
         listed = [CheckpointFile(path, len(files[path]), hashlib.sha256(files[path]).hexdigest()) for path in sorted(files)]
         return Manifest(study_id, trial, report, tuple(listed))
 
-    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+    def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         if self.at_next_open:
-            self.exports[study_id, trial] = self.at_next_open.pop(0)
-        _, files = self.exports[study_id, trial]
+            self.at_next_open.pop(0)()
+        files = self.exports.get((study_id, trial, report))
+        if files is None:
+            raise CheckpointNotFound("A better checkpoint has just replaced this one: read the manifest again.")
         if path not in files:
             raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}.")
         self.opened.append(RecordedFile(files[path]))
         return self.opened[-1]
 
-    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
+    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
         raise NotImplementedError
 
     def delete(self, study_id: str) -> None:
@@ -139,12 +144,17 @@ class World:
         trial = store.trials.get(study.id, number)
         if accuracies:
             store.trials.record("driver", [Change(trial.started(NOW))])
-        for index, accuracy in enumerate(accuracies):
-            report = a_report(index + 1, accuracy)
-            current = store.trials.get(study.id, number)
-            change = Change(current.reported(report, study.definition.objective, gpus=0.5), report=report)
-            store.trials.record("driver", [change])
-        return store.trials.get(study.id, number)
+        return self.reports(store.trials.get(study.id, number), accuracies)
+
+    def reports(self, trial: Trial, accuracies: Sequence[float]) -> Trial:
+        """The trial after these reports."""
+        objective = self.parts.store.studies.get(trial.study_id).definition.objective
+        for accuracy in accuracies:
+            report = a_report(trial.reports + 1, accuracy)
+            change = Change(trial.reported(report, objective, gpus=0.5), report=report)
+            self.parts.store.trials.record("driver", [change])
+            trial = self.parts.store.trials.get(trial.study_id, trial.number)
+        return trial
 
 
 @pytest.fixture

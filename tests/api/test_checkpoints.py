@@ -177,10 +177,25 @@ def test_long_names_and_odd_sizes_fit_into_the_archive(client: TestClient, expor
         assert {entry.name: entry.size for entry in archive} == {path: len(content) for path, content in files.items()}
 
 
+def test_an_export_whose_report_is_not_recorded_yet_is_not_the_trials_checkpoint(client: TestClient, exported: World) -> None:
+    exported.checkpoints.export("intents-abc123", 1, report=2, files={"config.json": b"ahead of the store"})
+    answer = client.get("/v1/studies/intents-abc123/trials/1/checkpoint")
+    assert (answer.status_code, answer.json()["report"]) == (200, 1)
+    assert client.get(FILE).content == WEIGHTS
+
+
+@pytest.mark.parametrize("report", [1, 2])
 @pytest.mark.parametrize("below", ["/archive", "/files/config.json"])
-def test_files_of_two_exports_are_never_mixed(client: TestClient, exported: World, below: str) -> None:
+def test_files_of_two_exports_are_never_mixed(client: TestClient, exported: World, below: str, report: int) -> None:
     newer = {path: b"newer " + content for path, content in MODEL.items()}
-    exported.checkpoints.at_next_open = [(2, newer)]
+
+    def replaced() -> None:
+        exported.checkpoints.exports.clear()
+        exported.checkpoints.export("intents-abc123", 1, report, newer)
+        if report == 2:
+            exported.reports(exported.parts.store.trials.get("intents-abc123", 1), [0.95])
+
+    exported.checkpoints.at_next_open = [replaced]
     answer = client.get(f"/v1/studies/intents-abc123/best/checkpoint{below}")
     assert answer.status_code == 200
     assert b"newer " in answer.content
@@ -188,7 +203,10 @@ def test_files_of_two_exports_are_never_mixed(client: TestClient, exported: Worl
 
 
 def test_exports_that_keep_changing_are_given_up(client: TestClient, exported: World) -> None:
-    exported.checkpoints.at_next_open = [(number, MODEL) for number in range(2, 99)]
+    contents = iter(range(99))
+    exported.checkpoints.at_next_open = [
+        lambda: exported.checkpoints.export("intents-abc123", 1, files={**MODEL, "config.json": bytes([next(contents)])})
+    ] * 99
     answer = client.get(FILE)
     assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "checkpoint-not-found")
 
@@ -209,8 +227,8 @@ def test_every_file_that_was_opened_is_closed(
 def test_a_file_that_is_shorter_than_its_manifest_breaks_the_answer_off(exported: World, client: TestClient) -> None:
     whole = exported.checkpoints.manifest
 
-    def promising(study_id: str, trial: int) -> object:
-        manifest = whole(study_id, trial)
+    def promising(study_id: str, trial: int, report: int) -> object:
+        manifest = whole(study_id, trial, report)
         longer = [type(file)(file.path, file.bytes + 1, file.sha256) for file in manifest.files]
         return type(manifest)(study_id, trial, manifest.report, tuple(longer))
 

@@ -82,6 +82,7 @@ class Upstream:
         self.headers = {"Set-Cookie": "a=b", "Access-Control-Allow-Origin": "*", "X-Frame-Options": "SAMEORIGIN", "ETag": '"1"',
                         "Cache-Control": "max-age=60", "Content-Disposition": 'attachment; filename="x"'}  # fmt: skip
         self.status = 200
+        self.content = b"<script></script>"
         self.app = Starlette(
             routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])]
         )
@@ -89,7 +90,7 @@ class Upstream:
     async def _answer(self, request: Request) -> Response:
         target = request.scope["raw_path"] + (b"?" + request.scope["query_string"] if request.scope["query_string"] else b"")
         self.asked.append((request.method, target, dict(request.headers), await request.body()))
-        content: Any = iter([b"<script>", b"</script>"])
+        content: Any = iter([self.content[:8], self.content[8:]])
         return StreamingResponse(content, self.status, self.headers, media_type="text/html")
 
     def client(self) -> httpx.AsyncClient:
@@ -327,3 +328,11 @@ def test_what_is_no_single_graphql_request_is_malformed(body: bytes) -> None:
 def test_of_a_query_given_twice_only_the_one_that_was_checked_goes_on() -> None:
     doubled = f'{{"query": "mutation {{ testMutation {{ output }} }}", "query": {json.dumps(QUERY)}}}'
     assert json.loads(read_only_query(doubled.encode())) == {"query": QUERY}
+
+
+def test_the_uis_page_leaves_its_assistant_closed(reader: TestClient, upstream: Upstream) -> None:
+    upstream.content = b"<html><head><title>MLflow</title></head></html>"
+    page = reader.get("/mlflow/", headers={"Accept-Encoding": "gzip"})
+    assert "<head><script>localStorage.setItem('mlflow.assistant" in page.text
+    assert int(page.headers["Content-Length"]) == len(page.content)
+    assert upstream.asked[-1][2]["accept-encoding"] == "identity"

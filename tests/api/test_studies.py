@@ -95,6 +95,14 @@ def test_the_same_key_and_body_make_one_study(client: TestClient, world: World) 
     assert len(stored(world)) == 1
 
 
+def test_a_repeated_request_gets_its_study_though_the_catalog_would_refuse_it_by_now(client: TestClient, world: World) -> None:
+    first = client.post("/v1/studies", json=a_document(), headers={"Idempotency-Key": "one"})
+    world.catalog.refusal = InvalidDefinition([Violation("/trainer/model", "there is no such model")])
+    again = client.post("/v1/studies", json=a_document(), headers={"Idempotency-Key": "one"})
+    assert (again.status_code, again.headers["Location"], again.json()) == (201, first.headers["Location"], first.json())
+    assert client.post("/v1/studies", json=a_document(), headers={"Idempotency-Key": "two"}).status_code == 422
+
+
 def test_the_same_key_with_another_body_is_refused(client: TestClient, world: World) -> None:
     client.post("/v1/studies", json=a_document(), headers={"Idempotency-Key": "one"})
     answer = client.post("/v1/studies", json=a_document(name="other"), headers={"Idempotency-Key": "one"})
@@ -167,6 +175,17 @@ def test_a_study_tells_its_best_trial_and_what_it_has_spent(client: TestClient, 
     assert view["progress"]["wall_clock_seconds"] == {"spent": 60, "limit": None}
     assert view["progress"]["gpu_hours"]["spent"] == pytest.approx(4 / 3600)
     assert view["progress"]["fraction"] == 0.75
+
+
+def test_every_study_of_a_list_tells_what_it_alone_has_spent(client: TestClient, world: World) -> None:
+    for study_id, trials in (("a", [[0.5, 0.75], [0.6]]), ("b", [[0.5]]), ("c", [])):
+        study = world.runs(world.has_study(study_id))
+        for number, accuracies in enumerate(trials):
+            world.has_trial(study, number, accuracies)
+    listed = client.get("/v1/studies").json()["items"]
+    spent = {view["id"]: [view["progress"][what]["spent"] for what in ("trials", "epochs")] for view in listed}
+    assert spent == {"a": [2, 3], "b": [1, 1], "c": [0, 0]}
+    assert listed == [client.get(f"/v1/studies/{view['id']}").json() for view in listed]
 
 
 def test_a_study_that_has_ended_spends_no_more_time(client: TestClient, world: World) -> None:

@@ -121,7 +121,7 @@ def test_a_stranger_gets_in_nowhere(page: Page, service: RunningService, study: 
 
 def test_a_login_link_works_once(browser: Browser, client: Client, study: StudyView) -> None:
     link = client.login_link()
-    for visit, status in enumerate([200, 401]):
+    for visit, status in enumerate([200, 403]):
         context = browser.new_context()
         answer = context.new_page().goto(link)
         assert answer is not None

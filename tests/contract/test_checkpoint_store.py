@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,14 @@ def train(root: Path, trial: int = 0, reports: int = 1, study_id: str = STUDY) -
     TrialFolder(root, study_id, trial).save_resume(known, lambda folder: (folder / "state.pt").touch())
 
 
-def read(store: CheckpointStore, path: str, trial: int = 0) -> bytes:
-    with store.open(STUDY, trial, path) as file:
+def read(store: CheckpointStore, path: str, report: int = 1) -> bytes:
+    with store.open(STUDY, 0, report, path) as file:
         return file.read()
 
 
-def has_export(store: CheckpointStore, trial: int) -> bool:
+def has_export(store: CheckpointStore, trial: int, report: int = 1) -> bool:
     try:
-        return bool(store.manifest(STUDY, trial).files)
+        return bool(store.manifest(STUDY, trial, report).files)
     except CheckpointNotFound:
         return False
 
@@ -58,11 +59,11 @@ def resumes(root: Path, trial: int) -> bool:
 def test_the_manifest_names_every_file_with_its_size_and_hash(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path, trial=7, report=3)
     files = tuple(CheckpointFile(path, len(MODEL[path]), hashlib.sha256(MODEL[path]).hexdigest()) for path in sorted(MODEL))
-    assert store.manifest(STUDY, 7) == Manifest(STUDY, 7, 3, files)
+    assert store.manifest(STUDY, 7, 3) == Manifest(STUDY, 7, 3, files)
 
 
 def test_the_writer_gets_the_manifest_that_the_reader_gets(store: CheckpointStore, tmp_path: Path) -> None:
-    assert export(tmp_path) == store.manifest(STUDY, 0)
+    assert export(tmp_path) == store.manifest(STUDY, 0, 1)
 
 
 @pytest.mark.parametrize("path", sorted(MODEL))
@@ -73,23 +74,30 @@ def test_a_file_is_read_as_it_was_written(store: CheckpointStore, tmp_path: Path
 
 def test_a_file_can_be_read_from_its_middle(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path)
-    with store.open(STUDY, 0, "model.safetensors") as file:
+    with store.open(STUDY, 0, 1, "model.safetensors") as file:
         assert file.seek(300) == 300
         assert file.read(10) == MODEL["model.safetensors"][300:310]
 
 
-def test_the_export_of_a_better_report_takes_the_place_of_the_one_before(store: CheckpointStore, tmp_path: Path) -> None:
+def test_each_report_has_an_export_of_its_own(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path, report=1)
-    export(tmp_path, report=12, files={"config.json": b"[]"})
-    assert store.manifest(STUDY, 0).report == 12
-    assert read(store, "config.json") == b"[]"
+    TrialFolder(tmp_path, STUDY, 0).save_export(12, lambda folder: (folder / "config.json").touch(), before=1)
+    assert [store.manifest(STUDY, 0, report).report for report in (1, 12)] == [1, 12]
+    assert (read(store, "config.json"), read(store, "config.json", report=12)) == (b"{}", b"")
     with pytest.raises(FileNotInCheckpoint):
-        store.open(STUDY, 0, "model.safetensors")
+        store.open(STUDY, 0, 12, "model.safetensors")
+
+
+def test_a_report_without_an_export_is_not_answered_with_another_ones(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, report=2)
+    for report in (1, 3):
+        with pytest.raises(CheckpointNotFound):
+            store.manifest(STUDY, 0, report)
 
 
 def test_a_file_that_was_opened_is_read_to_its_end_though_a_better_export_comes(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path, report=1)
-    with store.open(STUDY, 0, "config.json") as file:
+    with store.open(STUDY, 0, 1, "config.json") as file:
         export(tmp_path, report=2, files={"config.json": b"[]"})
         assert file.read() == b"{}"
 
@@ -99,9 +107,9 @@ def test_a_trial_without_an_export_has_no_checkpoint(store: CheckpointStore, tmp
     export(tmp_path)
     train(tmp_path, trial=1)
     with pytest.raises(CheckpointNotFound):
-        store.manifest(study_id, trial)
+        store.manifest(study_id, trial, 1)
     with pytest.raises(CheckpointNotFound):
-        store.open(study_id, trial, "config.json")
+        store.open(study_id, trial, 1, "config.json")
 
 
 @pytest.mark.parametrize(
@@ -117,40 +125,61 @@ def test_only_what_the_manifest_names_is_opened(store: CheckpointStore, tmp_path
     export(tmp_path)
     train(tmp_path)
     with pytest.raises(FileNotInCheckpoint):
-        store.open(STUDY, 0, path)
+        store.open(STUDY, 0, 1, path)
 
 
 def test_an_export_that_is_replaced_while_it_is_opened_is_not_found(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path)
     shutil.rmtree(next(tmp_path.rglob("model")))
     with pytest.raises(CheckpointNotFound, match="again"):
-        store.open(STUDY, 0, "config.json")
+        store.open(STUDY, 0, 1, "config.json")
 
 
-@pytest.mark.parametrize("exports", [set(), {0}, {1, 2}, {0, 1, 2, 3}, {9}])
-@pytest.mark.parametrize("resumable", [set(), {1}, {0, 3}, {0, 1, 2, 3}])
-def test_only_the_exports_and_the_resume_states_that_are_named_are_kept(
-    store: CheckpointStore, tmp_path: Path, exports: set[int], resumable: set[int]
-) -> None:
-    for trial in range(4):
+def test_a_trial_keeps_the_export_that_is_named_and_nothing_to_go_on_from(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, report=1)
+    TrialFolder(tmp_path, STUDY, 0).save_export(2, lambda folder: (folder / "config.json").touch(), before=1)
+    train(tmp_path, reports=2)
+    store.keep_only(STUDY, {0: 1})
+    assert [has_export(store, 0, report) for report in (1, 2)] == [True, False]
+    assert not resumes(tmp_path, 0)
+
+
+def test_a_trial_of_which_no_report_is_named_keeps_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path)
+    train(tmp_path)
+    store.keep_only(STUDY, {0: None})
+    assert not has_export(store, 0)
+    assert not resumes(tmp_path, 0)
+
+
+def test_trials_that_are_not_named_are_left_alone(store: CheckpointStore, tmp_path: Path) -> None:
+    for trial in range(3):
         export(tmp_path, trial)
         train(tmp_path, trial)
-    store.keep_only(STUDY, frozenset(exports), frozenset(resumable))
-    assert {trial for trial in range(10) if has_export(store, trial)} == exports - {9}
-    assert {trial for trial in range(10) if resumes(tmp_path, trial)} == resumable
+    store.keep_only(STUDY, {0: None, 1: 1})
+    assert has_export(store, 2)
+    assert [resumes(tmp_path, trial) for trial in range(3)] == [False, False, True]
 
 
 def test_what_is_kept_of_one_study_says_nothing_of_another(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path, study_id="other")
     train(tmp_path, study_id="other")
-    store.keep_only(STUDY, frozenset(), frozenset())
-    assert store.manifest("other", 0).files
+    store.keep_only(STUDY, {0: None})
+    assert store.manifest("other", 0, 1).files
     assert TrialFolder(tmp_path, "other", 0).resume() is not None
 
 
 def test_to_keep_something_of_nothing_does_no_harm(store: CheckpointStore) -> None:
-    store.keep_only(STUDY, frozenset({0, 1}), frozenset({2}))
+    store.keep_only(STUDY, {0: 1, 1: None})
     assert not has_export(store, 0)
+
+
+def test_each_study_is_listed_with_the_time_it_last_changed(store: CheckpointStore, tmp_path: Path) -> None:
+    assert store.studies() == {}
+    export(tmp_path)
+    train(tmp_path, study_id="other")
+    assert set(store.studies()) == {STUDY, "other"}
+    assert abs(datetime.now(UTC) - store.studies()[STUDY]) < timedelta(minutes=1)
 
 
 def test_a_deleted_study_leaves_nothing_and_others_are_left_alone(store: CheckpointStore, tmp_path: Path) -> None:
@@ -160,7 +189,7 @@ def test_a_deleted_study_leaves_nothing_and_others_are_left_alone(store: Checkpo
     store.delete(STUDY)
     assert not has_export(store, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
-    assert store.manifest("other", 0).files
+    assert store.manifest("other", 0, 1).files
 
 
 def test_to_delete_what_is_not_there_does_no_harm(store: CheckpointStore) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
 from service.domain.errors import NotReady
 from service.domain.ports import Store
+from service.store import migrations
 from service.store.database import Database
 from service.store.sql import migrate, open_store, store_on
 from service.store.tables import metadata
@@ -74,6 +77,23 @@ def test_a_database_with_rows_in_it_survives_another_migration(url: str, databas
     before = everything(store)
     migrate(url)
     assert everything(store) == before
+
+
+def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_this_one(url: str) -> None:
+    database = Database(url)
+    database.make_private()
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    store = store_on(database, FakeClock())
+    has_trial(store, has_study(store), values=[0.5, 0.75])
+    before = everything(store)
+    migrate(url)
+    assert everything(store) == before
+    assert store.mirror.deleted() == []
+    database.engine.dispose()
 
 
 def test_two_processes_may_migrate_the_same_database_at_the_same_time(url: str) -> None:

@@ -2,6 +2,9 @@
 
 from functools import partial
 
+import pytest
+
+from service.domain.errors import StudyNotFound, StudyStillActive
 from service.domain.ports import Change, MirroredTrial, Store
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.contract.conftest import DRIVER, at_once, end, has_study, has_trial
@@ -161,3 +164,31 @@ def test_a_deleted_study_is_not_behind(store: Store) -> None:
     end(store)
     store.studies.delete(STUDY)
     assert store.mirror.behind() == []
+
+
+def test_a_deleted_study_is_named_until_the_tracker_has_forgotten_it(store: Store) -> None:
+    for study_id in (STUDY, "other", "kept"):
+        has_study(store, study_id)
+        end(store, study_id)
+    assert store.mirror.deleted() == []
+    for study_id in (STUDY, "other"):
+        store.studies.delete(study_id)
+    assert sorted(store.mirror.deleted()) == sorted([STUDY, "other"])
+    store.mirror.set_forgotten("other")
+    assert store.mirror.deleted() == [STUDY]
+
+
+def test_a_study_that_never_was_or_could_not_be_deleted_is_not_named_as_deleted(store: Store) -> None:
+    has_study(store)
+    for study_id, refusal in ((STUDY, StudyStillActive), ("unknown", StudyNotFound)):
+        with pytest.raises(refusal):
+            store.studies.delete(study_id)
+    assert store.mirror.deleted() == []
+
+
+def test_forgetting_a_study_that_was_not_deleted_changes_nothing(store: Store) -> None:
+    has_study(store)
+    store.mirror.set_experiment(STUDY, "7")
+    store.mirror.set_forgotten(STUDY)
+    store.mirror.set_forgotten("unknown")
+    assert (store.mirror.experiment(STUDY), store.mirror.deleted()) == ("7", [])

@@ -102,6 +102,18 @@ def test_the_same_key_with_another_body_is_refused(store: Store) -> None:
     assert ids(store, StudyQuery()) == ["first"]
 
 
+def test_the_study_of_a_key_is_found_as_it_is_now_and_gone_once_it_is_deleted(store: Store) -> None:
+    assert store.studies.with_key(KEY) is None
+    running = store.studies.save(store.studies.add(a_study(), KEY).running(NOW))
+    assert store.studies.with_key(KEY) == running
+    assert store.studies.with_key(replace(KEY, key="another")) is None
+    with pytest.raises(IdempotencyConflict):
+        store.studies.with_key(replace(KEY, body_sha256="b" * 64))
+    end(store)
+    store.studies.delete(running.id)
+    assert store.studies.with_key(KEY) is None
+
+
 def test_other_keys_and_no_key_make_other_studies(store: Store) -> None:
     store.studies.add(a_study("first"), KEY)
     store.studies.add(a_study("second"), replace(KEY, key="another"))

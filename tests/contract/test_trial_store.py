@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.domain.errors import InvalidQuery, StudyNotFound, TrialNotFound
 from service.domain.history import History
-from service.domain.ports import Change, Store, TrialQuery
+from service.domain.ports import Change, Store, TrialQuery, TrialTotals
 from service.domain.trial import TrialState
 from tests.builders import NOW, a_report, a_trial
 from tests.contract.conftest import DRIVER, has_study, has_trial
@@ -172,6 +172,19 @@ def test_trials_are_counted_by_state_for_each_study(store: Store) -> None:
         "unknown": {},
     }
     assert store.trials.counts([]) == {}
+
+
+def test_the_reports_and_gpu_seconds_of_each_studys_trials_are_added_up(store: Store) -> None:
+    for study_id, values in (("one", [[0.1, 0.2, 0.3], [], [0.4]]), ("two", [[0.5]]), ("none", [])):
+        study = has_study(store, study_id)
+        for number, each in enumerate(values):
+            has_trial(store, study, number, each)
+    assert store.trials.totals(iter(["one", "none", "unknown"])) == {
+        "one": TrialTotals(4, sum(store.trials.get("one", number).gpu_seconds for number in range(3))),
+        "none": TrialTotals(0, 0.0),
+        "unknown": TrialTotals(0, 0.0),
+    }
+    assert store.trials.totals([]) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What must be true of every study that ran: the store, MLflow and the pulled checkpoint say the same."""
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -61,6 +62,11 @@ def check_store(found: Finished) -> None:
         assert [report.number for report in reports] == list(range(1, trial.reports + 1))
         assert [attempt.number for attempt in attempts] == list(range(1, trial.attempts + 1))
         assert all(attempt.outcome is not None for attempt in attempts)
+        for report in reports:  # each was trained by the attempt that it names, and by no other
+            attempt = attempts[report.attempt - 1]
+            assert attempt.first < report.number <= attempt.until
+        for earlier, later in itertools.pairwise(attempts):
+            assert earlier.first <= later.first <= sum(report.attempt <= earlier.number for report in reports)
         values = [report.metrics[metric] for report in reports]
         best = max(values) if direction == "maximize" else min(values)  # type: ignore[type-var]
         assert trial.best_value == best

@@ -7,8 +7,6 @@ import pytest
 from service.client import Client
 from tests.running import RunningService
 
-pytest.register_assert_rewrite("tests.integration.agreement")
-
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:

@@ -33,15 +33,20 @@ def test_a_stranger_gets_in_nowhere(service: RunningService, client: Client) -> 
             assert service.token not in answer.text
 
 
-def test_the_login_code_is_not_logged(service: RunningService) -> None:
-    printed = next(line for line in service.log().splitlines() if "/login?" in line)
-    code = printed.split("code=")[1].split("&")[0]
-    httpx.get(printed.strip(), trust_env=False)
+def test_the_login_code_is_not_logged(service: RunningService, client: Client) -> None:
+    link = client.login_link()
+    code = link.split("code=")[1].split("&")[0]
+    assert httpx.get(link, trust_env=False).status_code == httpx.codes.SEE_OTHER
     logs = [path for path in (service.home / "logs").rglob("*.log") if path.is_file()]
     assert logs
     for path in logs:
         assert code not in path.read_text(errors="replace")
         assert service.token not in path.read_text(errors="replace")
+
+
+def test_a_login_link_is_only_printed_for_a_person(service: RunningService) -> None:
+    assert "is ready" in service.log()
+    assert "code=" not in service.log(), "its output goes into a file"
 
 
 def test_a_stopped_study_keeps_what_it_has(service: RunningService, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.checkpoints import local
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
 from service.domain.errors import CheckpointNotFound
 
@@ -132,37 +133,71 @@ def test_what_a_killed_writer_left_is_no_state_and_no_export(folder: TrialFolder
         (tmp_path / STUDY / "000004" / name).mkdir(parents=True)
     assert folder.resume() is None
     with pytest.raises(CheckpointNotFound):
-        folder.manifest()
+        folder.manifest(2)
 
 
-def test_what_a_trial_resumes_from_is_forgotten_apart_from_its_export(folder: TrialFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "[{", "\x00\x00"])
+def test_a_state_that_cannot_be_read_is_passed_over_for_the_one_before(folder: TrialFolder, tmp_path: Path, content: str) -> None:
+    folder.save_resume(known(1), a_file("state.json", "one"))
+    later = tmp_path / STUDY / "000004" / "resume-000002"
+    later.mkdir()
+    (later / "reports.json").write_text(content)
+    resume = folder.resume()
+    assert resume is not None
+    assert resume.number == 1
+
+
+def test_a_trial_whose_only_state_cannot_be_read_starts_from_nothing(folder: TrialFolder, tmp_path: Path) -> None:
     folder.save_resume(known(1), None)
+    (tmp_path / STUDY / "000004" / "resume-000001" / "reports.json").write_text("")
+    assert folder.resume() is None
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(
+    folder: TrialFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    final = tmp_path / STUDY / "000004" / "export-000001"
+    monkeypatch.setattr(local, "_to_disk", lambda path: synced.append((path.name, final.exists())))
     folder.save_export(1, a_file("config.json"))
-    folder.drop_resume()
+    *before, last = synced
+    assert {"config.json", "model", "manifest.json"} < {name for name, _ in before}
+    assert not any(has_its_name for _, has_its_name in before)
+    assert last == ("000004", True)
+
+
+def test_an_ended_trial_keeps_one_export_and_nothing_a_killed_writer_left(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_resume(known(2), None)
+    folder.save_export(1, a_file("config.json"))
+    folder.save_export(2, a_file("config.json"), before=1)
+    (tmp_path / STUDY / "000004" / ".resume-000003.99").mkdir()
+    folder.keep_only(1)
     assert names(tmp_path) == ["export-000001"]
-    folder.save_resume(known(1), None)
-    folder.drop_export()
-    assert names(tmp_path) == ["resume-000001"]
 
 
-def test_to_forget_what_is_not_there_does_no_harm(folder: TrialFolder, tmp_path: Path) -> None:
-    folder.drop_resume()
-    folder.drop_export()
+def test_to_drop_what_is_not_there_does_no_harm(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.keep_only(1)
+    folder.keep_only(None)
     assert names(tmp_path) == []
 
 
-def test_each_export_replaces_the_one_before(folder: TrialFolder, tmp_path: Path) -> None:
-    for report in (1, 2, 5):
-        folder.save_export(report, a_file("config.json"))
-    assert names(tmp_path) == ["export-000005"]
-    assert folder.manifest().report == 5
+def test_an_export_stands_beside_the_one_before_it_and_no_other(folder: TrialFolder, tmp_path: Path) -> None:
+    for report, before in ((1, None), (2, 1), (5, 2)):
+        folder.save_export(report, a_file("config.json"), before)
+    assert names(tmp_path) == ["export-000002", "export-000005"]
+
+
+def test_a_trial_that_starts_over_leaves_the_exports_of_later_reports(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.save_export(5, a_file("config.json"))
+    folder.save_export(1, a_file("config.json"))
+    assert names(tmp_path) == ["export-000001", "export-000005"]
 
 
 def test_an_export_of_the_same_report_by_a_retried_attempt_is_the_new_one(folder: TrialFolder) -> None:
     folder.save_export(2, a_file("old.json"))
     folder.save_export(2, a_file("config.json", "{}"))
-    assert [file.path for file in folder.manifest().files] == ["config.json"]
-    with folder.open("config.json") as file:
+    assert [file.path for file in folder.manifest(2).files] == ["config.json"]
+    with folder.open(2, "config.json") as file:
         assert file.read() == b"{}"
 
 
@@ -170,7 +205,7 @@ def test_an_export_whose_writing_fails_leaves_the_one_before(folder: TrialFolder
     folder.save_export(1, a_file("config.json"))
     with pytest.raises(OSError, match="no space"):
         folder.save_export(2, broken)
-    assert folder.manifest().report == 1
+    assert folder.manifest(1).report == 1
     assert names(tmp_path) == ["export-000001"]
 
 
@@ -182,14 +217,17 @@ def test_an_export_with_a_file_that_may_run_code_is_refused_whole(folder: TrialF
     folder.save_export(1, a_file("config.json"))
     with pytest.raises(ValueError, match="safetensors"):
         folder.save_export(2, both(a_file("model.safetensors"), a_file(name)))
-    assert folder.manifest().report == 1
+    assert folder.manifest(1).report == 1
     assert names(tmp_path) == ["export-000001"]
 
 
-def test_an_export_that_was_listed_and_then_replaced_is_passed_over(folder: TrialFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_an_export_whose_manifest_cannot_be_read_is_none(folder: TrialFolder, tmp_path: Path, content: str | None) -> None:
     folder.save_export(1, a_file("config.json"))
-    (tmp_path / STUDY / "000004" / "export-000002").mkdir()
-    assert folder.manifest().report == 1
+    manifest = tmp_path / STUDY / "000004" / "export-000001" / "manifest.json"
+    manifest.unlink() if content is None else manifest.write_text(content)
+    with pytest.raises(CheckpointNotFound):
+        folder.manifest(1)
 
 
 def test_trials_have_folders_of_their_own(tmp_path: Path) -> None:
@@ -202,8 +240,7 @@ def test_trials_have_folders_of_their_own(tmp_path: Path) -> None:
         assert (resume.state / "state.json").read_text() == str(number)
 
 
-def test_to_keep_only_some_leaves_what_is_no_trial_alone(tmp_path: Path) -> None:
-    TrialFolder(tmp_path, STUDY, 1).save_resume(known(1), None)
-    (tmp_path / STUDY / "notes").mkdir()
-    LocalCheckpointStore(tmp_path).keep_only(STUDY, frozenset(), frozenset())
-    assert [path.name for path in (tmp_path / STUDY).iterdir()] == ["notes"]
+def test_what_cannot_be_a_study_is_not_listed(tmp_path: Path) -> None:
+    for name in ("lost+found", ".trash", STUDY):
+        (tmp_path / name).mkdir()
+    assert set(LocalCheckpointStore(tmp_path).studies()) == {STUDY}

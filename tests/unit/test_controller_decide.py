@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from service.controller.allocation import Capacity, grant, slots_within
 from service.controller.decide import (
     LAUNCHES_WITHOUT_PROGRESS,
@@ -95,6 +97,12 @@ def test_two_trials_share_a_gpu_when_each_asks_for_half() -> None:
 def test_ten_tenths_of_a_gpu_are_ten_trials() -> None:
     tenths = Resources(gpus_per_trial=0.1, max_concurrent_trials=99)
     assert slots_within(Capacity(cpus=16, gpus=1), tenths) == 10
+
+
+@pytest.mark.parametrize(("share", "slots"), [(0.6, 2), (0.4, 4), (0.5, 4), (1, 2)])
+def test_a_trial_does_not_lie_over_two_gpus(share: float, slots: int) -> None:
+    shares = Resources(gpus_per_trial=share, max_concurrent_trials=99)
+    assert slots_within(Capacity(cpus=16, gpus=2), shares) == slots
 
 
 def test_slots_that_run_already_are_not_granted_twice() -> None:

@@ -1,7 +1,7 @@
 """The reconciling loop on memory adapters, with drivers that are only remembered."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -57,11 +57,12 @@ class House:
     def __init__(self, root: Path) -> None:
         self.store: Store = memory_store()
         self.drivers = FakeDrivers()
+        self.clock = FakeClock(datetime.now(UTC))  # files have the disk's time
         self.root = root
         self.checkpoints = LocalCheckpointStore(root / "checkpoints")
         self.capacity: Capacity | None = Capacity(cpus=2, gpus=0)
         self.controller = Controller(
-            self.store, self.checkpoints, FakeClock(), self.drivers, lambda: self.capacity, root / "prepared"
+            self.store, self.checkpoints, self.clock, self.drivers, lambda: self.capacity, root / "prepared"
         )
 
     def with_trial(self, number: int, accuracy: float, reason: TrialReason | None = None) -> None:
@@ -73,13 +74,21 @@ class House:
         assert self.store.leases.acquire(STUDY, "driver-1", NOW, timedelta(hours=1))
         self.store.trials.record("driver-1", [Change(trial=trial, report=report)])
         self.store.leases.release(STUDY, "driver-1")
+        self.writes(number)
+
+    def writes(self, number: int) -> None:
+        """What a worker leaves behind at a report."""
         folder = TrialFolder(self.root / "checkpoints", STUDY, number)
         folder.save_export(1, _write_something)
         folder.save_resume([{}], _write_something)
 
+    def ends(self) -> None:
+        study = self.store.studies.save(self.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+        self.store.studies.save(study.ended(NOW))
+
     def exported(self, number: int) -> bool:
         try:
-            self.checkpoints.manifest(STUDY, number)
+            self.checkpoints.manifest(STUDY, number, 1)
         except CheckpointNotFound:
             return False
         return True
@@ -133,16 +142,21 @@ def test_a_study_that_is_given_up_says_what_its_driver_said_last(house: House) -
     assert "the cluster is on fire" in (study.detail or "")
 
 
-def test_the_weights_of_deleted_studies_are_deleted(house: House) -> None:
+def test_a_deleted_studys_driver_is_forgotten(house: House) -> None:
     house.store.studies.add(a_study())
     house.controller.turn()
-    house.with_trial(0, 0.5, TrialReason.EPOCHS_DONE)
-    study = house.store.studies.save(house.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
-    house.store.studies.save(study.ended(NOW))
+    house.ends()
     house.store.studies.delete(STUDY)
     house.controller.turn()
-    assert not house.exported(0)
     assert house.drivers.known() == frozenset()
+
+
+def test_a_study_can_be_ended_while_no_cluster_answers(house: House) -> None:
+    house.capacity = None
+    study = house.store.studies.add(a_study())
+    house.store.studies.save(study.stopping(StudyReason.CANCEL_REQUESTED))
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.CANCELLED
 
 
 def test_only_the_best_exports_of_ended_trials_are_kept_and_no_state_to_resume_from(house: House) -> None:
@@ -162,7 +176,76 @@ def test_of_two_equal_trials_the_earlier_one_is_kept() -> None:
     for number in (0, 1):
         trial = a_trial(number).started(NOW).reported(a_report(1, 0.5), objective, 0).ended(TrialReason.EPOCHS_DONE, NOW)
         history = history.with_trial(trial)
-    assert kept(study, history).exports == {0}
+    assert kept(study, history) == {0: 1, 1: None}
+
+
+def test_the_report_whose_export_is_kept_is_the_trials_best() -> None:
+    study = a_study(checkpoints={"keep": 1})
+    trial = a_trial(0).started(NOW)
+    for number, accuracy in enumerate([0.5, 0.9, 0.7], start=1):
+        trial = trial.reported(a_report(number, accuracy), study.definition.objective, 0)
+    assert kept(study, History().with_trial(trial)) == {}
+    assert kept(study, History().with_trial(trial.ended(TrialReason.EPOCHS_DONE, NOW))) == {0: 2}
+
+
+def test_a_trial_that_started_after_the_history_was_read_keeps_its_folder(house: House) -> None:
+    house.store.studies.add(a_study(checkpoints={"keep": 1}))
+    house.with_trial(0, 0.5, TrialReason.EPOCHS_DONE)
+    house.writes(1)
+    house.controller.turn()
+    assert [house.exported(1), house.resumable(1)] == [True, True]
+
+
+def test_what_a_worker_writes_after_its_study_was_cancelled_is_swept_away(house: House) -> None:
+    house.store.studies.add(a_study(checkpoints={"keep": 1}))
+    house.with_trial(0, 0.5, TrialReason.EPOCHS_DONE)
+    house.with_trial(1, 0.4, TrialReason.CANCEL_REQUESTED)
+    house.ends()
+    house.controller.turn()
+    house.writes(1)
+    (house.root / "prepared" / STUDY).mkdir(parents=True)
+    house.controller.turn()
+    assert house.resumable(1)
+    house.clock.pass_seconds(301)
+    house.controller.turn()
+    assert [house.exported(0), house.exported(1), house.resumable(1)] == [True, False, False]
+    assert not (house.root / "prepared" / STUDY).exists()
+
+
+def test_of_unknown_studies_the_prepared_rows_go_and_the_checkpoints_stay(house: House) -> None:
+    house.writes(0)
+    (house.root / "prepared" / STUDY).mkdir(parents=True)
+    house.clock.pass_seconds(601)
+    house.controller.turn()
+    assert house.exported(0), "the service may have been pointed at another database"
+    assert not (house.root / "prepared" / STUDY).exists()
+
+
+def test_a_study_that_cannot_be_swept_does_not_keep_the_others_waiting(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for study_id in ("aaa-abc123", "zzz-abc123"):
+        (house.root / "prepared" / study_id).mkdir(parents=True)
+    house.clock.pass_seconds(601)
+    forget = house.drivers.forget
+
+    def faulty(study_id: str) -> None:
+        if study_id.startswith("aaa"):
+            raise OSError("the disk is on fire")
+        forget(study_id)
+
+    monkeypatch.setattr(house.drivers, "forget", faulty)
+    house.controller.turn()
+    assert [path.name for path in (house.root / "prepared").iterdir()] == ["aaa-abc123"]
+
+
+def test_the_folders_of_studies_that_have_not_ended_are_not_swept(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.with_trial(0, 0.5)
+    (house.root / "prepared" / STUDY).mkdir(parents=True)
+    for _ in range(3):
+        house.controller.turn()
+        house.clock.pass_seconds(3600)
+    assert [house.exported(0), house.resumable(0)] == [True, True]
+    assert (house.root / "prepared" / STUDY).exists()
 
 
 def test_prepared_rows_go_when_the_study_ends(house: House) -> None:

@@ -1,10 +1,13 @@
 """How trials end when their study does."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.closing import FAILURES_BEFORE_GIVING_UP, closing_changes, end_trial_with, hopeless
+from service.domain.closing import FAILURES_BEFORE_GIVING_UP, FAILURES_IN_A_ROW, closing_changes, end_trial_with, hopeless
 from service.domain.history import History
 from service.domain.study import StudyReason
 from service.domain.trial import Trial, TrialReason, TrialState
@@ -79,3 +82,23 @@ def test_the_last_line_of_the_last_failure_is_told(detail: str | None, last: str
     said = hopeless(a_history(failed(0), failed(1), failed(2, detail=detail)))
     assert said is not None
     assert said.endswith(f"said: {last}")
+
+
+def later(trial: Trial, reason: TrialReason) -> Trial:
+    return replace(trial, state=reason.end, reason=reason, ended_at=NOW + timedelta(seconds=trial.number))
+
+
+def test_many_failures_in_a_row_end_a_study_that_has_reported() -> None:
+    good = later(a_trial(0, reports=3), TrialReason.EPOCHS_DONE)
+    faults = [later(failed(number), TrialReason.TRAINER_ERROR) for number in range(1, FAILURES_IN_A_ROW + 1)]
+    said = hopeless(a_history(good, *faults))
+    assert said is not None
+    assert said.endswith("the last one said: boom")
+    assert hopeless(a_history(good, *faults[1:])) is None
+
+
+def test_a_trial_that_ends_well_or_diverges_breaks_the_row() -> None:
+    faults = [later(failed(number), TrialReason.TRAINER_ERROR) for number in range(1, FAILURES_IN_A_ROW + 1)]
+    for reason in (TrialReason.EPOCHS_DONE, TrialReason.DIVERGED, TrialReason.RUNG_CUT):
+        between = later(a_trial(5, reports=1), reason)
+        assert hopeless(a_history(*faults[:4], between, *faults[5:])) is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.errors import LeaseLost
-from service.domain.ports import Store, TrialQuery
+from service.domain.ports import Change, Store, TrialQuery
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import MAX_RETRIES, AttemptOutcome, Report, Trial, TrialReason, TrialState
 from service.execution.assignment import Progress
@@ -300,3 +300,24 @@ def test_a_killed_driver_changes_no_result_and_nothing_is_trained_twice(kills: l
     for trial in stored(store):
         assert trial.state.is_end
         assert [report.number for report in store.trials.reports(STUDY, trial.number)] == list(range(1, trial.reports + 1))
+
+
+def test_a_driver_killed_between_the_target_and_what_follows_is_followed_by_one_that_stops() -> None:
+    store = a_store(budget={"trials": 5, "target": 0.9})
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    report = a_report(1, 0.95)
+    reported = store.trials.get(STUDY, trial.number).reported(report, ledger.study.definition.objective, 0)
+    store.trials.record("driver-1", [Change(trial=reported, report=report)])  # and here it died
+    store.leases.release(STUDY, "driver-1")
+    a_ledger(store, owner="driver-2")
+    study = store.studies.get(STUDY)
+    assert (study.state, study.reason) == (StudyState.STOPPING, StudyReason.TARGET_REACHED)
+
+
+def test_finishing_twice_is_finishing_once() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    store.studies.save(store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
+    ledger.refresh()
+    assert ledger.finish() == ledger.finish()

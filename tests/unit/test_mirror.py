@@ -3,13 +3,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
+import h11
 import pytest
 
 from service.domain.checkpoint import CheckpointFile, Manifest
-from service.domain.errors import CheckpointNotFound
+from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
 from service.domain.ports import Change, MirroredTrial, MirrorStore, Store
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import TrialReason, TrialState
@@ -30,21 +31,29 @@ class FakeExports:
     """One export for each trial named, all with the same files."""
 
     trials: set[int] = field(default_factory=set)
+    deleted: list[str] = field(default_factory=list)
+    failure: Exception | None = None
+    """What opening a file raises."""
 
-    def manifest(self, study_id: str, trial: int) -> Manifest:
+    def studies(self) -> Mapping[str, datetime]:
+        raise NotImplementedError
+
+    def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
         if trial not in self.trials:
             raise CheckpointNotFound(f"Trial {trial} has no checkpoint.")
         files = [CheckpointFile(path, len(read), hashlib.sha256(read).hexdigest()) for path, read in MODEL.items()]
-        return Manifest(study_id, trial, 1, tuple(files))
+        return Manifest(study_id, trial, report, tuple(files))
 
-    def open(self, study_id: str, trial: int, path: str) -> BinaryIO:
+    def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
+        if self.failure is not None:
+            raise self.failure
         return io.BytesIO(MODEL[path])
 
-    def keep_only(self, study_id: str, exports: frozenset[int], resumable: frozenset[int]) -> None:
+    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
         raise NotImplementedError
 
     def delete(self, study_id: str) -> None:
-        raise NotImplementedError
+        self.deleted.append(study_id)
 
 
 @dataclass
@@ -262,6 +271,12 @@ class Forgetful:
     def behind(self) -> Sequence[str]:
         return self._inner.behind()
 
+    def deleted(self) -> Sequence[str]:
+        return self._inner.deleted()
+
+    def set_forgotten(self, study_id: str) -> None:
+        """Lost."""
+
 
 def test_a_mirror_that_died_before_it_remembered_anything_doubles_nothing(world: World) -> None:
     study = world.has_study()
@@ -350,6 +365,37 @@ def test_a_study_without_an_exported_model_ends_without_a_champion(world: World)
     assert world.store.mirror.behind() == []
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CheckpointNotFound("It was replaced."),
+        FileNotInCheckpoint("It was replaced."),
+        OSError("The disk is gone."),
+        h11.LocalProtocolError("Too little data for declared Content-Length"),
+    ],
+)
+def test_a_model_that_cannot_be_registered_holds_up_neither_its_studys_end_nor_the_other_studies(
+    world: World, failure: Exception
+) -> None:
+    study = world.has_study("broken-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.finishes(study)
+    world.exports.trials, world.exports.failure = {0}, failure
+    world.store.studies.add(a_study("later-abc123"))
+    world.mirror.sync_once()
+    experiment_id = world.tracker.studies[study.id][0]
+    assert {run.status for run in world.tracker.by_id.values() if run.experiment_id == experiment_id} == {RunStatus.FINISHED}
+    assert "later-abc123" in world.tracker.studies
+    world.exports.failure = None
+    assert world.mirror.sync_once() == 0
+    world.clock.pass_seconds(2)
+    assert world.mirror.sync_once() == 1
+    assert study.id in world.tracker.champions
+    assert world.store.mirror.behind() == []
+
+
 def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world: World) -> None:
     study = world.has_study()
     world.has_study("kept-abc123")
@@ -359,6 +405,42 @@ def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world
     world.clock.pass_seconds(61)
     world.mirror.sync_once()
     assert set(world.tracker.studies) == {"kept-abc123"}
+    assert world.exports.deleted == [study.id], "a crash may have spared its checkpoints"
+    assert world.store.mirror.deleted() == []
+
+
+def test_a_mirror_of_another_store_or_of_an_older_backup_deletes_nothing(world: World) -> None:
+    world.has_study()
+    world.mirror.sync_once()
+    other = memory_store()
+    other.studies.add(a_study("other-abc123"))
+    for _ in range(3):
+        world.clock.pass_seconds(100)
+        world.new_mirror(other).sync_once()
+    assert set(world.tracker.studies) == {"intents-abc123", "other-abc123"}
+
+
+def test_a_study_that_was_deleted_while_the_tracker_was_away_is_forgotten_by_the_next_mirror(world: World) -> None:
+    study = world.has_study()
+    world.finishes(study, StudyReason.CANCEL_REQUESTED)
+    world.mirror.sync_once()
+    world.store.studies.delete(study.id)
+    world.tracker.is_away = True
+    world.mirror.sync_once()
+    assert set(world.tracker.studies) == {study.id}
+    world.tracker.is_away = False
+    world.new_mirror().sync_once()
+    assert world.tracker.studies == {}
+
+
+def test_a_deleted_study_that_the_tracker_never_had_is_asked_for_once(world: World) -> None:
+    study = world.has_study()
+    world.finishes(study, StudyReason.CANCEL_REQUESTED)
+    world.store.studies.delete(study.id)
+    world.mirror.sync_once()
+    calls = world.tracker.calls
+    world.mirror.sync_once()
+    assert (world.store.mirror.deleted(), world.tracker.calls) == ([], calls)
 
 
 def test_values_are_cut_to_what_the_tracker_takes(world: World) -> None:

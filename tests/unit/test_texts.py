@@ -81,6 +81,12 @@ def test_no_training_text_is_a_validation_or_a_test_text(desk: Desk) -> None:
     assert len(prepared.train) == 13
 
 
+def test_no_validation_text_is_a_test_text(desk: Desk) -> None:
+    prepared = desk.prepare(train=some(20), validation=some(6, 20), test=some(4, 24))
+    assert len(prepared.validation) == 4
+    assert prepared.facts["dropped"]["in_other_split"] == 2
+
+
 def test_validation_rows_are_held_back_in_each_labels_proportion(desk: Desk) -> None:
     prepared = desk.prepare(train=some(400), settings={"validation_fraction": 0.2})
     assert len(prepared.validation) == 80

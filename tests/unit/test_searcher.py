@@ -1,0 +1,66 @@
+"""The seam between Tune and the ledger, where it matters that a failure is not swallowed."""
+
+from typing import Any
+
+import pytest
+
+from service.execution import searcher
+from service.execution.assignment import Progress
+from service.execution.searcher import LedgerSearcher
+from service.execution.trainable import PROGRESS
+
+
+class Left(BaseException):
+    """The process would have ended here."""
+
+
+class FakeLedger:
+    def __init__(self, *, writes: bool) -> None:
+        self._writes = writes
+        self.heard: list[Any] = []
+
+    def record(self, progress: Progress) -> bool:
+        if not self._writes:
+            raise ConnectionError("the database is away")
+        self.heard.append(progress.number)
+        return False
+
+    def lose(self, number: int, attempt: int, detail: str) -> None:
+        self.heard.append((number, attempt, detail))
+
+
+def a_searcher(ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> LedgerSearcher:
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr("service.execution.searcher.os._exit", leave)
+    monkeypatch.setitem(searcher._OPEN, "study-1", (ledger, None))
+    made = LedgerSearcher("study-1")
+    made._running["ray-1"] = (3, 1)
+    return made
+
+
+LAST = {PROGRESS: Progress(3, 1, "host:1", outcome="done").to_json()}
+
+
+def test_the_last_report_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = FakeLedger(writes=True)
+    a_searcher(ledger, monkeypatch).on_trial_complete("ray-1", LAST)
+    assert ledger.heard[0] == 3
+
+
+def test_a_last_report_that_cannot_be_written_ends_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Left):
+        a_searcher(FakeLedger(writes=False), monkeypatch).on_trial_complete("ray-1", LAST)
+
+
+def test_a_lost_process_is_a_lost_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = FakeLedger(writes=True)
+    a_searcher(ledger, monkeypatch).on_trial_complete("ray-1", None, error=True)
+    assert ledger.heard == [(3, 1, "the worker's process or node was lost")]
+
+
+def test_an_attempt_that_nobody_knows_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = FakeLedger(writes=True)
+    a_searcher(ledger, monkeypatch).on_trial_complete("ray-2", LAST)
+    assert ledger.heard == []
