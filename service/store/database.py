@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,8 @@ class Database:
         # One connection is the whole database in memory: its transactions take turns.
         self._turns: Any = nullcontext() if self.file or not self.is_sqlite else threading.RLock()
         self.engine = _sqlite(self._url, self.file) if self.is_sqlite else create_engine(self._url, pool_pre_ping=True)
+        # Connections are closed with the last user of this object, not whenever Python comes to them.
+        weakref.finalize(self, self.engine.dispose)
         snapshot: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         self._reader = self.engine.execution_options(**snapshot)
         self._writer = self.engine.execution_options(is_writing=True)
