@@ -59,6 +59,15 @@ class TextData(_Config):
         given = {key: item for key, item in value.items() if key != "train" and item is not None}
         return {**{split: f"{train}/{split}" for split in BUILTIN_SPLITS}, **given}
 
+    def held_back(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """How many of each label's training rows go to validation: its share, but never its last row."""
+        held: dict[str, int] = {}
+        wanted = 0.0
+        for label, count in sorted(counts.items()):
+            wanted += self.validation_fraction * count
+            held[label] = min(max(0, round(wanted) - sum(held.values())), count - 1)
+        return held
+
     def without_brought_splits(self) -> dict[str, Any]:
         """The values without the validation and test rows that came with a built-in data set: another one brings its own."""
         name = self.train.removesuffix("/train")

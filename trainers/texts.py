@@ -175,7 +175,7 @@ def _split(rows: TextData, read: Mapping[str, Rows]) -> tuple[dict[str, Rows], d
     elsewhere = tested | set(validation.texts if validation else ())
     train = _without_duplicates(_without(clean["train"], elsewhere, dropped), dropped)
     if validation is None:
-        train, validation = _hold_back(train, rows.validation_fraction, rows.split_seed)
+        train, validation = _hold_back(train, rows)
     for name, split in (("training", train), ("validation", validation)):
         if not len(split):
             raise TrainerError("trainer_error", f"No {name} rows are left after empty and repeated ones were dropped: add rows.")
@@ -214,18 +214,15 @@ def _without_duplicates(rows: Rows, dropped: _Dropped) -> Rows:
     return rows.at(sorted(first.values()))
 
 
-def _hold_back(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Training and validation rows, each label in the same proportion; a label never loses its last training row."""
+def _hold_back(rows: Rows, data: TextData) -> tuple[Rows, Rows]:
+    """Training and validation rows, each label in the same proportion."""
     by_label: defaultdict[str, list[int]] = defaultdict(list)
     for at, label in enumerate(rows.labels):
         by_label[label].append(at)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(data.split_seed)
     held: list[int] = []
-    wanted = 0.0
-    for _, members in sorted(by_label.items()):
-        wanted += fraction * len(members)
-        count = min(max(0, round(wanted) - len(held)), len(members) - 1)
-        held += random.permutation(members)[:count].tolist()
+    for label, count in data.held_back({label: len(members) for label, members in by_label.items()}).items():
+        held += random.permutation(by_label[label])[:count].tolist()
     kept = sorted(set(range(len(rows))) - set(held))
     return rows.at(kept), rows.at(sorted(held))
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import islice
 
 from service.catalog.docstrings import sentences
+from service.catalog.splitting import split_each
 
 LIBRARIES: Mapping[str, str] = {
     "matplotlib": "matplotlib",
@@ -115,12 +116,7 @@ def split(rows: Sequence[Row]) -> dict[str, list[Row]]:
     by_label: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for members in by_label.values():
-        tested, validated = round(TEST_SHARE * len(members)), round(VALIDATION_SHARE * len(members))
-        splits["test"] += members[:tested]
-        splits["validation"] += members[tested : tested + validated]
-        splits["train"] += members[tested + validated :]
+    splits = split_each(by_label.values(), validation_share=VALIDATION_SHARE, test_share=TEST_SHARE)
     return {name: sorted(members, key=lambda row: _hash(row, "place")) for name, members in splits.items()}
 
 

@@ -24,6 +24,7 @@ from pyarrow import parquet
 
 from service.catalog import api_docs
 from service.catalog.locking import only_writer
+from service.catalog.splitting import split_each
 from service.domain.errors import DatasetNotFound, UnreadableDataset
 from trainers.configs import BUILTIN_SPLITS
 
@@ -58,12 +59,7 @@ def _make_digits() -> Mapping[str, Columns]:
     by_digit: defaultdict[int, list[list[int]]] = defaultdict(list)
     for image in sorted(images, key=_digest):
         by_digit[image[-1]].append(image)
-    splits: dict[str, list[list[int]]] = {"train": [], "validation": [], "test": []}
-    for members in by_digit.values():
-        held = round(0.1 * len(members))
-        splits["test"] += members[:held]
-        splits["validation"] += members[held : 2 * held]
-        splits["train"] += members[2 * held :]
+    splits = split_each(by_digit.values(), validation_share=0.1, test_share=0.1)
     return {name: _digits(sorted(members, key=_digest)) for name, members in splits.items()}
 
 

@@ -103,7 +103,7 @@ def _check_labels(rows: Rows, usable: Mapping[str, str], sources: Sources) -> It
         return
     for split, labels in counts.items():
         yield from _check_known(rows.pointers[split], train, labels)
-    if rows.data.validation is None and not _held_back(train, rows.data.validation_fraction):
+    if rows.data.validation is None and not any(rows.data.held_back(train).values()):
         detail = (
             f"holds back none of {sum(train.values())} rows, as each label keeps one "
             "to train on: raise it, add rows, or name a file as `validation`"
@@ -119,12 +119,3 @@ def _check_known(at: str, train: Mapping[str, int], labels: Mapping[str, int]) -
         yield Violation(
             at, f"has labels that no training row has: {shown}{more}. Add such rows to `train`, or take them out here"
         )
-
-
-def _held_back(counts: Mapping[str, int], fraction: float) -> int:
-    """Rows that a trainer holds back: of each label its share, but never the last row."""
-    held, wanted = 0, 0.0
-    for _, count in sorted(counts.items()):
-        wanted += fraction * count
-        held += min(max(0, round(wanted) - held), count - 1)
-    return held

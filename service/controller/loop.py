@@ -22,7 +22,7 @@ _NOTHING = Capacity(cpus=0, gpus=0)
 _LEASE = timedelta(seconds=30)
 _SWEEP = timedelta(minutes=5)
 _ORPHANED = timedelta(minutes=10)
-"""How long nothing has been written for a study that the store does not know, until its folders are deleted."""
+"""How long nothing has been written for a study that the store does not know, until its prepared rows are deleted."""
 
 
 class DriverProcesses(Protocol):
@@ -157,7 +157,7 @@ class Controller:
             return
         if study.state.is_end and is_new:
             self._checkpoints.keep_only(study_id, kept(study, self._store.trials.history(study_id)))
-            shutil.rmtree(self._prepared / study_id, ignore_errors=True)
+            self._forget(study_id)
 
     def _forget(self, study_id: str) -> None:
         self._drivers.forget(study_id)
