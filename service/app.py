@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.api.app import create_api
 from service.api.auth import load_or_make_token
 from service.api.dependencies import ApiParts
-from service.catalog.catalog import open_catalog, open_datasets
+from service.catalog.catalog import open_base_models, open_catalog, open_datasets
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
 from service.domain.definition import StudyDefinition
@@ -53,6 +53,7 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             datasets=open_datasets(settings),
             checkpoints=LocalCheckpointStore(layout.checkpoints),
             catalog=_WithCapacity(open_catalog(settings), layout.run / "capacity.json"),
+            models=open_base_models(settings),
             clock=SystemClock(),
             settings=settings,
             token=load_or_make_token(layout.token),
@@ -83,6 +84,10 @@ class _WithCapacity:
             raise InvalidDefinition([Violation("/resources/cpus_per_trial", detail)])
         if needs.gpus_per_trial > held["gpus"]:
             detail = f"all workers together have {held['gpus']:g} GPUs: set it to 0 to train on CPUs"
+            raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
+        on_one = held.get("node_gpus")
+        if on_one is not None and needs.gpus_per_trial > on_one:
+            detail = f"a trial runs on one machine, and the largest has {on_one:g} GPUs: lower it"
             raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
 
     def fetch(self, definition: StudyDefinition) -> LocalSources:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from service.analysis import pictures
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
 from service.controller.allocation import Capacity
@@ -45,7 +46,7 @@ def main() -> int:
     drivers = Drivers(layout.run, layout.logs, command)
     capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
     controller = Controller(store, checkpoints, SystemClock(), drivers, capacity, prepared=layout.cache / "prepared")
-    mirror = open_mirror(store, checkpoints, arguments.mlflow)
+    mirror = open_mirror(store, checkpoints, arguments.mlflow, pictures.begin)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())

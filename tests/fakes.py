@@ -24,10 +24,21 @@ class FakeClock:
 
 
 class FakeTrainer:
-    """A trainer whose accuracies are given; its state is how many it has reported. `trained` counts epochs over all attempts."""
+    """A trainer whose accuracies are given; its state is how many it has reported. `trained` counts epochs over all attempts.
 
-    def __init__(self, accuracies: Sequence[float | TrainerError], trained: list[int] | None = None) -> None:
+    It stops early by itself at report `last`. `tested` is its accuracy on test rows, where it has any.
+    """
+
+    def __init__(
+        self,
+        accuracies: Sequence[float | TrainerError],
+        trained: list[int] | None = None,
+        last: int | None = None,
+        tested: float | TrainerError | None = None,
+    ) -> None:
         self._accuracies = accuracies
+        self._last = last
+        self._tested = tested
         self._done = 0
         self.trained = [] if trained is None else trained
 
@@ -42,7 +53,10 @@ class FakeTrainer:
                 raise accuracy
             self._done = number
             self.trained.append(number)
-            yield Report(number, float(number), 10 * number, {"validation/accuracy": accuracy, "train/loss": 1.0}, 2.0)
+            metrics = {"validation/accuracy": accuracy, "train/loss": 1.0}
+            yield Report(number, float(number), 10 * number, metrics, 2.0, last=number == self._last)
+            if number == self._last:
+                return
 
     def save(self, directory: Path) -> None:
         (directory / "state.json").write_text(json.dumps(self._done))
@@ -52,3 +66,12 @@ class FakeTrainer:
 
     def export(self, directory: Path) -> None:
         (directory / "config.json").write_text(json.dumps({"exported_after": self._done}))
+
+    def analysis(self) -> Mapping[str, Any]:
+        return {"task": "text-classification", "rows": 10, "metrics": {"accuracy": self._accuracies[self._done - 1]}}
+
+    def test(self, exported: Path) -> Mapping[str, float]:
+        if isinstance(self._tested, TrainerError):
+            raise self._tested
+        after = json.loads((exported / "config.json").read_text())["exported_after"]
+        return {} if self._tested is None else {"test/accuracy": self._tested, "test/report": float(after)}

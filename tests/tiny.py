@@ -29,11 +29,13 @@ def intents() -> list[tuple[str, str]]:
     return [rows[at] for at in order]
 
 
-def write_intents(folder: Path, *, train: int = 240, validation: int = 80) -> None:
-    """Write `train.csv` and `validation.csv` with columns `text` and `label`."""
+def write_intents(folder: Path, *, train: int = 240, validation: int = 80, test: int = 0) -> None:
+    """Write `train.csv`, `validation.csv` and, where it gets rows, `test.csv`, with columns `text` and `label`."""
     rows = intents()
     _write(folder / "train.csv", rows[:train])
     _write(folder / "validation.csv", rows[train : train + validation])
+    if test:
+        _write(folder / "test.csv", rows[train + validation : train + validation + test])
 
 
 def make_tiny_encoder(folder: Path, layers: int = 2) -> None:

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
 
-from trainers.configs import TextClassificationConfig, TrainerConfig
+from trainers.configs import (
+    CausalLmConfig,
+    ImageClassificationConfig,
+    Seq2SeqConfig,
+    TextClassificationConfig,
+    TokenClassificationConfig,
+    TrainerConfig,
+)
+
+if TYPE_CHECKING:  # it needs torch, and this does not
+    from trainers.ranks import Ranks
 
 
 class Interruption(StrEnum):
@@ -28,7 +38,8 @@ class Report:
     """How far a trainer has come and how well it does there.
 
     `number` counts reports from 1, `epoch` is a fraction of passes over the data, `step` counts optimizer steps, `seconds`
-    is the time since the last report of the same process.
+    is the time since the last report of the same process. `last` says that none follows: training is at its end, or stopped
+    early by itself.
     """
 
     number: int
@@ -36,6 +47,19 @@ class Report:
     step: int
     metrics: Mapping[str, float]
     seconds: float
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The metric that a trial is judged by."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+    def gain(self, value: float, over: float) -> float:
+        """By how much `value` is better than `over`; negative where it is worse."""
+        return value - over if self.direction == "maximize" else over - value
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,8 @@ class TrialContext:
     """What surrounds one trial on one worker.
 
     `sources` and `models` map the names in the configuration to local paths (a name that is missing is a path itself);
-    `cache` is a folder shared by the trials of a study for prepared data; `threads` is the number of CPU threads.
+    `cache` is a folder shared by the trials of a study for prepared data; `threads` is the number of CPU threads, divided
+    among the `processes` that share the trial. `goal` is what early stopping goes by, the validation loss where there is none.
     """
 
     cache: Path
@@ -51,6 +76,8 @@ class TrialContext:
     models: Mapping[str, Path] = field(default_factory=dict)
     threads: int = 1
     device: str = "cpu"
+    processes: int = 1
+    goal: Goal | None = None
     interruption: Callable[[], Interruption | None] = lambda: None
 
 
@@ -63,10 +90,11 @@ class Trainer(Protocol):
         ...
 
     def reports(self) -> Iterator[Report]:
-        """Yield one `Report` per epoch from where `load` left off to `config.epochs`.
+        """Yield one `Report` per `config.report_every` from where `load` left off, to `config.reports` or an early stop.
 
         Polls `context.interruption()` every step; when asked to pause it returns at once, ready to `save` mid-epoch.
-        Raises `TrainerError` with reason `diverged` when the loss is not finite.
+        Raises `TrainerError` with reason `diverged` when the loss is not finite or explodes, and `out_of_memory` when not even
+        one row fits.
         """
         ...
 
@@ -82,13 +110,44 @@ class Trainer(Protocol):
         """Write what a user pulls into the existing, empty `directory`: `from_pretrained` loads it. No pickle."""
         ...
 
+    def analysis(self) -> Mapping[str, Any]:
+        """Where the validation rows of the last report went wrong (see `trainers.analysis`). JSON only."""
+        ...
 
-def make_trainer(config: TrainerConfig, context: TrialContext) -> Trainer:
-    """The trainer for a configuration; imports torch and transformers."""
+    def test(self, exported: Path) -> Mapping[str, float]:
+        """Metrics `test/...` of what `export` wrote there, on the test rows in fp32; empty where there are no test rows."""
+        ...
+
+
+def make_trainer(config: TrainerConfig, context: TrialContext, ranks: "Ranks | None" = None) -> Trainer:
+    """The trainer for a configuration; imports torch and transformers, and no other trainer.
+
+    `ranks` is given in each of the processes that share a trial; without it a context of several processes starts them.
+    """
+    if context.processes > 1 and ranks is None:
+        from trainers.distributed import Distributed  # noqa: PLC0415 - torch only where it is used
+
+        return Distributed(config, context)
     match config:
         case TextClassificationConfig():
             from trainers.text_classification import TextClassification  # noqa: PLC0415 - torch only where it is used
 
-            return TextClassification(config, context)
+            return TextClassification(config, context, ranks)
+        case TokenClassificationConfig():
+            from trainers.token_classification import TokenClassification  # noqa: PLC0415 - the same
+
+            return TokenClassification(config, context, ranks)
+        case CausalLmConfig():
+            from trainers.causal_lm import CausalLm  # noqa: PLC0415 - the same
+
+            return CausalLm(config, context, ranks)
+        case Seq2SeqConfig():
+            from trainers.seq2seq import Seq2Seq  # noqa: PLC0415 - the same
+
+            return Seq2Seq(config, context, ranks)
+        case ImageClassificationConfig():
+            from trainers.image_classification import ImageClassification  # noqa: PLC0415 - the same
+
+            return ImageClassification(config, context, ranks)
         case _:
             assert_never(config)

@@ -1,14 +1,21 @@
 """What a trial computes on: device, threads and number format."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, assert_never
+from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from trainers.contract import TrainerError, TrialContext
 
-Precision = Literal["auto", "fp32", "bf16"]
+T = TypeVar("T")
+
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What errors say that torch has no class for: those of the CPU, and of libraries that take memory for themselves."""
+
+NumberFormat = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def open_device(context: TrialContext) -> torch.device:
@@ -21,31 +28,68 @@ def open_device(context: TrialContext) -> torch.device:
     return device
 
 
-def computes_in_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether training steps run in bf16: asked for, or `auto` on a processor that is known to be faster with it."""
-    match precision:
-        case "fp32":
-            return False
-        case "bf16":
-            return True
-        case "auto":
-            if device.type == "cuda":
-                return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-            # AVX-512's own bf16 instructions do not count: where they were measured, a step took 1.5 times as long as in fp32.
-            return bool(torch.cpu.get_capabilities().get("amx_bf16"))
-        case _:
-            assert_never(precision)
+def number_format(precision: Precision, device: torch.device) -> NumberFormat:
+    """What training steps run in: what was asked for, or for `auto` bf16 on a processor that is known to be faster with it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # AVX-512's own bf16 instructions do not count: where they were measured, a step took 1.5 times as long as in fp32.
+    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "fp32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
 
 
 @contextmanager
 def memory_errors_named(what: str) -> Iterator[None]:
-    """Say of a GPU that is full which trial it was too small for: TrainerError with reason `out_of_memory`."""
+    """Say of a device that is full which trial it was too small for: TrainerError with reason `out_of_memory`."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TrainerError("out_of_memory", f"{what} does not fit into the GPU's memory: {error}") from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainerError("out_of_memory", f"{what} does not fit into the memory of the device: {error}") from error
 
 
-def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
-    """The context a forward pass runs in. bf16 has the range of fp32, so gradients need no scaling."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+def in_batches(rows: Sequence[int], size: int, compute: Callable[[Sequence[int]], T]) -> Iterator[tuple[Sequence[int], T]]:
+    """What `compute` makes of the rows, in batches of `size`, smaller ones where memory is short.
+
+    Raises TrainerError with reason `out_of_memory` when not even one row fits.
+    """
+    at = 0
+    while at < len(rows):
+        batch = rows[at : at + size]
+        try:
+            yield batch, compute(batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise TrainerError("out_of_memory", "Not even one validation row fits into the memory of the device.") from error
+            size = max(1, len(batch) // 2)
+        else:
+            at += len(batch)
+
+
+def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of torch's generators, of the CPU and of the device."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def restore_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Put back what `random_state` answered."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def autocast(device: torch.device, number_format: NumberFormat) -> AbstractContextManager[object]:
+    """The context a forward pass runs in. bf16 has the range of fp32, so gradients need no scaling; fp16 has not."""
+    if number_format == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if number_format == "bf16" else torch.float16)

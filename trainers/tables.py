@@ -1,25 +1,34 @@
-"""Tables of rows in CSV, JSONL and Parquet files, read as text. The catalog checks files with it, trainers read their rows.
+"""Tables of rows in CSV, JSONL, Parquet and CoNLL files, read as text.
 
-Needs pyarrow and nothing heavier.
+The catalog checks files with it, trainers read their rows. Needs pyarrow and nothing heavier.
 """
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import compute, parquet
+from pyarrow import csv as arrow_csv
 
-FORMATS = (".csv", ".jsonl", ".parquet")
+from trainers.conll import BrokenConll, Sentence, read_sentences
+
+FORMATS = (".csv", ".jsonl", ".parquet", ".conll", ".bio")
 """File name endings that can be read."""
+
+CONLL_COLUMNS = ("tokens", "tags")
+"""What the columns of a CoNLL file are called, which has no names for them: each row of it is a sentence."""
 
 _BLOCK_BYTES = 16 * 1024**2
 """The longest row of a CSV file."""
+_ROWS_AT_ONCE = 1000
 
 Column = list[str | None]
+ListColumn = list[list[str] | None]
 
 
 class TableError(ValueError):
@@ -39,15 +48,25 @@ class Summary:
     columns: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some rows that follow each other: the columns that were asked for, as text or as lists of text."""
+
+    rows: int
+    columns: Sequence[str]
+    texts: Mapping[str, Column] = field(default_factory=dict)
+    lists: Mapping[str, ListColumn] = field(default_factory=dict)
+
+
 def look(path: Path, name: str | None = None) -> Summary:
     """Count rows and name columns. Reads to the end, in constant memory, so that a broken row anywhere is found.
 
     `name` tells the format where `path` is a temporary file. Raises TableError, OSError.
     """
     rows, columns = 0, dict[str, None]()
-    for table in _tables(path, name or path.name, None):
-        rows += table.rows
-        columns.update(dict.fromkeys(table.columns))
+    for part in _parts(path, name or path.name, None):
+        rows += part.rows
+        columns.update(dict.fromkeys(part.columns))
     return Summary(rows, tuple(columns))
 
 
@@ -57,20 +76,41 @@ def read(path: Path, columns: Sequence[str]) -> dict[str, Column]:
     Raises TableError for a broken file, a column that is not there and a value that is no text or number; OSError.
     """
     found: dict[str, Column] = {column: [] for column in columns}
-    for table in _tables(path, path.name, columns):
+    for part in parts(path, columns):
         for column, values in found.items():
-            values.extend(table.values[column])
+            values.extend(part.texts[column])
     return found
 
 
+def read_lists(path: Path, columns: Mapping[str, str | None]) -> dict[str, ListColumn]:
+    """The values of some columns, each as a list of texts; numbers as they would be written, missing values as None.
+
+    `columns` says for each where to split what the file holds as text and not as a list: at white space for None, else at that
+    separator, without the space around the pieces and without empty ones. Raises TableError, OSError.
+    """
+    found: dict[str, ListColumn] = {column: [] for column in columns}
+    for part in parts(path, lists=columns):
+        for column, values in found.items():
+            values.extend(part.lists[column])
+    return found
+
+
+def parts(path: Path, texts: Sequence[str] = (), lists: Mapping[str, str | None] | None = None) -> Iterator[Part]:
+    """The same as `read` and `read_lists`, in constant memory. Raises TableError, OSError."""
+    return _parts(path, path.name, _Wanted(tuple(texts), lists or {}))
+
+
 @dataclass(frozen=True)
-class _Part:
-    rows: int
-    columns: Sequence[str]
-    values: Mapping[str, Column]
+class _Wanted:
+    texts: tuple[str, ...]
+    lists: Mapping[str, str | None]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys([*self.texts, *self.lists]))
 
 
-def _tables(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[_Part]:
+def _parts(path: Path, name: str, wanted: _Wanted | None) -> Iterator[Part]:
     """The file part by part; `wanted` None only counts."""
     try:
         match Path(name).suffix.lower():
@@ -80,35 +120,76 @@ def _tables(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[_Pa
                 yield from _jsonl(path, wanted)
             case ".parquet":
                 yield from _parquet(path, wanted)
+            case ".conll" | ".bio":
+                yield from _conll(path, wanted)
             case other:
                 raise TableError(f"{other or 'no ending'!r} is not a format that can be read: use one of {', '.join(FORMATS)}")
     except (FileNotFoundError, PermissionError):
         raise
+    except BrokenConll as error:
+        raise TableError(str(error)) from error
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a damaged page of a Parquet file is an OSError
         raise TableError(f"the file is broken: {error}") from error
 
 
-def _csv(path: Path, wanted: Sequence[str] | None) -> Iterator[_Part]:
-    parse = csv.ParseOptions(newlines_in_values=True)
-    read_options = csv.ReadOptions(block_size=_BLOCK_BYTES)
-    with csv.open_csv(path, read_options=read_options, parse_options=parse) as reader:
+def _csv(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
+    try:
+        yield from _csv_batches(path, wanted)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise TableError(f"the file is broken: {_csv_fault(path) or error}") from error
+
+
+def _csv_batches(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
+    parse = arrow_csv.ParseOptions(newlines_in_values=True)
+    read_options = arrow_csv.ReadOptions(block_size=_BLOCK_BYTES)
+    with arrow_csv.open_csv(path, read_options=read_options, parse_options=parse) as reader:
         columns = _distinct(reader.schema.names)
     _check_columns(columns, wanted)
     # Every column as text: guessed types would turn the label "007" into 7, and change from one part of a file to the next.
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
-    with csv.open_csv(path, read_options=read_options, parse_options=parse, convert_options=convert) as reader:
-        yield _Part(0, columns, {column: [] for column in wanted or ()})
+    convert = arrow_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
+    with arrow_csv.open_csv(path, read_options=read_options, parse_options=parse, convert_options=convert) as reader:
+        yield Part(0, columns, *_nothing(wanted))
         for batch in reader:
-            yield _Part(batch.num_rows, columns, {column: batch.column(column).to_pylist() for column in wanted or ()})
+            yield _arrow_part(batch, columns, wanted)
 
 
-def _parquet(path: Path, wanted: Sequence[str] | None) -> Iterator[_Part]:
+def _csv_fault(path: Path) -> str | None:
+    """The first line that is wrong, and how. Arrow does not say which it is, and a row may take several."""
+    width = None
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader, begun = csv.reader(lines), 1
+        try:
+            for row in reader:
+                line, begun = begun, reader.line_num + 1
+                if not row:
+                    continue
+                width = width or len(row)
+                if any("\udc80" <= letter <= "\udcff" for value in row if not value.isascii() for letter in value):
+                    return f"line {line} is no UTF-8"
+                if len(row) != width:
+                    return f"line {line} has {len(row)} value{'s' if len(row) > 1 else ''}, and the header has {width}"
+        except csv.Error:
+            return None
+    return None
+
+
+def _parquet(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
     with parquet.ParquetFile(path) as file:
         columns = _distinct(file.schema_arrow.names)
         _check_columns(columns, wanted)
-        yield _Part(0, columns, {column: [] for column in wanted or ()})
-        for batch in file.iter_batches(columns=None if wanted is None else list(dict.fromkeys(wanted))):
-            yield _Part(batch.num_rows, columns, {column: _text_column(batch.column(column), column) for column in wanted or ()})
+        yield Part(0, columns, *_nothing(wanted))
+        for batch in file.iter_batches(columns=None if wanted is None else wanted.columns):
+            yield _arrow_part(batch, columns, wanted)
+
+
+def _arrow_part(batch: Any, columns: Sequence[str], wanted: _Wanted | None) -> Part:
+    texts, lists = (wanted.texts, wanted.lists) if wanted else ((), {})
+    return Part(
+        batch.num_rows,
+        columns,
+        {column: _text_column(batch.column(column), column) for column in texts},
+        {column: _list_column(batch.column(column), column, separator) for column, separator in lists.items()},
+    )
 
 
 def _text_column(values: Any, column: str) -> Column:
@@ -123,21 +204,65 @@ def _text_column(values: Any, column: str) -> Column:
     return list(values.cast(pa.string()).to_pylist())
 
 
-def _jsonl(path: Path, wanted: Sequence[str] | None) -> Iterator[_Part]:
-    seen = dict[str, None]()
-    values: dict[str, Column] = {column: [] for column in wanted or ()}
-    rows = 0
+def _list_column(values: Any, column: str, separator: str | None) -> ListColumn:
+    kind = values.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return [_split(value, separator) for value in _text_column(values, column)]
+    # The items of all lists behind each other, then cut where each list ends.
+    items = _text_column(values.flatten(), column)
+    found: ListColumn = []
+    at = 0
+    for length in compute.list_value_length(values).to_pylist():
+        found.append(None if length is None else _whole(items[at : at + length], column))
+        at += length or 0
+    return found
+
+
+def _whole(items: Column, column: str) -> list[str]:
+    whole = [item for item in items if item is not None]
+    if len(whole) < len(items):
+        raise TableError(f"a list in column {column!r} lacks a value: write every one", column)
+    return whole
+
+
+def _split(value: str | None, separator: str | None) -> list[str] | None:
+    if value is None:
+        return None
+    return [piece.strip() for piece in value.split(separator) if piece.strip()]
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, as they are, with their lines' numbers from 1. Raises TableError, OSError."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            row = _json_row(line, number)
-            seen.update(dict.fromkeys(row))
-            rows += 1
-            for column, column_values in values.items():
-                column_values.append(_json_text(row.get(column), column, number))
+            if line.strip():
+                yield number, _json_row(line, number)
+
+
+def _jsonl(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
+    seen = dict[str, None]()
+    waiting: list[tuple[int, dict[str, Any]]] = []
+    for number, row in json_rows(path):
+        seen.update(dict.fromkeys(row))
+        waiting.append((number, row))
+        if len(waiting) == _ROWS_AT_ONCE:
+            yield _json_part(waiting, tuple(seen), wanted)
+            waiting = []
     _check_columns(tuple(seen), wanted)
-    yield _Part(rows, tuple(seen), values)
+    yield _json_part(waiting, tuple(seen), wanted)
+
+
+def _json_part(rows: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str], wanted: _Wanted | None) -> Part:
+    texts, lists = (wanted.texts, wanted.lists) if wanted else ((), {})
+    return Part(
+        len(rows),
+        columns,
+        {column: [_json_text(row.get(column), column, number) for number, row in rows] for column in texts},
+        {
+            column: [_json_list(row.get(column), column, number, separator) for number, row in rows]
+            for column, separator in lists.items()
+        },
+    )
 
 
 def _json_row(line: bytes, number: int) -> dict[str, Any]:
@@ -164,6 +289,42 @@ def _json_text(value: Any, column: str, number: int) -> str | None:
             raise TableError(f"line {number} holds a list or an object as {column!r}, not a text or number", column)
 
 
+def _json_list(value: Any, column: str, number: int, separator: str | None) -> list[str] | None:
+    if not isinstance(value, list):
+        return _split(_json_text(value, column, number), separator)
+    items = [_json_text(item, column, number) for item in value]
+    if None in items:
+        raise TableError(f"line {number} has a list as {column!r} that lacks a value: write every one", column)
+    return [item for item in items if item is not None]
+
+
+def _conll(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
+    _check_columns(CONLL_COLUMNS, wanted)
+    if wanted is not None and wanted.texts:
+        column = wanted.texts[0]
+        raise TableError(f"column {column!r} of a CoNLL file holds lists of words, which are no text", column)
+    waiting: list[Sentence] = []
+    yield _conll_part(waiting, wanted)
+    for sentence in read_sentences(path):
+        waiting.append(sentence)
+        if len(waiting) == _ROWS_AT_ONCE:
+            yield _conll_part(waiting, wanted)
+            waiting = []
+    yield _conll_part(waiting, wanted)
+
+
+def _conll_part(sentences: Sequence[Sentence], wanted: _Wanted | None) -> Part:
+    lists: dict[str, ListColumn] = {}
+    for column in wanted.lists if wanted else ():
+        place = CONLL_COLUMNS.index(column)
+        lists[column] = [[word[place] for word in sentence] for sentence in sentences]
+    return Part(len(sentences), CONLL_COLUMNS, lists=lists)
+
+
+def _nothing(wanted: _Wanted | None) -> tuple[dict[str, Column], dict[str, ListColumn]]:
+    return ({column: [] for column in wanted.texts}, {column: [] for column in wanted.lists}) if wanted else ({}, {})
+
+
 def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
@@ -171,8 +332,8 @@ def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _check_columns(columns: Sequence[str], wanted: Sequence[str] | None) -> None:
-    for column in wanted or ():
+def _check_columns(columns: Sequence[str], wanted: _Wanted | None) -> None:
+    for column in wanted.columns if wanted else ():
         if column not in columns:
             listed = ", ".join(repr(one) for one in columns) or "none"
             raise TableError(f"there is no column {column!r}: the file has {listed}", column)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from service import __version__
-from service.api import auth, checkpoints, datasets, events, gateway, health, problems, studies, trials
+from service.api import auth, checkpoints, datasets, events, gateway, health, models, presets, problems, studies, trials
 from service.api.dependencies import ApiParts
 from service.api.middleware import Shell
 from service.api.openapi import describe
@@ -30,8 +30,8 @@ def create_api(parts: ApiParts) -> FastAPI:
         app.include_router(router)
     known = [Depends(auth.authenticate)]
     for router in (
-        _index, _pages, studies.router, trials.router, checkpoints.router, events.router, datasets.router, health.router,
-        gateway.router,
+        _index, _pages, studies.router, presets.router, trials.router, checkpoints.router, events.router, datasets.router,
+        models.router, health.router, gateway.router,
     ):  # fmt: skip
         app.include_router(router, dependencies=known)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)
@@ -43,8 +43,8 @@ def create_api(parts: ApiParts) -> FastAPI:
 async def get_index() -> IndexView:
     """The service's version and where things are."""
     links = {
-        "studies": "/v1/studies", "datasets": "/v1/datasets", "mlflow": "/mlflow/", "docs": "/docs", "openapi": "/openapi.json",
-        "metrics": "/metrics",
+        "studies": "/v1/studies", "datasets": "/v1/datasets", "models": "/v1/models", "mlflow": "/mlflow/",
+        "docs": "/docs", "openapi": "/openapi.json", "metrics": "/metrics",
     }  # fmt: skip
     return IndexView(service="tuneyard", version=__version__, links=links)
 

@@ -11,7 +11,7 @@ from service.api.dependencies import ApiParts, Parts
 from service.api.downloads import Download, etag_matches, file_response, media_type_of, streamed, tar_chunks, tar_headers
 from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
 from service.api.problems import InvalidParameters, PreconditionFailed, RangeNotSatisfiable, documented
-from service.api.schemas import ManifestView
+from service.api.schemas import AnalysisView, ManifestView
 from service.domain import errors
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
 
@@ -91,6 +91,19 @@ def get_best_checkpoint(study_id: StudyId, parts: Parts) -> ManifestView:
 def get_trial_checkpoint(study_id: StudyId, number: TrialNumber, parts: Parts) -> ManifestView:
     """The files of a trial's export, at its best report. Only the best trials' are kept (`checkpoints.keep`)."""
     return ManifestView.of(_manifest(parts, study_id, number))
+
+
+@router.get(
+    TRIAL + "/analysis",
+    operation_id="getTrialAnalysis",
+    summary="Get the analysis of a trial's best report",
+    response_description="The analysis.",
+    responses=_NO_TRIAL,
+)
+def get_trial_analysis(study_id: StudyId, number: TrialNumber, parts: Parts) -> AnalysisView:
+    """Where the trial's best report went wrong on the validation rows. It is kept as long as the trial's checkpoint is."""
+    report = _best_report(parts, study_id, number)
+    return AnalysisView.of(study_id, number, report, parts.checkpoints.analysis(study_id, number, report))
 
 
 @router.head(
@@ -179,11 +192,15 @@ def _best(parts: ApiParts, study_id: str) -> int:
 
 
 def _manifest(parts: ApiParts, study_id: str, number: int) -> Manifest:
-    """The export of the report that the store has as the trial's best: a worker may have written a later one already."""
+    return parts.checkpoints.manifest(study_id, number, _best_report(parts, study_id, number))
+
+
+def _best_report(parts: ApiParts, study_id: str, number: int) -> int:
+    """The report that the store has as the trial's best: a worker may have exported a later one already."""
     report = parts.store.trials.get(study_id, number).best_report
     if report is None:
         raise errors.CheckpointNotFound(f"Trial {number} of study {study_id!r} has no checkpoint: it has not reported yet.")
-    return parts.checkpoints.manifest(study_id, number, report)
+    return report
 
 
 def _file(parts: ApiParts, request: Request, study_id: str, trial: int, path: str, if_match: str | None) -> Response:

@@ -36,13 +36,15 @@ DatasetName = Annotated[
 FileName = Annotated[
     str,
     Path(
-        description="The file's name; its ending tells its format: .csv, .jsonl or .parquet.", examples=["train.csv"],
+        description="The file's name; its ending tells its format: .csv, .jsonl, .parquet, .conll, .bio or .zip.",
+        examples=["train.csv"],
         json_schema_extra={"pattern": _NAME},
     ),
 ]  # fmt: skip
 _BODY = {
     "required": True,
-    "description": "The file's content as it is: CSV with a header, one JSON object a line, or Parquet.",
+    "description": "The file's content as it is: CSV with a header, one JSON object a line, Parquet, CoNLL, or a zip with a "
+    "folder of images for each label.",
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.domain.base_models import BaseModels
 from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
 from service.settings import Settings
 
@@ -17,6 +18,7 @@ class ApiParts:
     datasets: DatasetStore
     checkpoints: CheckpointStore
     catalog: Catalog
+    models: BaseModels
     clock: Clock
     settings: Settings
     token: str

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from search_spaces.presets import presets
 from service import __version__
 from service.api.auth import SESSION_COOKIE
 from service.api.documents import JSON_TYPE, YAML_TYPES
@@ -31,6 +32,7 @@ _TAGS = [
     {"name": "events", "description": "What happens to a study, as it happens."},
     {"name": "checkpoints", "description": "The exported models of the best trials."},
     {"name": "datasets", "description": "Rows to train on."},
+    {"name": "models", "description": "Base models to start from."},
     {"name": "access", "description": "Login links and sessions for browsers."},
     {"name": "health", "description": "Is the service alive, can it work, and how much does it do?"},
 ]
@@ -99,7 +101,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _definition_body() -> dict[str, Any]:
-    media = {"schema": {"$ref": f"{_REF}{_INPUT}StudyDefinition"}, "examples": {"hyperband": {"value": EXAMPLE}}}
+    media = {"schema": {"$ref": f"{_REF}{_INPUT}StudyDefinition"}, "examples": _EXAMPLES}
     return {
         "required": True,
         "description": "The study's definition, in JSON or YAML: the same file the command line takes.",
@@ -107,12 +109,27 @@ def _definition_body() -> dict[str, Any]:
     }
 
 
+_EXAMPLES = {
+    "hyperband": {"value": EXAMPLE},
+    "preset": {"value": {**EXAMPLE, "space": {"preset": "text-classification/full", "batch_size": None}}},
+}
 _INPUT = "Posted"
 """Definitions come in with durations as text and defaults left out, and go out without either."""
 
 
 def _definition_schemas() -> dict[str, Any]:
-    return {f"{_INPUT}{name}": schema for name, schema in _schemas_of(StudyDefinition, "validation", _INPUT).items()}
+    schemas = {f"{_INPUT}{name}": schema for name, schema in _schemas_of(StudyDefinition, "validation", _INPUT).items()}
+    # A preset is written out before the model sees the definition, so the model does not know of it.
+    space = schemas[f"{_INPUT}StudyDefinition"]["properties"]["space"]
+    names = sorted(presets())
+    space["properties"] = {
+        "preset": {
+            "type": "string", "enum": names, "examples": names[:1],
+            "description": "A search space to start from; the other keys take the place of its own, or take them out where null.",
+        }
+    }  # fmt: skip
+    space["additionalProperties"] = {"anyOf": [space["additionalProperties"], {"type": "null"}]}
+    return schemas
 
 
 def _schemas_of(model: Any, mode: Any, prefix: str = "") -> dict[str, Any]:

@@ -147,12 +147,12 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         "query parameter `limit`: Input should be less than or equal to 200",
     ),
     errors.InvalidQuery: Kind(
-        422, "invalid-query", "A filter, an order or a cursor means nothing here",
+        422, "invalid-query", "A filter, an order, a cursor or a column means nothing here",
         "This cursor belongs to another order: leave it out to start from the beginning.",
     ),
     errors.UnreadableDataset: Kind(
         422, "unreadable-dataset", "The file cannot be read as a data set",
-        "'train.txt' is not a format read here: upload .csv, .jsonl or .parquet.",
+        "'train.txt' is not a format read here: upload .csv, .jsonl, .parquet, .conll, .bio or .zip.",
     ),
     errors.UnsafePath: Kind(
         422, "unsafe-path", "This cannot be a name",

@@ -100,7 +100,10 @@ class ProgressView(_View):
     """What a study has spent, beside its budget."""
 
     trials: SpentView = Field(description="Trials started.", examples=[{"spent": 12, "limit": 30}])
-    epochs: SpentView = Field(description="Epochs trained, over all trials.", examples=[{"spent": 27, "limit": 90}])
+    epochs: SpentView = Field(
+        description="Reports given, over all trials: an epoch each, unless the trainer's `report_every` says otherwise.",
+        examples=[{"spent": 27, "limit": 90}],
+    )
     wall_clock_seconds: SpentView = Field(
         description="Seconds since the study first ran, until now or its end.", examples=[{"spent": 310.5, "limit": 7200}]
     )
@@ -117,7 +120,7 @@ class StudyView(_View):
     name: str = Field(description="The name its definition gives it.", examples=["intents"])
     state: StudyState = Field(description="Where it is; completed, stopped, cancelled and failed are ends.", examples=["running"])
     reason: StudyReason | None = Field(description="Why it ends or ended.", examples=["budget_spent"])
-    detail: str | None = Field(description="More about the reason, for people.", examples=["The first 3 trials all failed."])
+    detail: str | None = Field(description="More about the reason, for people.", examples=["The last 10 trials all failed."])
     definition: StudyDefinition = Field(description="What was POSTed, with all defaults filled in.")
     created_at: datetime = Field(description="When it was POSTed.", examples=[_AT])
     started_at: datetime | None = Field(description="When it first ran.", examples=[_AT])
@@ -149,6 +152,9 @@ class TrialLinks(_View):
     reports: str = Field(description="Its reports.", examples=[f"/v1/studies/{_STUDY}/trials/7/reports"])
     attempts: str = Field(description="Its attempts.", examples=[f"/v1/studies/{_STUDY}/trials/7/attempts"])
     checkpoint: str = Field(description="Its exported checkpoint.", examples=[f"/v1/studies/{_STUDY}/trials/7/checkpoint"])
+    analysis: str = Field(
+        default="", description="Where its best report went wrong.", examples=[f"/v1/studies/{_STUDY}/trials/7/analysis"]
+    )
 
 
 class TrialView(_View):
@@ -157,7 +163,7 @@ class TrialView(_View):
     study_id: str = Field(description="The study it belongs to.", examples=[_STUDY])
     number: int = Field(description="Its number within the study, from 0.", examples=[7])
     state: TrialState = Field(
-        description="Where it is; completed, pruned, stopped, cancelled and failed are ends.", examples=["completed"]
+        description="Where it is; completed, pruned, stopped, cancelled, infeasible and failed are ends.", examples=["completed"]
     )
     parameters: Mapping[str, Scalar] = Field(description="What is tried.", examples=[_PARAMETERS])
     bracket: int = Field(description="Hyperband's bracket; 0 in other strategies.", examples=[0])
@@ -193,7 +199,7 @@ class TrialView(_View):
             ended_at=trial.ended_at, version=trial.version,
             links=TrialLinks(
                 self=place, study=study, reports=f"{place}/reports", attempts=f"{place}/attempts",
-                checkpoint=f"{place}/checkpoint",
+                checkpoint=f"{place}/checkpoint", analysis=f"{place}/analysis",
             ),
         )  # fmt: skip
 
@@ -290,6 +296,23 @@ class ManifestView(_View):
                 for file in manifest.files
             ],
         )  # fmt: skip
+
+
+class AnalysisView(_View):
+    """Where a trial's best report went wrong on the validation rows."""
+
+    study_id: str = Field(description="The study.", examples=[_STUDY])
+    trial: int = Field(description="The trial.", examples=[7])
+    report: int = Field(description="The report that was analysed: the trial's best.", examples=[2])
+    analysis: Mapping[str, Any] = Field(
+        description="What the trainer found: always `task`, `rows` and `metrics`, and what else its kind has to say, such as the "
+        "most confident `mistakes`. null stands for a value that is not a finite number.",
+        examples=[{"task": "text-classification", "rows": 86, "metrics": {"accuracy": 0.919}, "labels": ["buy", "sell"]}],
+    )
+
+    @classmethod
+    def of(cls, study_id: str, trial: int, report: int, analysis: Mapping[str, Any]) -> "AnalysisView":
+        return cls(study_id=study_id, trial=trial, report=report, analysis=_json_safe(analysis))
 
 
 class DatasetFileView(_View):

@@ -35,13 +35,17 @@ Columns = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class Builtin:
-    """A data set's recipe. `labels` are those of the column `label`; `made_from` names distributions."""
+    """A data set's recipe. `labels` are those of the column `label`; `made_from` names distributions.
+
+    `images` are the columns that hold pictures, as lists or texts of grey values.
+    """
 
     version: int
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     made_from: tuple[str, ...]
     make: Callable[[], Mapping[str, Columns]]
+    images: tuple[str, ...] = ()
 
 
 def _make_api_docs() -> Mapping[str, Columns]:
@@ -89,6 +93,7 @@ BUILTINS: Mapping[str, Builtin] = {
         labels=tuple("0123456789"),
         made_from=("scikit-learn",),
         make=_make_digits,
+        images=("text", "pixels"),
     ),
 }
 

@@ -1,11 +1,15 @@
 """What there is to train on, put together: base models, uploaded rows, built-in rows."""
 
-from service.catalog.checks import check_models, check_rows
+from service.catalog.checks import check_rows
 from service.catalog.datasets import LocalDatasetStore
 from service.catalog.hub import HubCache, HuggingFaceHub
+from service.catalog.hub_datasets import HubDatasets, HuggingFaceDatasets
+from service.catalog.model_checks import check_models, check_requirements, needs_weights
 from service.catalog.models import Models
+from service.catalog.ranking import ModelShelf, open_prober
 from service.catalog.sources import Sources
 from service.catalog.variants import rows_of, values_of
+from service.domain.base_models import BaseModels
 from service.domain.definition import StudyDefinition
 from service.domain.errors import InvalidDefinition
 from service.domain.ports import Catalog, DatasetStore, LocalSources
@@ -14,18 +18,32 @@ from service.settings import Settings
 
 def open_catalog(settings: Settings) -> Catalog:
     """The catalog of a service."""
-    downloads = settings.layout.cache / "hub"
-    models = Models(
-        roots=settings.model_roots,
-        cache=HubCache(downloads),
-        hub=None if settings.offline else HuggingFaceHub(downloads),
-    )
-    return LocalCatalog(models, Sources(open_datasets(settings), settings.layout.cache / "builtin"))
+    return LocalCatalog(_open_models(settings), _open_sources(settings))
+
+
+def open_base_models(settings: Settings) -> BaseModels:
+    """The base models of a service."""
+    return ModelShelf(_open_models(settings), _open_sources(settings), open_prober(settings.layout.cache / "probe"))
 
 
 def open_datasets(settings: Settings) -> DatasetStore:
     """The uploaded data sets of a service."""
     return LocalDatasetStore(settings.layout.datasets, settings.max_upload_bytes)
+
+
+def _open_models(settings: Settings) -> Models:
+    downloads = settings.layout.cache / "hub"
+    return Models(
+        roots=settings.model_roots,
+        cache=HubCache(downloads),
+        hub=None if settings.offline else HuggingFaceHub(downloads),
+    )
+
+
+def _open_sources(settings: Settings) -> Sources:
+    cache = settings.layout.cache
+    hub = None if settings.offline else HuggingFaceDatasets()
+    return Sources(open_datasets(settings), cache / "builtin", HubDatasets(cache / "rows", hub, settings.max_upload_bytes))
 
 
 class LocalCatalog:
@@ -36,13 +54,19 @@ class LocalCatalog:
         self._sources = sources
 
     def check(self, definition: StudyDefinition) -> None:
-        violations = [*check_models(definition, self._models), *check_rows(definition, self._sources)]
+        violations = [
+            *check_models(definition, self._models),
+            *check_requirements(definition, self._models),
+            *check_rows(definition, self._sources),
+        ]
         if violations:
             raise InvalidDefinition(violations)
 
     def fetch(self, definition: StudyDefinition) -> LocalSources:
         # Models first: a download takes minutes, in which an uploaded file may be replaced.
-        models = {str(choice.value): self._models.fetch(str(choice.value)) for choice in values_of(definition, "model")}
+        weights = needs_weights(definition)
+        names = [str(choice.value) for choice in values_of(definition, "model")]
+        models = {name: self._models.fetch(name, weights=weights) for name in names}
         used = {
             uri: None
             for rows in rows_of(definition)

@@ -1,121 +1,110 @@
-"""What is wrong with a study's models and rows, each with a JSON pointer into the user's document."""
+"""What is wrong with a study's rows, each with a JSON pointer into the user's document."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from service.catalog.builtin import SCHEME
-from service.catalog.headers import ModelHeader
-from service.catalog.models import Models
+from service.catalog.contents import Contents, columns_of
 from service.catalog.sources import Sources
 from service.catalog.variants import Rows, rows_of, values_of
 from service.domain.definition import StudyDefinition
-from service.domain.errors import DatasetNotFound, ModelNotFound, UnreadableDataset, UnusableModel, Violation
-from trainers.configs import BUILTIN_SPLITS
+from service.domain.errors import DatasetNotFound, UnreadableDataset, Violation
+from trainers.configs import BUILTIN_SPLITS, LabelledImages, TaggedWords
 
 _SHOWN = 3
-_FEWEST_LABELS = 2
-
-
-def check_models(definition: StudyDefinition, models: Models) -> Iterator[Violation]:
-    """Models that cannot be used, and settings that the smallest of the others does not allow."""
-    headers: dict[str, ModelHeader] = {}
-    for choice in values_of(definition, "model"):
-        name = str(choice.value)
-        try:
-            headers[name] = models.look(name)
-        except (ModelNotFound, UnusableModel) as error:
-            yield Violation(choice.pointer, error.detail)
-    layers = {name: header.layers for name, header in headers.items() if header.layers is not None}
-    yield from _above(definition, "frozen_layers", layers, "layers")
-    longest = {name: header.longest for name, header in headers.items() if header.longest is not None}
-    yield from _above(definition, "max_length", longest, "tokens at most")
 
 
 def check_rows(definition: StudyDefinition, sources: Sources) -> Iterator[Violation]:
-    """Rows that are not there, that lack a column, or that a classification cannot be trained and validated on."""
+    """Rows that are not there, that lack a column, or that a model cannot be trained and validated on."""
     seen = set()
-    for rows in rows_of(definition):
-        for violation in _check(rows, sources):
+    problems: list[str | None] = [str(one.value) for one in values_of(definition, "problem")]
+    for rows, problem in product(rows_of(definition), problems or [None]):
+        for violation in _check(rows, problem, sources):
             if violation not in seen:
                 seen.add(violation)
                 yield violation
 
 
-def _above(definition: StudyDefinition, key: str, limits: Mapping[str, int], what: str) -> Iterator[Violation]:
-    if not limits:
-        return
-    name, limit = min(limits.items(), key=lambda item: item[1])
-    for one in values_of(definition, key):
-        if isinstance(one.value, int) and one.value > limit:
-            yield Violation(one.pointer, f"{one.value} is too much: {name!r} has {limit} {what}, so set it to {limit} or less")
-
-
-def _check(rows: Rows, sources: Sources) -> Iterator[Violation]:
-    usable: dict[str, str] = {}
+def _check(rows: Rows, problem: str | None, sources: Sources) -> Iterator[Violation]:
+    columns = columns_of(rows.data)
+    found: dict[str, Contents] = {}
     for split, uri in _named(rows).items():
         try:
-            columns = sources.columns(uri)
-        except DatasetNotFound as error:
-            yield Violation(rows.pointers[split], error.detail)
+            missing = list(_missing(rows, uri, sources.columns(uri)))
+            yield from missing
+            contents = None if missing else sources.contents(uri, rows.data, problem)
+        except (DatasetNotFound, UnreadableDataset) as error:
+            column = error.column if isinstance(error, UnreadableDataset) else None
+            blamed = next((key for key, name in columns.items() if name == column), split)
+            yield Violation(rows.pointers[blamed], error.detail)
             continue
-        missing = [key for key in ("text", "label") if getattr(rows.data, key) not in columns]
-        for key in missing:
-            listed = ", ".join(f"`{column}`" for column in columns)
-            detail = f"{uri} has no column `{getattr(rows.data, key)}`: it has {listed}"
-            yield Violation(rows.pointers[key], detail)
-        if "label" not in missing:
-            usable[split] = uri
-    yield from _check_labels(rows, usable, sources)
+        if contents is not None:
+            found[split] = contents
+    yield from _check_labels(rows, problem, found)
+    yield from _check_held_back(rows, found)
 
 
 def _named(rows: Rows) -> dict[str, str]:
     """The splits that are named, without those that only follow from a wrong `builtin://NAME`, which is complained of once."""
-    data = rows.data
-    named = {"train": data.train, "validation": data.validation, "test": data.test}
-    whole = data.train.rpartition("/")[0] if data.train.startswith(SCHEME) else None
-    return {
-        split: uri
-        for split, uri in named.items()
-        if uri is not None and (split == BUILTIN_SPLITS[0] or uri != f"{whole}/{split}")
-    }
+    train = rows.data.train
+    whole = train.rpartition("/")[0] if train.startswith(SCHEME) else None
+    return {split: uri for split, uri in rows.data.named.items() if split == BUILTIN_SPLITS[0] or uri != f"{whole}/{split}"}
 
 
-def _check_labels(rows: Rows, usable: Mapping[str, str], sources: Sources) -> Iterator[Violation]:
-    counts: dict[str, Mapping[str, int]] = {}
-    for split, uri in usable.items():
-        try:
-            found = sources.labels(uri, rows.data.label)
-        except (DatasetNotFound, UnreadableDataset) as error:
+def _missing(rows: Rows, uri: str, columns: Sequence[str] | None) -> Iterator[Violation]:
+    """Columns that are not there, where it is known which are; a zip of images needs none."""
+    if columns is None or (isinstance(rows.data, LabelledImages) and uri.lower().endswith(".zip")):
+        return
+    for key, column in columns_of(rows.data).items():
+        if column not in columns:
+            listed = ", ".join(f"`{one}`" for one in columns)
+            yield Violation(rows.pointers[key], f"{uri} has no column `{column}`: it has {listed}")
+
+
+def _check_labels(rows: Rows, problem: str | None, found: Mapping[str, Contents]) -> Iterator[Violation]:
+    """Every split has rows, and no label but those of the training rows."""
+    labelled = {"label": "label", "tags": "tag"}
+    key = None if problem == "regression" else next((key for key in columns_of(rows.data) if key in labelled), None)
+    for split, contents in found.items():
+        if not contents.rows and (key is None or split != "train"):
+            listed = ", ".join(f"`{column}`" for column in columns_of(rows.data).values())
             yield Violation(
-                rows.pointers["label" if isinstance(error, UnreadableDataset) and error.column else split], error.detail
+                rows.pointers[split], f"has no row with something in each of {listed}: add some, or name other columns"
             )
-            continue
-        if found is not None:
-            counts[split] = found
-    if "train" not in counts:
+    if key is None or "train" not in found:
         return
-    train = counts.pop("train")
-    if len(train) < _FEWEST_LABELS:
-        only = f"only the label {next(iter(train))!r}" if train else "no label"
-        detail = (
-            f"the training rows have {only} in `{rows.data.label}`: a classification needs two, so name another column or file"
-        )
-        yield Violation(rows.pointers["label"], detail)
+    train = found["train"].labels
+    fewest = 2 if key == "label" and problem != "multi-label" else 1
+    if len(train) < fewest:
+        only = f"only the label {next(iter(train))!r}" if train else f"no {labelled[key]}"
+        needs = f"a classification needs {'two' if fewest > 1 else 'one'}, so name another column or file"
+        yield Violation(rows.pointers[key], f"the training rows have {only} in `{columns_of(rows.data)[key]}`: {needs}")
         return
-    for split, labels in counts.items():
-        yield from _check_known(rows.pointers[split], train, labels)
-    if rows.data.validation is None and not any(rows.data.held_back(train).values()):
-        detail = (
-            f"holds back none of {sum(train.values())} rows, as each label keeps one "
-            "to train on: raise it, add rows, or name a file as `validation`"
-        )
-        yield Violation(rows.pointers["validation_fraction"], detail)
+    for split, contents in found.items():
+        yield from _check_known(rows.pointers[split], labelled[key], train, contents.labels)
 
 
-def _check_known(at: str, train: Mapping[str, int], labels: Mapping[str, int]) -> Iterator[Violation]:
+def _check_known(at: str, what: str, train: Mapping[str, int], labels: Mapping[str, int]) -> Iterator[Violation]:
     unknown = sorted(set(labels) - set(train))
     if unknown:
         shown = ", ".join(repr(label) for label in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        yield Violation(
-            at, f"has labels that no training row has: {shown}{more}. Add such rows to `train`, or take them out here"
-        )
+        detail = f"has {what}s that no training row has: {shown}{more}. Add such rows to `train`, or take them out here"
+        yield Violation(at, detail)
+
+
+def _check_held_back(rows: Rows, found: Mapping[str, Contents]) -> Iterator[Violation]:
+    """The training rows are enough to hold back what is not named."""
+    data, train = rows.data, found.get("train")
+    if train is None or not train.rows:
+        return
+    # Rows of one label each are held back label by label, others all together.
+    by_label = not isinstance(data, TaggedWords) and sum(train.labels.values()) == train.rows
+    counts = train.labels if by_label else {"": train.rows}
+    for split, fraction in (("validation", data.validation_fraction), ("test", data.test_fraction)):
+        if split not in data.named and fraction and not any(data.held_back(counts, fraction).values()):
+            keeps = "each label keeps one" if by_label else "one stays"
+            detail = (
+                f"holds back none of {train.rows} rows, as {keeps} to train on: raise it, add rows, or name a file as `{split}`"
+            )
+            yield Violation(rows.pointers[f"{split}_fraction"], detail)

@@ -24,6 +24,7 @@ from service.catalog.locking import only_writer
 from service.domain.datasets import FORMATS, DatasetFile, check_dataset_name
 from service.domain.errors import DatasetNotFound, UnreadableDataset, UnsafePath, UploadTooLarge
 from service.settings import write_private
+from trainers.images import look_images
 from trainers.tables import Summary, TableError, look
 
 _CHUNK_BYTES = 1024 * 1024
@@ -107,7 +108,7 @@ def _ending(file: str) -> str:
 
 def _summary(path: Path, file: str) -> Summary:
     try:
-        summary = look(path, file)
+        summary = look_images(path) if _ending(file) == ".zip" else look(path, file)
         "".join(summary.columns).encode()  # half a surrogate pair, which JSON can spell, could never be sent to anybody
     except TableError as error:
         raise UnreadableDataset(f"{file!r} cannot be read: {error.detail}.", column=error.column) from error

@@ -1,18 +1,21 @@
-"""The Hugging Face hub and its caches on this machine. Only configurations, tokenizers and safetensors are ever downloaded."""
+"""The Hugging Face hub and its caches on this machine. No pickle and no code is ever downloaded."""
 
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from service.catalog.headers import read_json
+from service.catalog.cards import CARD, parse_card
+from service.catalog.headers import Weights, check_json_size, read_json
+from service.domain.base_models import ModelCard
 from service.domain.errors import ModelNotFound, TuneyardError, UnusableModel
 
-DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "tokenizer.model")
+_WEIGHTS = "*.safetensors"
+DOWNLOADED = (_WEIGHTS, "*.json", "*.txt", "tokenizer.model", "*.spm", CARD)
 """Names of the files that are ever downloaded: none of them is a pickle or code."""
 
 _NAME = re.compile(r"(?:\w(?:[\w.-]*\w)?/)?\w(?:[\w.-]*\w)?", re.ASCII)
@@ -20,6 +23,9 @@ _LONGEST_NAME = 96
 _LOOK_SECONDS = 5.0
 _REQUEST_SECONDS = 3.0
 _UNREACHABLE_SECONDS = 30.0
+_LARGEST_CARD_BYTES = 1_000_000
+
+_UNKNOWN = Weights()
 
 T = TypeVar("T")
 
@@ -35,6 +41,8 @@ class RemoteModel:
 
     config: Mapping[str, Any] | None
     files: frozenset[str]
+    weights: Weights = _UNKNOWN
+    card: ModelCard | None = None
 
 
 class Hub(Protocol):
@@ -44,8 +52,8 @@ class Hub(Protocol):
         """Read about a model; returns within seconds. Raises ModelNotFound, UnusableModel."""
         ...
 
-    def download(self, name: str) -> Path:
-        """The model's folder on this machine, downloaded. Raises ModelNotFound, UnusableModel."""
+    def download(self, name: str, *, weights: bool = True) -> Path:
+        """The model's folder on this machine, downloaded, with its weights or without. Raises ModelNotFound, UnusableModel."""
         ...
 
 
@@ -53,20 +61,31 @@ class HubCache:
     """What was downloaded from the hub earlier: by the user, in the ordinary cache, or by this service into `own`."""
 
     def __init__(self, own: Path, ordinary: Path | None = None) -> None:
-        self._own = own
+        self.own = own
         self._ordinary = ordinary
+
+    def names(self) -> Iterator[str]:
+        """Every model that something was downloaded of."""
+        for cache in self._caches():
+            for folder in sorted(cache.glob("models--*")) if cache.is_dir() else ():
+                yield folder.name.removeprefix("models--").replace("--", "/")
 
     def find(self, name: str) -> Path | None:
         """The folder with the model's config.json, the user's before ours; it may lack other files."""
-        from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415 - 0.3 s
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - 0.3 s
 
         if not is_hub_name(name):
             return None
-        for cache in (self._ordinary or Path(constants.HF_HUB_CACHE), self._own):
+        for cache in self._caches():
             config = try_to_load_from_cache(name, "config.json", cache_dir=cache)
             if isinstance(config, str):
                 return Path(config).parent
         return None
+
+    def _caches(self) -> tuple[Path, Path]:
+        from huggingface_hub import constants  # noqa: PLC0415 - 0.3 s
+
+        return self._ordinary or Path(constants.HF_HUB_CACHE), self.own
 
 
 class HuggingFaceHub:
@@ -78,11 +97,11 @@ class HuggingFaceHub:
 
     def look(self, name: str) -> RemoteModel:
         self._check_reachable(name)
-        return self._answer(name, lambda: _within(_LOOK_SECONDS, lambda: _look(name, self._cache)))
+        return self._answer(name, lambda: within(_LOOK_SECONDS, lambda: _look(name, self._cache)))
 
-    def download(self, name: str) -> Path:
+    def download(self, name: str, *, weights: bool = True) -> Path:
         self._check_reachable(name)
-        return self._answer(name, lambda: _download(name, self._cache))
+        return self._answer(name, lambda: _download(name, self._cache, weights=weights))
 
     def _check_reachable(self, name: str) -> None:
         from huggingface_hub import is_offline_mode  # noqa: PLC0415 - 0.3 s
@@ -117,7 +136,7 @@ def _unreachable(name: str) -> ModelNotFound:
     )
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T:
+def within(seconds: float, work: Callable[[], T]) -> T:
     """What `work` returns; raises TimeoutError when it takes longer. Looking up a host's name has no time limit of its own."""
     answers: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
@@ -142,20 +161,31 @@ def _look(name: str, cache: Path) -> RemoteModel:
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
 
     disable_progress_bars()
-    found = HfApi().model_info(name, timeout=_REQUEST_SECONDS)
-    files = frozenset(sibling.rfilename for sibling in found.siblings or () if "/" not in sibling.rfilename)
-    if "config.json" not in files:
-        return RemoteModel(None, files)
-    # By its commit and not as `main`: the cache does not take the model for one that is there.
-    path = hf_hub_download(name, "config.json", revision=found.sha, cache_dir=cache, etag_timeout=_REQUEST_SECONDS)
-    return RemoteModel(read_json(name, Path(path)), files)
+    found = HfApi().model_info(name, files_metadata=True, timeout=_REQUEST_SECONDS)
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in found.siblings or () if "/" not in sibling.rfilename}
+
+    def read(file: str) -> Path:
+        # By its commit and not as `main`: the cache does not take the model for one that is there.
+        return Path(hf_hub_download(name, file, revision=found.sha, cache_dir=cache, etag_timeout=_REQUEST_SECONDS))
+
+    check_json_size(name, "config.json", sizes.get("config.json", 0))
+    config = read_json(name, read("config.json")) if "config.json" in sizes else None
+    card = None
+    if 0 < sizes.get(CARD, 0) <= _LARGEST_CARD_BYTES:
+        card = replace(parse_card(read(CARD).read_text(errors="replace")), updated_at=found.last_modified)
+    weights = Weights(
+        parameters=found.safetensors.total if found.safetensors else None,
+        bytes=sum(size for file, size in sizes.items() if file.endswith(".safetensors")) or None,
+    )
+    return RemoteModel(config, frozenset(sizes), weights, card)
 
 
-def _download(name: str, cache: Path) -> Path:
+def _download(name: str, cache: Path, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.3 s
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
 
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     disable_progress_bars()
     # Folders hold other formats and other models of the same repository.
-    return Path(snapshot_download(name, cache_dir=cache, allow_patterns=list(DOWNLOADED), ignore_patterns=["*/*"]))
+    wanted = [pattern for pattern in DOWNLOADED if weights or pattern != _WEIGHTS]
+    return Path(snapshot_download(name, cache_dir=cache, allow_patterns=wanted, ignore_patterns=["*/*"]))

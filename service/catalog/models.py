@@ -5,6 +5,7 @@ It looks in this order, and the first that has the model is used:
 2. the user's ordinary Hugging Face cache, then this service's own;
 3. an installed Python package, for the model that one is known to hold;
 4. the Hugging Face hub, unless offline.
+What is called `builtin://NAME` is an architecture that comes with the service, without weights.
 
 The package comes before the hub, although the hub's files are the originals: its weights are compared by SHA-256 with those, so
 nothing is lost, and where the hub cannot be reached nobody waits for it.
@@ -12,19 +13,36 @@ nothing is lost, and where the hub cannot be reached nobody waits for it.
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from service.catalog.headers import ENCODERS, ModelHeader, header_of, read_header
-from service.catalog.hub import Hub, HubCache, is_hub_name
+from service.catalog.architectures import (
+    ARCHITECTURES,
+    SCHEME,
+    architecture_header,
+    described_architecture,
+    is_builtin,
+    write_architecture,
+)
+from service.catalog.cards import read_card
+from service.catalog.headers import ENCODERS, ModelHeader, header_of, read_header, with_weights
+from service.catalog.hub import Hub, HubCache, RemoteModel, is_hub_name
+from service.domain.base_models import FoundModel, Place
 from service.domain.errors import ModelNotFound, UnusableModel
 
 __all__ = ["ENCODERS", "INSTALLED", "InstalledModel", "Models"]
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("tuneyard.models")
+_MOST_FOLDERS = 500
+"""Of each model root that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -58,37 +76,88 @@ class Models:
         self._hub = hub
         self._installed = installed
 
-    def look(self, name: str) -> ModelHeader:
-        """What a model is like, without fetching its weights. Raises ModelNotFound, UnusableModel."""
-        here = self._here(name)
+    def look(self, name: str, *, weights: bool = True) -> ModelHeader:
+        """What a model is like, without fetching its weights; `weights` False needs none. Raises ModelNotFound, UnusableModel."""
+        if is_builtin(name):
+            header = architecture_header(name)
+            if weights:
+                raise UnusableModel(f"{name} has no weights: set `initialisation: random` to train it from the start")
+            return header
+        here = self._here(name, weights=weights)
         if isinstance(here, _Folder):
             return here.header
-        remote = self._ask(name, here, lambda hub: hub.look(name))
-        return header_of(name, remote.config, remote.files)
+        return _header_there(name, self._ask(name, here, lambda hub: hub.look(name)), weights=weights)
 
-    def fetch(self, name: str) -> Path:
+    def fetch(self, name: str, *, weights: bool = True) -> Path:
         """The model's folder; may download. Raises ModelNotFound, UnusableModel."""
-        here = self._here(name)
+        if is_builtin(name):
+            self.look(name, weights=weights)
+            return write_architecture(name, self._cache.own.parent / "architectures")
+        here = self._here(name, weights=weights)
         if isinstance(here, _Folder):
             return here.path
-        folder = self._ask(name, here, lambda hub: hub.download(name))
-        read_header(name, folder)
+        folder = self._ask(name, here, lambda hub: hub.download(name, weights=weights))
+        read_header(name, folder, weights=weights)
         return folder
 
-    def _here(self, name: str) -> "_Folder | UnusableModel | None":
+    def describe(self, name: str, *, weights: bool = True) -> FoundModel:
+        """The same as `look`, with its card and where it is. Raises ModelNotFound, UnusableModel."""
+        if is_builtin(name):
+            return described_architecture(name)
+        here = self._here(name, weights=weights)
+        if not isinstance(here, _Folder):
+            remote = self._ask(name, here, lambda hub: hub.look(name))
+            return FoundModel(name, Place.HUB, _header_there(name, remote, weights=weights), remote.card)
+        found = FoundModel(name, here.place, here.header, read_card(here.path))
+        if found.card is None and here.place is Place.CACHE and self._hub is not None:
+            # transformers downloads no cards, so what it left in the cache has none.
+            with suppress(ModelNotFound, UnusableModel):
+                return replace(found, card=self._hub.look(name).card)
+        return found
+
+    def here(self) -> Sequence[FoundModel]:
+        """Every model on this machine that some trainer can train, by name."""
+        found = {name: described_architecture(name) for name in (f"{SCHEME}{one}" for one in ARCHITECTURES)}
+        for name in dict.fromkeys([*self._names_under_roots(), *self._cache.names(), *self._installed]):
+            try:
+                here = self._here(name)
+                if isinstance(here, _Folder):
+                    found[name] = FoundModel(name, here.place, here.header, read_card(here.path))
+            except (ModelNotFound, UnusableModel):
+                continue
+            except Exception:  # anybody's files: one broken folder must not hide the others
+                _LOG.exception("%s cannot be looked at", name)
+        return [found[name] for name in sorted(found)]
+
+    def folder(self, name: str) -> Path:
+        """The folder of a model that is on this machine, weights and all. Raises ModelNotFound, UnusableModel."""
+        here = None if is_builtin(name) else self._here(name)
+        if isinstance(here, UnusableModel):
+            raise here
+        if here is None:
+            raise ModelNotFound(f"{name!r} is not on this machine with its weights: `GET /v1/models` lists those that are")
+        return here.path
+
+    def _here(self, name: str, *, weights: bool = True) -> "_Folder | UnusableModel | None":
         """Where the model is on this machine, or what is wrong with the one in the cache. Raises ModelNotFound, UnusableModel."""
         folder = self._under_a_root(name)
         if folder is not None:
-            return _Folder(folder, read_header(name, folder))
+            return _Folder(folder, read_header(name, folder, weights=weights), Place.FOLDER)
         broken = None
         cached = self._cache.find(name)
         if cached is not None:
             try:
-                return _Folder(cached, read_header(name, cached))
+                return _Folder(cached, read_header(name, cached, weights=weights), Place.CACHE)
             except UnusableModel as error:  # half a download, or without safetensors as they were: the hub may have all
                 broken = error
         packed = self._in_a_package(name)
-        return broken if packed is None else _Folder(packed, read_header(name, packed))
+        return broken if packed is None else _Folder(packed, read_header(name, packed, weights=weights), Place.PACKAGE)
+
+    def _names_under_roots(self) -> Iterator[str]:
+        for root in self._roots:
+            for pattern in ("*", "*/*"):  # NAME, and OWNER/NAME as on the hub
+                for config in islice(root.glob(f"{pattern}/config.json"), _MOST_FOLDERS):
+                    yield config.parent.relative_to(root).as_posix()
 
     def _under_a_root(self, name: str) -> Path | None:
         """Symbolic links are followed before a path is judged; what is outside is refused whether it is there or not."""
@@ -162,6 +231,11 @@ class Models:
 class _Folder:
     path: Path
     header: ModelHeader
+    place: Place
+
+
+def _header_there(name: str, remote: RemoteModel, *, weights: bool) -> ModelHeader:
+    return with_weights(header_of(name, remote.config, remote.files, weights=weights), remote.weights)
 
 
 @lru_cache(maxsize=16)

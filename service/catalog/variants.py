@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from pydantic import ValidationError
+
 from search_spaces import FloatParameter, IntParameter, Parameter, Scalar
-from service.domain.definition import StudyDefinition, pointer
+from service.domain.definition import StudyDefinition
 from service.domain.errors import InvalidDefinition, Violation
-from trainers.configs import TextData
+from service.domain.pointers import pointer
+from service.domain.searched import extremes
+from trainers.configs import Splits
 
 MOST_VARIANTS = 1000
 
@@ -25,14 +29,16 @@ class Value:
 class Rows:
     """A choice of rows, and the JSON pointer to where each key of it is set."""
 
-    data: TextData
+    data: Splits
     pointers: Mapping[str, str]
 
 
 def values_of(definition: StudyDefinition, name: str) -> list[Value]:
-    """The values of a top-level key: of a range, the ends."""
+    """The values of a top-level key: of a range, the ends. None of a key that the trainer does not have."""
     if name in definition.space:
         return _values(name, definition.space[name])
+    if name not in type(definition.trainer).model_fields:
+        return []
     value = getattr(definition.trainer, name)
     return [Value(value, pointer(["trainer", name]))]
 
@@ -49,8 +55,14 @@ def rows_of(definition: StudyDefinition) -> Iterator[Rows]:
 
 
 def _rows(definition: StudyDefinition, chosen: Mapping[str, Value]) -> Rows:
-    data = definition.configured({name: one.value for name, one in chosen.items()}).data
-    written = {key: pointer(["trainer", "data", key]) for key in TextData.model_fields}
+    others = {name: extremes(parameter)[0][1] for name, parameter in definition.space.items() if name not in chosen}
+    try:
+        data = definition.configured({**others, **{name: one.value for name, one in chosen.items()}}).data
+    except ValidationError as error:
+        detail = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        listed = ", ".join(f"`{name}` is {one.value!r}" for name, one in chosen.items())
+        raise InvalidDefinition([Violation("/space", f"the trainer does not take its rows where {listed}: {detail}")]) from error
+    written = {key: pointer(["trainer", "data", key]) for key in type(data).model_fields}
     searched = {name.removeprefix("data."): one.pointer for name, one in chosen.items()}
     return Rows(data, {**written, **searched})
 

@@ -3,6 +3,7 @@
     ROOT/STUDY/TRIAL/resume-000003/reports.json     every report up to 3, so that none is lost with a driver
                                    state/           what the trainer goes on from; absent when report 3 was the last one
     ROOT/STUDY/TRIAL/export-000002/manifest.json    files, bytes and SHA-256 of the best report's export
+                                   analysis.json    where that report's validation rows went wrong
                                    model/           what a user pulls
 
 A folder is written under a temporary name, brought to the disk and renamed: there is never half of one.
@@ -74,7 +75,13 @@ class TrialFolder:
             return Resume(number=number, reports=reports, state=state if state.is_dir() else None)
         return None
 
-    def save_export(self, report: int, write_model: Callable[[Path], None], before: int | None = None) -> Manifest:
+    def save_export(
+        self,
+        report: int,
+        write_model: Callable[[Path], None],
+        before: int | None = None,
+        analysis: Mapping[str, Any] | None = None,
+    ) -> Manifest:
         """Add an export beside that of report `before`, and drop other older ones; `write_model` fills an empty folder.
 
         Raises ValueError for files that may not leave.
@@ -82,6 +89,8 @@ class TrialFolder:
         with _Staging(self._path, f"export-{report:06d}") as staging:
             (staging / "model").mkdir()
             write_model(staging / "model")
+            if analysis is not None:
+                (staging / "analysis.json").write_text(json.dumps(dict(analysis), allow_nan=False))
             manifest = Manifest(self._study_id, self._trial, report, tuple(_listed(staging / "model")))
             (staging / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1))
         # A trial that had to start over reports again what is known: a later export may be the one the store names.
@@ -91,7 +100,7 @@ class TrialFolder:
     def manifest(self, report: int) -> Manifest:
         """The export of that report. Raises CheckpointNotFound."""
         try:
-            stored = json.loads((self._path / f"export-{report:06d}" / "manifest.json").read_text())
+            stored = json.loads((self._export(report) / "manifest.json").read_text())
         except (FileNotFoundError, ValueError) as error:
             raise CheckpointNotFound(
                 f"Trial {self._trial} of study {self._study_id!r} has no checkpoint of report {report}: a better one has "
@@ -100,13 +109,29 @@ class TrialFolder:
             ) from error
         return Manifest(**{**stored, "files": tuple(CheckpointFile(**file) for file in stored["files"])})
 
+    def model(self, report: int) -> Path:
+        """The folder with that report's export."""
+        return self._export(report) / "model"
+
+    def analysis(self, report: int) -> Mapping[str, Any]:
+        """The analysis kept with that report's export. Raises CheckpointNotFound."""
+        self.manifest(report)
+        try:
+            stored: Mapping[str, Any] = json.loads((self._export(report) / "analysis.json").read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise CheckpointNotFound(
+                f"The checkpoint of report {report} of trial {self._trial} has no analysis: a better one has just replaced it, "
+                "or it was exported by an earlier version of the service."
+            ) from error
+        return stored
+
     def open(self, report: int, path: str) -> BinaryIO:
         """A file of that export. Raises CheckpointNotFound, FileNotInCheckpoint."""
         manifest = self.manifest(report)
         if manifest.file(path) is None or not may_leave(path):
             raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
         try:
-            return (self._path / f"export-{report:06d}" / "model" / path).open("rb")
+            return (self.model(report) / path).open("rb")
         except FileNotFoundError as error:
             raise CheckpointNotFound("A better checkpoint has just replaced this one: read the manifest again.") from error
 
@@ -117,6 +142,9 @@ class TrialFolder:
                 shutil.rmtree(path, ignore_errors=True)
         if report is None:
             shutil.rmtree(self._path, ignore_errors=True)
+
+    def _export(self, report: int) -> Path:
+        return self._path / f"export-{report:06d}"
 
     def _numbers(self, kind: str) -> list[int]:
         matches = [_NUMBERED.fullmatch(path.name) for path in _entries(self._path)]
@@ -138,6 +166,9 @@ class LocalCheckpointStore:
 
     def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
         return TrialFolder(self._root, study_id, trial).manifest(report)
+
+    def analysis(self, study_id: str, trial: int, report: int) -> Mapping[str, Any]:
+        return TrialFolder(self._root, study_id, trial).analysis(report)
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         return TrialFolder(self._root, study_id, trial).open(report, path)

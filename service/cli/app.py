@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import datasets, studies, trials
+from service.cli import datasets, models, presets, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -27,6 +27,8 @@ app.add_typer(studies.app, name="study")
 app.add_typer(trials.app, name="trial")
 app.add_typer(trials.best_app, name="best")
 app.add_typer(datasets.app, name="dataset")
+app.add_typer(models.app, name="model")
+app.add_typer(presets.app, name="preset")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from service.cli.studies import StudyArgument
 if TYPE_CHECKING:
     from service.client import Progress
 
-app = typer.Typer(help="Trials of a study: list, show.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Trials of a study: list, show, analyse.", no_args_is_help=True, epilog=EPILOG)
 best_app = typer.Typer(help="The best checkpoint of a study: pull it.", no_args_is_help=True, epilog=EPILOG)
 
 
@@ -39,11 +39,14 @@ def list_trials(
     emit(output, found, lambda: trials_table(found))
 
 
+NumberArgument = Annotated[int, typer.Argument(metavar="NUMBER", help="The trial's number.", min=0, show_default=False)]
+
+
 @app.command()
 def get(
     context: typer.Context,
     study: StudyArgument,
-    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The trial's number.", min=0, show_default=False)],
+    number: NumberArgument,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show one trial; as a table, with its reports and attempts."""
@@ -56,6 +59,14 @@ def get(
             emit(output, trial, lambda: trial_table(trial, reports, attempts))
         else:
             emit(output, trial, lambda: "")
+
+
+@app.command()
+def analysis(context: typer.Context, study: StudyArgument, number: NumberArgument) -> None:
+    """Print, as JSON, where a trial's best report went wrong on the validation rows."""
+    with session_of(context).client() as client:
+        found = client.analysis(study, number)
+    emit(Format.JSON, found, lambda: "")
 
 
 @best_app.command()

@@ -15,6 +15,7 @@ STATE_STYLES = {
     "pruned": "magenta",
     "stopped": "yellow",
     "cancelled": "yellow",
+    "infeasible": "red",
     "failed": "red",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -12,7 +12,9 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
+from service.api.model_views import CandidatesView, ModelView
 from service.api.schemas import (
+    AnalysisView,
     AttemptView,
     DatasetFileView,
     DatasetsView,
@@ -31,6 +33,7 @@ from service.client.errors import ProblemError, ServiceUnreachable, WaitedTooLon
 from service.client.pull import Progress, pull_checkpoint, silent
 from service.client.stream import lines_of, messages
 from service.domain.events import EventKind
+from service.domain.memory import Method
 from service.domain.study import StudyState
 
 Definition = Mapping[str, Any] | str | bytes | Path
@@ -47,6 +50,8 @@ _PULLS = 3
 """Times a pull begins anew because the trial's export was replaced by that of a better report meanwhile."""
 _JSON = "application/json"
 _CHUNK_BYTES = 1 << 20
+_TRYING_SECONDS = 2.0
+"""Between questions whether models have been tried."""
 
 
 class Client:
@@ -128,6 +133,10 @@ class Client:
     def attempts(self, study_id: str, number: int) -> list[AttemptView]:
         """A trial's attempts, in order."""
         return _read_list(AttemptView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}/attempts"))
+
+    def analysis(self, study_id: str, number: int) -> AnalysisView:
+        """Where a trial's best report went wrong on the validation rows."""
+        return _read(AnalysisView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}/analysis"))
 
     def stop(self, study_id: str) -> StudyView:
         """Let running trials reach their next report, then end the study and keep its results."""
@@ -228,6 +237,36 @@ class Client:
     def datasets(self) -> DatasetsView:
         """Every uploaded file, and the data sets that are always there."""
         return _read(DatasetsView, self._connection.request("GET", "/v1/datasets"))
+
+    def model(self, name: str, *, batch_size: int = 32, max_length: int = 128, method: Method = "full") -> ModelView:
+        """A base model, with the memory that training it takes."""
+        params = {"batch_size": batch_size, "max_length": max_length, "method": method}
+        return _read(ModelView, self._connection.request("GET", f"/v1/models/{quote(name, safe='')}", params=params))
+
+    def models(
+        self,
+        task: str | None = None,
+        *,
+        dataset: str | None = None,
+        text: str | None = None,
+        label: str | None = None,
+        names: Iterable[str] = (),
+        timeout: float = 600.0,
+    ) -> CandidatesView:
+        """Base models where the service runs; with a data set, the best for it first, which takes seconds for each model.
+
+        Raises `ProblemError` of status 503 when that is not done after `timeout` seconds.
+        """
+        query = {"task": task, "dataset": dataset, "text": text, "label": label, "models": list(names)}
+        params = {key: value for key, value in query.items() if value not in (None, [])}
+        deadline = self._clock() + timeout
+        while True:
+            try:
+                return _read(CandidatesView, self._connection.request("GET", "/v1/models", params=params))
+            except ProblemError as error:
+                if error.problem.status != httpx.codes.SERVICE_UNAVAILABLE or self._clock() >= deadline:
+                    raise
+            self._connection.sleep(_TRYING_SECONDS)
 
     def mlflow_address(self, study: StudyView) -> str | None:
         """The study's page in the MLflow UI, once it has one."""

@@ -34,7 +34,12 @@ class Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     trials: int | None = Field(default=None, ge=1, le=100_000, description="Most trials the study starts.", examples=[30])
-    epochs: float | None = Field(default=None, gt=0, description="Most training epochs over all trials together.", examples=[90])
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most reports over all trials together: an epoch each, unless the trainer's `report_every` says otherwise.",
+        examples=[90],
+    )
     wall_clock: DurationSeconds | None = Field(
         default=None,
         description='Longest time since the study first ran: "90s", "30m", "2h" or seconds.',
@@ -53,7 +58,7 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class Spending:
-    """What a study has spent so far, or is committed to spend by the attempts that run now."""
+    """What a study has spent so far, or is committed to spend by the attempts that run now; `epochs` counts reports."""
 
     trials: int
     epochs: float
@@ -68,11 +73,11 @@ def time_is_up(budget: Budget, spent: Spending) -> bool:
     return budget.gpu_hours is not None and spent.gpu_seconds >= budget.gpu_hours * 3600
 
 
-def may_train(budget: Budget, spent: Spending, epochs: float) -> bool:
-    """Whether an attempt over `epochs` more epochs may start; `spent.epochs` includes what running attempts will use."""
+def may_train(budget: Budget, spent: Spending, reports: float) -> bool:
+    """Whether an attempt over so many more reports may start; `spent.epochs` includes what running attempts will use."""
     if time_is_up(budget, spent):
         return False
-    return budget.epochs is None or spent.epochs + epochs <= budget.epochs + 1e-9
+    return budget.epochs is None or spent.epochs + reports <= budget.epochs + 1e-9
 
 
 def may_add_trial(budget: Budget, spent: Spending) -> bool:

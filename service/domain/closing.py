@@ -20,7 +20,7 @@ _TRIAL_REASON = {
 FAILURES_BEFORE_GIVING_UP = 3
 FAILURES_IN_A_ROW = 10
 _FAULTS = frozenset({TrialReason.TRAINER_ERROR, TrialReason.RETRIES_EXHAUSTED})
-"""Ends that say something of the study's surroundings; a diverged trial says something of its configuration."""
+"""Ends that say something of the study's surroundings; a diverged or infeasible trial says something of its configuration."""
 
 
 def end_trial_with(study: Study, trial: Trial, now: datetime) -> Trial:
@@ -34,15 +34,18 @@ def closing_changes(study: Study, history: History, now: datetime) -> list[Chang
 
 
 def hopeless(history: History) -> str | None:
-    """Why to give up: all trials failed before their first report, or many in a row failed. None while there is a point."""
+    """Why to give up: some failed, or none fitted, and none has reported; or many in a row failed. None while there is hope."""
     trials = list(history.trials.values())
-    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    failed = [trial for trial in trials if trial.reason in _FAULTS]
     if len(failed) >= FAILURES_BEFORE_GIVING_UP and not any(trial.reports for trial in trials):
-        return f"The first {len(failed)} trials all failed before their first report; the last one said: {_said(failed[-1])}"
+        return f"{len(failed)} trials failed and none has given a report; the last one said: {_said(failed[-1])}"
     ended = sorted((trial for trial in trials if trial.ended_at), key=lambda trial: (trial.ended_at, trial.number))
     latest = ended[-FAILURES_IN_A_ROW:]
     if len(latest) == FAILURES_IN_A_ROW and all(trial.reason in _FAULTS for trial in latest):
         return f"The last {len(latest)} trials all failed; the last one said: {_said(latest[-1])}"
+    if len(latest) == FAILURES_IN_A_ROW and not any(trial.reports for trial in trials):
+        advice = "lower the learning rate, the length or the batch size in the space, or take a smaller model"
+        return f"No configuration fits: {advice}; the last one said: {_said(latest[-1])}"
     return None
 
 

@@ -7,12 +7,13 @@ from datetime import datetime
 from service.domain.errors import UnsafePath
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl", "parquet", "conll", "bio", "zip")
+"""Endings of the files that can be uploaded; a zip holds a folder of images for each label."""
 
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """One uploaded file. `rows` and `columns` were counted when it came in."""
+    """One uploaded file. `rows` and `columns` were counted when it came in: sentences of a CoNLL file, images of a zip."""
 
     dataset: str
     file: str

@@ -1,19 +1,22 @@
 """The study definition: the user's file, POSTed as it is. Strict: what is not understood is refused, never ignored."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import combinations, product
+from math import isqrt
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from search_spaces import FloatParameter, IntParameter, Parameter, Scalar, grid_size, grid_values
+from search_spaces import Parameter, Scalar, grid_size, grid_values
 from service.domain.budget import Budget
 from service.domain.errors import InvalidDefinition, Violation
+from service.domain.pointers import Location, pointer, violations_of
+from service.domain.presets import expand_preset
+from service.domain.requirements import Requirements
+from service.domain.searched import add_searched_keys, configured, extremes, parameter_names
 from service.domain.strategy import GridStrategy, HyperbandStrategy, Strategy
-from trainers.configs import CONFIGS, METRICS, TrainerConfig
-
-_Location = tuple[str | int, ...]
-"""Keys and indices from a document's root to a value in it."""
+from trainers.configs import TrainerConfig, metrics_of
 
 
 class _Strict(BaseModel):
@@ -44,9 +47,18 @@ class Resources(_Strict):
 
     cpus_per_trial: int = Field(default=1, ge=1, le=256, description="CPU threads of one trial.", examples=[1])
     gpus_per_trial: float = Field(
-        default=0, ge=0, le=1, description="Share of one GPU that a trial holds; 0 trains on the CPU.", examples=[0]
-    )
+        default=0, ge=0, le=64,
+        description="GPUs that a trial holds: a share of one, or whole ones, with a process each; 0 trains on the CPU.",
+        examples=[0], json_schema_extra={"anyOf": [{"maximum": 1}, {"multipleOf": 1}]},
+    )  # fmt: skip
     max_concurrent_trials: int = Field(default=1, ge=1, le=1000, description="Most trials of this study at once.", examples=[2])
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _several_are_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError(f"a trial holds a share of one GPU, or whole ones: set {int(value)} or {int(value) + 1}")
+        return value
 
 
 class Checkpoints(_Strict):
@@ -65,7 +77,8 @@ class StudyDefinition(_Strict):
     trainer: TrainerConfig = Field(description="The trainer's configuration; what `space` names is set by each trial.")
     space: dict[str, Parameter] = Field(
         min_length=1, max_length=100,
-        description="What varies: a key of the trainer's configuration (nested keys with dots) and its parameter.",
+        description="What varies: a key of the trainer's configuration (nested keys with dots, as in `lora.rank`) and its "
+        "parameter. A group of keys that the trainer does not set starts from its defaults.",
         examples=[{"learning_rate": {"kind": "float", "low": 1e-6, "high": 1e-3, "log": True}}],
     )  # fmt: skip
     objective: Objective = Field(description="What the search optimises.")
@@ -73,20 +86,23 @@ class StudyDefinition(_Strict):
     budget: Budget = Field(default=Budget(), description="What the study may spend.")
     resources: Resources = Field(default=Resources(), description="What a trial holds and how many run at once.")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Which exported models are kept.")
+    requirements: Requirements = Field(default=Requirements(), description="What base models have to be like.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the search itself.", examples=[0])
 
     def configured(self, parameters: Mapping[str, Scalar]) -> TrainerConfig:
         """The trainer's configuration of a trial with these parameters."""
-        return _configured(self.trainer, parameters)
+        return configured(self.trainer, parameters)
 
     @property
     def max_reports(self) -> int:
-        """Reports of a trial that runs to its end when `epochs` is not searched: one an epoch."""
-        return self.trainer.epochs
+        """Reports of a trial that runs to its end when `epochs` is not searched."""
+        return self.trainer.reports
 
     def reports_of(self, parameters: Mapping[str, Scalar]) -> int:
         """Reports of a trial with these parameters that runs to its end."""
-        epochs = parameters.get("epochs", self.trainer.epochs)
+        if "epochs" not in parameters or self.trainer.max_steps is not None:
+            return self.max_reports
+        epochs = parameters["epochs"]
         assert isinstance(epochs, int)  # noqa: S101 - validated at POST
         return epochs
 
@@ -99,160 +115,108 @@ def parse_definition(document: Any) -> StudyDefinition:
         raise InvalidDefinition([Violation("", f"the document holds a value that JSON cannot hold ({error})")]) from error
     except RecursionError as error:
         raise InvalidDefinition([Violation("", "the document is nested too deeply")]) from error
-    whole = json.loads(text)
-    origins = _add_searched_keys(whole)
+    expanded = expand_preset(json.loads(text))
+    try:
+        return _parsed(expanded.document)
+    except InvalidDefinition as refused:
+        raise InvalidDefinition(expanded.as_sent(refused.violations)) from refused
+
+
+def _parsed(whole: Any) -> StudyDefinition:
+    """The definition that a document without a preset holds; searched keys are added to its trainer."""
+    origins = add_searched_keys(whole)
     try:
         study = StudyDefinition.model_validate_json(json.dumps(whole))
     except ValidationError as error:
-        raise InvalidDefinition(_violations(whole, origins, error.errors(include_url=False))) from error
+        raise InvalidDefinition(violations_of(whole, origins, error.errors(include_url=False))) from error
     violations = [*_space_violations(study), *_objective_violations(study), *_strategy_violations(study)]
     if violations:
         raise InvalidDefinition(violations)
     return study
 
 
-def _add_searched_keys(document: Any) -> dict[_Location, _Location]:
-    """A trainer key that `space` sets need not stand in `trainer` too: its first value there makes it whole.
-
-    Answers where each value that was added came from.
-    """
-    trainer, space = (document.get("trainer"), document.get("space")) if isinstance(document, dict) else (None, None)
-    origins: dict[_Location, _Location] = {}
-    if isinstance(trainer, dict) and isinstance(space, dict):
-        for name, parameter in space.items():
-            path = name.split(".")
-            at, value = _first_value(parameter)
-            if _is_key_of(CONFIGS.get(str(trainer.get("kind"))), path) and _set_default(trainer, path, value):
-                origins["trainer", *path] = ("space", name, *at)
-    return origins
-
-
-def _is_key_of(config: Any, path: Sequence[str]) -> bool:
-    """Whether a model of this class has the nested key."""
-    for part in path:
-        if not (isinstance(config, type) and issubclass(config, BaseModel) and part in config.model_fields):
-            return False
-        config = config.model_fields[part].annotation
-    return True
-
-
-def _violations(document: Any, origins: Mapping[_Location, _Location], errors: Sequence[Any]) -> list[Violation]:
-    """What pydantic found, said of the document as it was sent, and once for each place in it."""
-    found: dict[str, list[str]] = {}
-    for item in errors:
-        at = _place(document, item["loc"], is_missing=item["type"] == "missing")
-        found.setdefault(pointer(origins.get(at, at)), []).append(_message(item))
-    emptied = {pointer(_place(document, item["loc"], is_missing=False)) for item in errors if item["type"] == "too_short"}
-    # A list whose values are all refused is said to be too short as well.
-    blamed = {place for place in emptied if any(other.startswith(place + "/") for other in found)}
-    return [Violation(place, "; or: ".join(dict.fromkeys(said))) for place, said in found.items() if place not in blamed]
-
-
-def _message(item: Any) -> str:
-    match item["type"]:
-        case "extra_forbidden":
-            return "is not a key here: check its spelling or remove it"
-        case "missing":
-            return "is required: add it"
-        case _:
-            return str(item["msg"]).removeprefix("Value error, ")
-
-
-def _place(document: Any, location: Sequence[str | int], *, is_missing: bool) -> _Location:
-    """Where in the document a location of pydantic's is: that has the tags of unions in it, which the document does not."""
-    found: list[str | int] = []
-    current, may_be_tag = document, True
-    for position, part in enumerate(location):
-        is_last = position == len(location) - 1
-        if isinstance(current, Mapping) and part in current:
-            # A key may be called as the tag before it.
-            if may_be_tag and part == current.get("kind") and not is_last:
-                may_be_tag = False
-                continue
-            current = current[part]
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
-            current = current[part]
-        elif not (is_missing and is_last):
-            may_be_tag = False
-            continue
-        found.append(part)
-        may_be_tag = True
-    return tuple(found)
-
-
-def pointer(location: Sequence[str | int]) -> str:
-    """A JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
-
-
-def _first_value(parameter: Any) -> tuple[_Location, Any]:
-    """The first value that a parameter can take, and where it stands in it."""
-    choices, low = (parameter.get("choices"), parameter.get("low")) if isinstance(parameter, Mapping) else (None, None)
-    at, value = (("choices", 0), choices[0]) if isinstance(choices, list) and choices else (("low",), low)
-    return at, value if isinstance(value, str | int | float) else None
-
-
-def _set_default(tree: dict[str, Any], path: Sequence[str], value: Any) -> bool:
-    """Whether the value was put there: not one that is None or has nowhere to be, nor in the place of another."""
-    *parents, last = path
-    for part in parents:
-        if not isinstance(tree.setdefault(part, {}), dict):
-            return False
-        tree = tree[part]
-    if value is None or last in tree:
-        return False
-    tree[last] = value
-    return True
-
-
-def _configured(trainer: TrainerConfig, parameters: Mapping[str, Scalar]) -> TrainerConfig:
-    tree: dict[str, Any] = trainer.model_dump(mode="json")
-    if "data.train" in parameters:
-        tree["data"] = trainer.data.without_brought_splits()
-    for name, value in parameters.items():
-        *parents, last = name.split(".")
-        branch = tree
-        for part in parents:
-            branch = branch[part]
-        if last not in branch:
-            raise KeyError(name)
-        branch[last] = value
-    return type(trainer).model_validate_json(json.dumps(tree))
-
-
 def _space_violations(study: StudyDefinition) -> list[Violation]:
-    """Whether the trainer has each parameter and takes every value it can get."""
+    """Whether the trainer has each parameter, takes every value it can get, and takes them together."""
     found = []
     for name, parameter in study.space.items():
-        if name == "kind" or name.split(".")[0] == "kind":
-            found.append(Violation(pointer(["space", name]), "the kind of trainer cannot vary: make one study of each kind"))
-            continue
-        for at, value in _extremes(parameter):
+        key = name.partition(".")[0]
+        if key in _FIXED:
+            found.append(Violation(pointer(["space", name]), _FIXED[key]))
+        elif name == "epochs" and study.trainer.max_steps is not None:
+            found.append(Violation("/space/epochs", "says nothing beside the trainer's `max_steps`: take it out of the space"))
+        else:
+            found += _value_violations(study, name, parameter)
+    return found or _pair_violations(study)
+
+
+def _value_violations(study: StudyDefinition, name: str, parameter: Parameter) -> Iterator[Violation]:
+    metric = study.objective.metric
+    is_reported = metric in metrics_of(study.trainer)
+    for at, value in extremes(parameter):
+        try:
+            reported = metrics_of(_configured(study, {name: value}))
+        except (KeyError, TypeError):
+            names = ", ".join(f"`{key}`" for key in sorted(parameter_names(type(study.trainer))) if key not in _FIXED)
+            yield Violation(pointer(["space", name]), f"trainer `{study.trainer.kind}` has no parameter `{name}`: it has {names}")
+            return
+        except ValidationError as error:
+            yield Violation(pointer(["space", name, *at]), f"`{name}` cannot be {value!r}: {_reason(error)}")
+        else:
+            if is_reported and metric not in reported:
+                detail = f"`{name}` cannot be {value!r}: the trainer then does not report `{metric}`, the objective"
+                yield Violation(pointer(["space", name, *at]), detail)
+
+
+def _pair_violations(study: StudyDefinition) -> list[Violation]:
+    """Values that the trainer takes alone, but not together with another parameter's: the first such pair of two parameters.
+
+    What a configuration asks of its keys together, it asks of two at a time. Of very many values a spread is looked at.
+    """
+    values = {name: extremes(parameter) for name, parameter in study.space.items()}
+    pairs = list(combinations(values, 2))
+    if sum(len(values[one]) * len(values[other]) for one, other in pairs) > _MOST_PAIRS:
+        most = max(2, isqrt(_MOST_PAIRS // len(pairs)))
+        values = {name: _spread(found, most) for name, found in values.items()}
+    violations = []
+    for one, other in pairs:
+        for (_, before), (at, value) in product(values[one], values[other]):
             try:
-                _configured(study.trainer, {name: value})
-            except (KeyError, TypeError):
-                detail = f"trainer `{study.trainer.kind}` has no parameter `{name}`: it has {_parameter_names(study.trainer)}"
-                found.append(Violation(pointer(["space", name]), detail))
-                break
+                _configured(study, {one: before, other: value})
             except ValidationError as error:
-                reason = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-                found.append(Violation(pointer(["space", name, *at]), f"`{name}` cannot be {value!r}: {reason}"))
-    return found
+                detail = f"`{other}` cannot be {value!r} where `{one}` is {before!r}: {_reason(error)}"
+                violations.append(Violation(pointer(["space", other, *at]), detail))
+                break
+    return violations
 
 
-def _extremes(parameter: Parameter) -> list[tuple[list[str | int], Scalar]]:
-    if isinstance(parameter, FloatParameter | IntParameter):
-        return [(["low"], parameter.low), (["high"], parameter.high)]
-    return [(["choices", index], choice) for index, choice in enumerate(parameter.choices)]
+def _configured(study: StudyDefinition, parameters: Mapping[str, Scalar]) -> TrainerConfig:
+    """The configuration with these values, among the trainer's own or, where it does not take them there, among searched ones.
+
+    What the trainer itself says of a searched key, no trial ever has. Raises as `StudyDefinition.configured` does.
+    """
+    try:
+        return study.configured(parameters)
+    except ValidationError as error:
+        searched = {name: extremes(parameter)[0][1] for name, parameter in study.space.items()}
+        try:
+            return study.configured({**searched, **parameters})
+        except (KeyError, TypeError, ValidationError):
+            raise error from None
 
 
-def _parameter_names(trainer: TrainerConfig) -> str:
-    names = [f"`{name}`" for name in type(trainer).model_fields if name not in {"kind", "data"}]
-    return ", ".join(sorted(names))
+def _spread(values: list[tuple[Location, Scalar]], most: int) -> list[tuple[Location, Scalar]]:
+    """So many of the values at most, the first and the last among them."""
+    if len(values) <= most:
+        return values
+    return [values[at * (len(values) - 1) // (most - 1)] for at in range(most)]
+
+
+def _reason(error: ValidationError) -> str:
+    return str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
 
 
 def _objective_violations(study: StudyDefinition) -> list[Violation]:
-    metrics = METRICS[study.trainer.kind]
+    metrics = metrics_of(study.trainer)
     if study.objective.metric in metrics:
         return []
     listed = ", ".join(f"`{metric}`" for metric in sorted(metrics))
@@ -293,8 +257,8 @@ def _hyperband_violations(study: StudyDefinition) -> list[Violation]:
     if "epochs" in study.space:
         detail = "hyperband decides how long a trial runs: take `epochs` out of the space"
         found.append(Violation("/space/epochs", detail))
-    if study.strategy.min_epochs > study.trainer.epochs:
-        detail = f"is above the trainer's `epochs` ({study.trainer.epochs}): lower it"
+    if study.strategy.min_epochs > study.max_reports:
+        detail = f"is above the {study.max_reports} reports of a whole trial: lower it"
         found.append(Violation("/strategy/min_epochs", detail))
     if study.strategy.mode == "async" and not study.budget.is_bounded:
         detail = "would never end: set at least one of `trials`, `epochs`, `wall_clock`, `gpu_hours`"
@@ -303,3 +267,12 @@ def _hyperband_violations(study: StudyDefinition) -> list[Violation]:
 
 
 MAX_GRID = 100_000
+_MOST_PAIRS = 20_000
+"""Pairs of values that are looked at: a second's work."""
+_ALIKE = "all trials of a study report alike: set it in `trainer` alone"
+_FIXED = {
+    "kind": "the kind of trainer cannot vary: make one study of each kind",
+    "report_every": _ALIKE,
+    "max_steps": _ALIKE,
+}
+"""Keys of the trainer that no space may name, and why."""

@@ -39,7 +39,7 @@ class UnsupportedMediaType(TuneyardError):
 
 
 class InvalidQuery(TuneyardError):
-    """A filter, an order or a cursor that means nothing here."""
+    """A filter, an order, a cursor or a column that means nothing here."""
 
 
 class NotFound(TuneyardError):

@@ -35,7 +35,7 @@ class History:
         return min(ranked, key=lambda trial: (objective.sort_key(trial.best_value or 0.0), trial.number), default=None)
 
     def spending(self, study: Study, now: datetime) -> Spending:
-        """What the study has spent, epochs its live attempts have still to run included."""
+        """What the study has spent, reports its live attempts have still to give included."""
         live = self.in_state(TrialState.QUEUED, TrialState.RUNNING)
         return Spending(
             trials=len(self.trials),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Generic, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
@@ -261,6 +261,10 @@ class CheckpointStore(Protocol):
 
     def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
         """The export of that report of the trial. Raises CheckpointNotFound."""
+        ...
+
+    def analysis(self, study_id: str, trial: int, report: int) -> Mapping[str, Any]:
+        """Where that report's validation rows went wrong, as its trainer says. Raises CheckpointNotFound."""
         ...
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:

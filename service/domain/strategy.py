@@ -59,7 +59,7 @@ class BayesianStrategy(_Choice):
 
 
 class HyperbandStrategy(_Choice):
-    """Start many trials for few epochs, let the best of each rung go on (Li et al. 2018; `async`: ASHA, Li et al. 2020)."""
+    """Start many trials for few reports, let the best of each rung go on (Li et al. 2018; `async`: ASHA, Li et al. 2020)."""
 
     kind: Literal["hyperband"] = Field(description="Early stopping at rungs.", examples=["hyperband"])
     mode: Literal["sync", "async"] = Field(
@@ -70,7 +70,12 @@ class HyperbandStrategy(_Choice):
     )
     reduction_factor: int = Field(default=3, ge=2, le=10, description="Of this many trials at a rung, one goes on.", examples=[3])
     min_epochs: int = Field(
-        default=1, ge=1, le=1000, description="Epochs at the lowest rung; the trainer's `epochs` is the highest.", examples=[1]
+        default=1,
+        ge=1,
+        le=1000,
+        description="Reports at the lowest rung: epochs, unless the trainer's `report_every` says otherwise. "
+        "The last report of a whole trial is the highest.",
+        examples=[1],
     )
     sampler: HyperbandSampler = Field(
         default=RandomSampler(kind="random"), description="What proposes new trials.", examples=[{"kind": "tpe"}]

@@ -11,7 +11,7 @@ from service.domain.errors import IllegalMove
 
 
 class TrialState(StrEnum):
-    """Where a trial is; the last five are ends."""
+    """Where a trial is; the last six are ends."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -20,6 +20,7 @@ class TrialState(StrEnum):
     PRUNED = "pruned"
     STOPPED = "stopped"
     CANCELLED = "cancelled"
+    INFEASIBLE = "infeasible"
     FAILED = "failed"
 
     @property
@@ -28,7 +29,9 @@ class TrialState(StrEnum):
 
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
-    TrialState.QUEUED: frozenset({TrialState.RUNNING, TrialState.STOPPED, TrialState.CANCELLED, TrialState.FAILED}),
+    TrialState.QUEUED: frozenset(
+        {TrialState.RUNNING, TrialState.STOPPED, TrialState.CANCELLED, TrialState.INFEASIBLE, TrialState.FAILED}
+    ),
     TrialState.RUNNING: frozenset(
         {
             TrialState.QUEUED,
@@ -37,6 +40,7 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
             TrialState.PRUNED,
             TrialState.STOPPED,
             TrialState.CANCELLED,
+            TrialState.INFEASIBLE,
             TrialState.FAILED,
         }
     ),
@@ -47,6 +51,7 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.PRUNED: frozenset(),
     TrialState.STOPPED: frozenset(),
     TrialState.CANCELLED: frozenset(),
+    TrialState.INFEASIBLE: frozenset(),
     TrialState.FAILED: frozenset(),
 }
 """The transition table: every move of a trial goes through one of `Trial`'s methods."""
@@ -56,6 +61,7 @@ class TrialReason(StrEnum):
     """Why a trial ended."""
 
     EPOCHS_DONE = "epochs_done"
+    NO_IMPROVEMENT = "no_improvement"
     RUNG_CUT = "rung_cut"
     TARGET_REACHED = "target_reached"
     BUDGET_SPENT = "budget_spent"
@@ -75,6 +81,7 @@ class TrialReason(StrEnum):
 
 _END_OF_REASON: Mapping[TrialReason, TrialState] = {
     TrialReason.EPOCHS_DONE: TrialState.COMPLETED,
+    TrialReason.NO_IMPROVEMENT: TrialState.COMPLETED,
     TrialReason.RUNG_CUT: TrialState.PRUNED,
     TrialReason.TARGET_REACHED: TrialState.STOPPED,
     TrialReason.BUDGET_SPENT: TrialState.STOPPED,
@@ -82,7 +89,7 @@ _END_OF_REASON: Mapping[TrialReason, TrialState] = {
     TrialReason.CANCEL_REQUESTED: TrialState.CANCELLED,
     TrialReason.STUDY_FAILED: TrialState.STOPPED,
     TrialReason.DIVERGED: TrialState.FAILED,
-    TrialReason.OUT_OF_MEMORY: TrialState.FAILED,
+    TrialReason.OUT_OF_MEMORY: TrialState.INFEASIBLE,
     TrialReason.TRAINER_ERROR: TrialState.FAILED,
     TrialReason.RETRIES_EXHAUSTED: TrialState.FAILED,
 }
@@ -180,6 +187,11 @@ class Trial:
             best_report=report.number if is_best else self.best_report,
             best_epoch=report.epoch if is_best else self.best_epoch,
         )
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it ended by itself before its last report, and so has at every later one the best value it had."""
+        return self.reason is TrialReason.NO_IMPROVEMENT
 
     def paused(self) -> "Trial":
         """The trial at its rung, waiting for a promotion or the cut."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -72,13 +72,16 @@ def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path,
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step of an attempt came to: the reports the store may not know yet, and its end once it has come."""
+    """What one step of an attempt came to: the reports the store may not know yet, and its end once it has come.
+
+    `done` is an attempt that came to its last report, `stopped_early` one whose trainer gives no more reports.
+    """
 
     number: int
     attempt: int
     worker: str
     reports: Sequence[Report] = ()
-    outcome: Literal["done", "failed"] | None = None
+    outcome: Literal["done", "stopped_early", "failed"] | None = None
     reason: str | None = None
     detail: str | None = None
 
@@ -97,5 +100,8 @@ def report_to_dict(report: Report) -> dict[str, Any]:
 
 
 def report_from_dict(stored: Mapping[str, Any]) -> Report:
-    """What `report_to_dict` made."""
-    return Report(**{**stored, "at": datetime.fromisoformat(stored["at"])})
+    """What `report_to_dict` made, and whatever else stands beside it left out."""
+    return Report(**{name: stored[name] for name in _REPORT_FIELDS} | {"at": datetime.fromisoformat(stored["at"])})
+
+
+_REPORT_FIELDS = [field.name for field in fields(Report)]

@@ -1,11 +1,14 @@
 """One attempt of one trial on a worker: resume, train to the next rung, leave checkpoints behind. Knows nothing of Ray."""
 
 import json
+import logging
 import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from service.checkpoints.local import TrialFolder
 from service.domain.definition import Objective
@@ -16,7 +19,10 @@ from service.execution.card import write_card
 from trainers import contract
 from trainers.configs import CONFIGS, TrainerConfig
 
+_LOG = logging.getLogger("tuneyard.attempt")
 _TRACEBACK_CHARACTERS = 4000
+_LAST = "last"
+"""Stands beside a report in a checkpoint whose trainer gives no more: a trial that stopped early must not train again."""
 
 
 class AttemptRun:
@@ -36,6 +42,7 @@ class AttemptRun:
         self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number)
         self._objective = Objective(metric=assignment.metric, direction=assignment.direction)
         self._known: list[Report] = []
+        self._stopped_early = False
         self._trainer: contract.Trainer | None = None
         self._reports: Iterator[contract.Report] = iter(())
 
@@ -48,12 +55,11 @@ class AttemptRun:
             reports = self._start() if self._trainer is None else []
             if not reports:
                 reports = [self._next_report()]
-            done = len(self._known) >= self._assignment.until
-            return self._progress(reports, outcome="done" if done else None)
+            return self._progress(reports)
         except contract.TrainerError as error:
             return self._failure(_known_reason(error.reason), str(error))
         except MemoryError:
-            detail = "The worker ran out of memory: lower `batch_size` or `max_length`."
+            detail = "The worker ran out of memory: lower `micro_batch_size` or `max_length`, or take a smaller model."
             return self._failure(TrialReason.OUT_OF_MEMORY, detail)
         except Exception:  # the driver must hear of every failure, and the worker stays warm
             return self._failure(TrialReason.TRAINER_ERROR, traceback.format_exc()[-_TRACEBACK_CHARACTERS:])
@@ -61,11 +67,36 @@ class AttemptRun:
     def _start(self) -> list[Report]:
         resume = self._folder.resume()
         self._known = [report_from_dict(report) for report in resume.reports] if resume else []
-        if len(self._known) >= self._assignment.until:
+        self._stopped_early = bool(resume and resume.reports and resume.reports[-1].get(_LAST)) and not self._is_whole()
+        if self._stopped_early or len(self._known) >= self._assignment.until:
             return list(self._known)
+        self._trainer = self._loaded(resume.state if resume else None)
+        self._reports = self._trainer.reports()
+        return list(self._known)
+
+    def _loaded(self, state: Path | None) -> contract.Trainer:
+        """A trainer that goes on from that state, or from the start where an earlier version wrote it and it cannot be read.
+
+        Such a trial trains again to where it was without a word: the store has those reports.
+        """
+        trainer = self._new_trainer()
+        if state is None:
+            return trainer
+        try:
+            trainer.load(state)
+        except (contract.TrainerError, MemoryError):
+            raise
+        except Exception:
+            _LOG.warning("%s cannot be read: the trial is trained again from its start", state, exc_info=True)
+        else:
+            return trainer
+        del trainer  # half loaded; the new one needs its memory
+        return self._new_trainer()
+
+    def _new_trainer(self) -> contract.Trainer:
         assignment = self._assignment
         config = CONFIGS[assignment.configuration["kind"]].model_validate_json(json.dumps(assignment.configuration))
-        trainer = self._make_trainer(
+        return self._make_trainer(
             config,
             contract.TrialContext(
                 cache=Path(assignment.cache),
@@ -73,17 +104,16 @@ class AttemptRun:
                 models={name: Path(path) for name, path in assignment.models.items()},
                 threads=assignment.threads,
                 device="cuda" if assignment.gpus else "cpu",
+                processes=max(1, int(assignment.gpus)),
+                goal=contract.Goal(assignment.metric, assignment.direction),
             ),
         )
-        if resume and resume.state:
-            trainer.load(resume.state)
-        self._trainer, self._reports = trainer, trainer.reports()
-        return list(self._known)
 
     def _next_report(self) -> Report:
         assert self._trainer is not None  # noqa: S101 - `advance` has started it
         try:
-            trained = next(self._reports)
+            # A trial that had to start over reports again what is known.
+            trained = next(report for report in self._reports if report.number > len(self._known))
         except StopIteration:
             reached = len(self._known)
             raise contract.TrainerError("trainer_error", f"The trainer ended after report {reached}, before its last.") from None
@@ -100,21 +130,48 @@ class AttemptRun:
         if not math.isfinite(report.metrics[self._objective.metric]):
             detail = f"`{self._objective.metric}` is {report.metrics[self._objective.metric]}: lower the learning rate."
             raise contract.TrainerError("diverged", detail)
+        at_end = trained.last or report.number >= self._assignment.last
         # The export comes first: a kill in between trains this report again, the other order would lose its weights.
         best = self._best_known()
         if best is None or self._better(report, best):
-            self._folder.save_export(
-                report.number, lambda folder: self._export(folder, report), before=best.number if best else None
-            )
+            report = self._exported(report, before=best, at_end=at_end)
+        elif at_end:
+            report = self._tested(report, self._folder.model(best.number))
         self._known.append(report)
-        at_end = report.number >= self._assignment.last
-        self._folder.save_resume([report_to_dict(known) for known in self._known], None if at_end else self._trainer.save)
+        self._stopped_early = trained.last and not self._is_whole()
+        self._folder.save_resume(self._carried(is_last=trained.last), None if at_end else self._trainer.save)
         return report
 
-    def _export(self, folder: Path, report: Report) -> None:
+    def _exported(self, report: Report, before: Report | None, *, at_end: bool) -> Report:
+        """Export the best report so far; at the trial's end it is tested, and the card and the report say how well it did."""
         assert self._trainer is not None  # noqa: S101 - only called with one
-        self._trainer.export(folder)
-        write_card(folder, self._assignment, report, self._trainer.facts)
+        trainer, said = self._trainer, [report]
+
+        def write(folder: Path) -> None:
+            trainer.export(folder)
+            if at_end:
+                said.append(self._tested(report, folder))
+            write_card(folder, self._assignment, said[-1], trainer.facts)
+
+        self._folder.save_export(report.number, write, before=before.number if before else None, analysis=trainer.analysis())
+        return said[-1]
+
+    def _tested(self, report: Report, exported: Path) -> Report:
+        """The report with what the test rows say of that export. A test that fails costs a trial nothing that it has learned."""
+        assert self._trainer is not None  # noqa: S101 - only called with one
+        try:
+            return replace(report, metrics={**report.metrics, **self._trainer.test(exported)})
+        except Exception:
+            _LOG.exception("trial %s of study %s could not be tested", self._assignment.number, self._assignment.study_id)
+            return report
+
+    def _carried(self, *, is_last: bool) -> list[dict[str, Any]]:
+        """All reports as the checkpoint carries them, the last one marked where the trainer gives no more."""
+        *earlier, latest = [report_to_dict(known) for known in self._known]
+        return [*earlier, {**latest, _LAST: True} if is_last else latest]
+
+    def _is_whole(self) -> bool:
+        return len(self._known) >= self._assignment.last
 
     def _best_known(self) -> Report | None:
         """The best report so far, the earlier of equals: the one whose export the store names until it records a better one."""
@@ -127,13 +184,18 @@ class AttemptRun:
     def _better(self, report: Report, than: Report) -> bool:
         return self._objective.better(report.metrics[self._objective.metric], than.metrics[self._objective.metric])
 
-    def _progress(self, reports: list[Report], *, outcome: str | None) -> Progress:
+    def _progress(self, reports: list[Report]) -> Progress:
+        outcome: Literal["done", "stopped_early"] | None = None
+        if self._stopped_early:
+            outcome = "stopped_early"
+        elif len(self._known) >= self._assignment.until:
+            outcome = "done"
         return Progress(
             number=self._assignment.number,
             attempt=self._assignment.attempt,
             worker=self._worker,
             reports=reports,
-            outcome="done" if outcome else None,
+            outcome=outcome,
         )
 
     def _failure(self, reason: TrialReason, detail: str) -> Progress:

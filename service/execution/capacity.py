@@ -9,7 +9,9 @@ import ray
 def main() -> int:
     ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
     resources = ray.cluster_resources()
-    sys.stdout.write(json.dumps({"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0)}) + "\n")
+    largest = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    held = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0), "node_gpus": largest}
+    sys.stdout.write(json.dumps(held) + "\n")
     return 0
 
 

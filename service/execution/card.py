@@ -33,10 +33,21 @@ def write_card(folder: Path, assignment: Assignment, report: Report, facts: Mapp
     (folder / "README.md").write_text(_card(assignment, report, record))
 
 
+_PIPELINE_TAGS = {"causal-lm": "text-generation", "seq2seq": "text2text-generation"}
+"""The Hugging Face hub's name of a task, where ours is another."""
+_ADAPTER = (
+    "The weights are merged: they load as any others. The adapter alone is in `adapter/`, for the base model named above with "
+    "`peft` (`PeftModel.from_pretrained`)."
+)
+_TESTED = "The test metrics were measured once, at the end of the trial, on rows that the search never saw."
+
+
 def _card(assignment: Assignment, report: Report, record: Mapping[str, Any]) -> str:
+    kind = assignment.configuration["kind"]
+    is_tested = any(name.startswith("test/") for name in report.metrics)
     front = {
         "library_name": "transformers",
-        "pipeline_tag": assignment.configuration["kind"],
+        "pipeline_tag": _PIPELINE_TAGS.get(kind, kind),
         "base_model": assignment.configuration["model"],
         "tags": ["tuneyard"],
     }
@@ -50,6 +61,8 @@ def _card(assignment: Assignment, report: Report, record: Mapping[str, Any]) -> 
         "## Metrics\n\n| metric | value |\n|---|---|\n"
         + "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(report.metrics.items())),
         "The validation metrics were measured in 32-bit floating point on exactly these weights.",
+        *([_TESTED] if is_tested else []),
+        *(["## Adapter", _ADAPTER] if assignment.configuration.get("lora") else []),
         f"## Configuration\n\n```yaml\n{_yaml(assignment.configuration)}```",
         f"## Rows and model\n\n```yaml\n{_yaml(record['facts'])}```",
         f"## Study\n\n```yaml\n{_yaml(assignment.definition)}```",

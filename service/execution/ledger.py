@@ -202,6 +202,8 @@ class Ledger:
                 self._stop_study(StudyReason.TOO_MANY_FAILURES, why)
         elif trial.reports >= self._study.definition.reports_of(trial.parameters):
             self._end_attempt(trial.ended(TrialReason.EPOCHS_DONE, now), AttemptOutcome.DONE)
+        elif progress.outcome == "stopped_early":
+            self._end_attempt(trial.ended(TrialReason.NO_IMPROVEMENT, now), AttemptOutcome.DONE)
         else:
             self._end_attempt(trial.paused(), AttemptOutcome.DONE)
 

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.domain.trial import Trial
+from service.domain.trial import Trial, TrialReason
 from service.execution.assignment import Assignment, Progress
 from service.execution.keepwarm import keep_warm
 from service.execution.ledger import Finished, Idle, Ledger
@@ -34,6 +35,19 @@ def give_up(failure: Exception) -> None:
     os._exit(1)
 
 
+def _refused(trial: Trial, error: ValidationError) -> Progress:
+    """The end of a trial whose parameters make no configuration."""
+    detail = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+    return Progress(
+        number=trial.number,
+        attempt=trial.attempts,
+        worker="driver",
+        outcome="failed",
+        reason=TrialReason.TRAINER_ERROR.value,
+        detail=f"The trainer does not take these parameters together: {detail}",
+    )
+
+
 class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
     """What next? Every suggestion is one attempt."""
 
@@ -45,14 +59,20 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
     def suggest(self, trial_id: str) -> Any:
         """An assignment; None while nothing may start; FINISHED when nothing runs either, as Tune would block."""
         ledger, assign = _OPEN[self._study_id]
-        match ledger.next():
-            case Idle():
-                return None
-            case Finished():
-                return Searcher.FINISHED
-            case Trial() as trial:
-                self._running[trial_id] = (trial.number, trial.attempts)
-                return {ASSIGNMENT: assign(trial).to_json()}
+        while True:
+            match ledger.next():
+                case Idle():
+                    return None
+                case Finished():
+                    return Searcher.FINISHED
+                case Trial() as trial:
+                    try:
+                        assignment = assign(trial).to_json()
+                    except ValidationError as error:  # values that only three or more of together the trainer does not take
+                        ledger.record(_refused(trial, error))
+                        continue
+                    self._running[trial_id] = (trial.number, trial.attempts)
+                    return {ASSIGNMENT: assignment}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: FBT001, FBT002 - Tune's signature
         ledger, _ = _OPEN[self._study_id]

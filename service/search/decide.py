@@ -22,7 +22,7 @@ def next_action(study: Study, history: History, now: datetime) -> Action:
     on; a new trial starts, when the budget holds all it needs up to its first pause; `Wait` while anything runs; what is
     still paused ends; `Done`. Once wall-clock or GPU time is spent nothing starts any more. `max_concurrent_trials` is the
     caller's to hold. `space_exhausted` means that every configuration was tried, `budget_spent` everything else: also one
-    whole cycle of brackets when hyperband has no budget, or that a next trial would need more epochs than are left.
+    whole cycle of brackets when hyperband has no budget, or that a next trial would need more reports than are left.
     """
     spent = history.spending(study, now)
     running = bool(history.in_state(TrialState.RUNNING))

@@ -1,7 +1,9 @@
 """Early stopping at rungs: synchronous brackets (Li et al. 2018), and their asynchronous kin (ASHA, Li et al. 2020).
 
 A trial's value at a rung is the best of its reports up to there. A trial that fails counts as the worst of its rung and
-holds nobody up; a trial without a finite value is never promoted. Of two equals the lower number goes on.
+holds nobody up; a trial without a finite value is never promoted. One that stopped early by itself, as it got no better, keeps
+its value at every rung above: it takes a place among the best of a rung, and needs no training for it. Of two equals the
+lower number goes on.
 
 While a synchronous rung waits for its last trials, idle workers begin the next bracket's, so that nobody idles. There is
 one exception: where the winners are few and short, a worker that has just begun a long trial elsewhere would find them all
@@ -10,6 +12,7 @@ trained one after the other by its colleague; it waits for the rung instead, at 
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from service.domain.budget import Spending, may_add_trial, may_train
 from service.domain.history import History
@@ -32,7 +35,7 @@ class _Open:
     losers: list[Trial] = field(default_factory=list)
     promotions: list[Promote] = field(default_factory=list)
     longest_start: float = float("inf")
-    """The longest attempt that may begin elsewhere, in epochs."""
+    """The longest attempt that may begin elsewhere, in reports."""
 
 
 def next_sync(study: Study, history: History, spent: Spending) -> Action | None:
@@ -85,14 +88,20 @@ def _promotable(study: Study, history: History, rungs: tuple[int, ...]) -> list[
     """Trials in the best 1/factor of their rung that are still there, highest rung first, then best first."""
     strategy = study.definition.strategy
     assert isinstance(strategy, HyperbandStrategy)  # noqa: S101 - narrowed by the caller
-    found = []
-    for rung in range(len(rungs) - 2, -1, -1):
-        settled = [trial for trial in history.trials.values() if trial.rung >= rung and _has_settled(trial, rung, rungs[rung])]
-        best = best_of(history, settled, rungs[rung], len(settled) // strategy.reduction_factor, study.definition.objective)
-        found += [
-            Promote(trial.number, rung + 1, rungs[rung + 1])
-            for trial in best
-            if trial.state is TrialState.PAUSED and trial.rung == rung
+    found: list[Promote] = []
+    risen: set[int] = set()  # those that stopped early, and are among the best of the rung below
+    for rung, (report, above) in enumerate(pairwise(rungs)):
+        there = [trial for trial in history.trials.values() if trial.rung >= rung or trial.number in risen]
+        settled = [trial for trial in there if _has_settled(trial, rung, report)]
+        best = best_of(history, settled, report, len(settled) // strategy.reduction_factor, study.definition.objective)
+        risen = {trial.number for trial in best if trial.stopped_early}
+        found = [
+            *(
+                Promote(trial.number, rung + 1, above)
+                for trial in best
+                if trial.state is TrialState.PAUSED and trial.rung == rung
+            ),
+            *found,
         ]
     return found
 
@@ -107,7 +116,8 @@ def last_promotion(study: Study, history: History, spent: Spending) -> Promote |
         return None
     rungs = all_rungs(study.definition)[::-1]
     for rung in range(len(rungs) - 2, -1, -1):
-        if best_of(history, history.trials.values(), rungs[rung + 1], 1, study.definition.objective):
+        arrived = [trial for trial in history.trials.values() if trial.reports >= rungs[rung + 1]]
+        if best_of(history, arrived, rungs[rung + 1], 1, study.definition.objective):
             return None
         waiting = [trial for trial in history.in_state(TrialState.PAUSED) if trial.rung == rung]
         ranked = best_of(history, waiting, rungs[rung], len(waiting), study.definition.objective)
@@ -125,10 +135,10 @@ def _has_settled(trial: Trial, rung: int, report: int) -> bool:
 
 
 def _first_affordable(study: Study, history: History, spent: Spending, promotions: list[Promote]) -> Promote | None:
-    """The first promotion that the remaining epochs pay for: a lower rung's is shorter than a higher one's."""
+    """The first promotion that the remaining reports pay for: a lower rung's is shorter than a higher one's."""
     for promotion in promotions:
-        epochs = promotion.until - history.trials[promotion.number].reports
-        if may_train(study.definition.budget, spent, epochs):
+        reports = promotion.until - history.trials[promotion.number].reports
+        if may_train(study.definition.budget, spent, reports):
             return promotion
     return None
 

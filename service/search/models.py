@@ -23,7 +23,7 @@ _GP_MOST = 200
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of a configuration: its value, None while it is pending, NaN when it failed."""
+    """What is known of a configuration: its value, None while it is pending, NaN when it failed or is infeasible."""
 
     parameters: Configuration
     value: float | None

@@ -20,8 +20,8 @@ class Bracket:
     sizes: tuple[int, ...]
 
     @property
-    def epochs(self) -> int:
-        """Epochs that all its trials need together when none fails."""
+    def reports(self) -> int:
+        """Reports that all its trials need together when none fails."""
         steps = (high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False))
         return sum(size * step for size, step in zip(self.sizes, steps, strict=True))
 
@@ -46,7 +46,7 @@ def brackets(definition: StudyDefinition) -> Iterator[Bracket]:
     """The brackets of a synchronous study in their order: cycles as in Li et al. 2018, algorithm 1, until the budget is planned.
 
     The number of trials, or of configurations in a finite space, cuts the last bracket's width. A bracket that the remaining
-    epochs cannot pay is made narrower; when they do not take a single trial to the top, the last ladder ends at the highest
+    reports cannot pay is made narrower; when they do not take a single trial to the top, the last ladder ends at the highest
     rung they can reach. Time cannot be planned: with nothing else bounded the cycles go on for ever, and with no budget at
     all there is one. Failed trials leave the plan as it is: what they did not train is left unspent.
     """
@@ -56,26 +56,26 @@ def brackets(definition: StudyDefinition) -> Iterator[Bracket]:
     reports, factor = definition.max_reports, strategy.reduction_factor
     widest = most_steps(reports, strategy.min_epochs, factor)
     trials = min(budget.trials or math.inf, size_of(definition.space) or math.inf)
-    epochs = math.inf if budget.epochs is None else budget.epochs + 1e-9
+    left = math.inf if budget.epochs is None else budget.epochs + 1e-9
     for index in count() if budget.is_bounded else range(widest + 1):
         steps = widest - index % (widest + 1)
         rungs = ladder(reports, factor, steps)
-        if reports > epochs:
+        if reports > left:
             steps = widest
-            rungs = tuple(rung for rung in ladder(reports, factor, steps) if rung <= epochs)
+            rungs = tuple(rung for rung in ladder(reports, factor, steps) if rung <= left)
         if trials < 1 or not rungs:
             return
         full = -(-(widest + 1) * factor**steps // (steps + 1))
-        bracket = _fitting(index, rungs, factor, int(min(full, trials)), epochs)
+        bracket = _fitting(index, rungs, factor, int(min(full, trials)), left)
         yield bracket
         trials -= bracket.sizes[0]
-        epochs -= bracket.epochs
+        left -= bracket.reports
 
 
-def _fitting(index: int, rungs: tuple[int, ...], factor: int, width: int, epochs: float) -> Bracket:
-    """The widest bracket up to `width` that `epochs` pay for; one trial always fits."""
+def _fitting(index: int, rungs: tuple[int, ...], factor: int, width: int, left: float) -> Bracket:
+    """The widest bracket up to `width` that the reports that are left pay for; one trial always fits."""
     bracket = _bracket(index, rungs, factor, width)
-    while bracket.epochs > epochs and width > 1:
+    while bracket.reports > left and width > 1:
         width -= 1
         bracket = _bracket(index, rungs, factor, width)
     return bracket

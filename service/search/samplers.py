@@ -15,17 +15,17 @@ from service.domain.strategy import (
     TpeSampler,
 )
 from service.domain.study import Study
-from service.domain.trial import Trial, TrialReason
+from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.draws import Configuration, Key, draw_unseen, key_of, random_of
 from service.search.grid import grid_configuration
 from service.search.models import Observation, model_proposal
 from service.search.rungs import all_rungs
-from service.search.values import value_by
+from service.search.values import counts_at, value_by
 
 _RANDOM_SHARE = 1 / 3
 """Share of hyperband's trials that are drawn at random although there is a model (Falkner et al. 2018, section 4.1)."""
 
-_OWN_FAULT = frozenset({TrialReason.DIVERGED, TrialReason.OUT_OF_MEMORY, TrialReason.TRAINER_ERROR})
+_OWN_FAULT = frozenset({TrialReason.DIVERGED, TrialReason.TRAINER_ERROR})
 """Failures that the configuration may be to blame for: models count them as bad. A lost worker says nothing."""
 
 
@@ -94,7 +94,7 @@ def _rung_observations(study: Study, history: History, sampler: TpeSampler) -> l
     """
     enough = len(study.definition.space) + 3
     rungs = all_rungs(study.definition)
-    if sum(trial.reports >= rungs[-1] for trial in history.trials.values()) < sampler.startup_trials:
+    if sum(counts_at(trial, rungs[-1]) for trial in history.trials.values()) < sampler.startup_trials:
         return []
     for report in rungs:
         known = list(_observed(study, history, dict.fromkeys(history.trials, report)))
@@ -107,7 +107,9 @@ def _observed(study: Study, history: History, at: dict[int, int]) -> Iterator[Ob
     """One observation of each trial that says something, by number: its value at report `at`, pending, or bad."""
     for number, trial in sorted(history.trials.items()):
         value = value_by(history, trial, at[number], study.definition.objective)
-        if trial.reports >= at[number] and math.isfinite(value):
+        if trial.state is TrialState.INFEASIBLE:
+            yield Observation(trial.parameters, math.nan)  # good or not, it cannot be trained to its end
+        elif counts_at(trial, at[number]) and math.isfinite(value):
             yield Observation(trial.parameters, value)
         elif not trial.state.is_end:
             yield Observation(trial.parameters, None)
@@ -116,7 +118,7 @@ def _observed(study: Study, history: History, at: dict[int, int]) -> Iterator[Ob
 
 
 def _is_bad(trial: Trial, report: int) -> bool:
-    return trial.reason in _OWN_FAULT or trial.reports >= report
+    return trial.reason in _OWN_FAULT or counts_at(trial, report)
 
 
 def _measured(observations: list[Observation]) -> int:

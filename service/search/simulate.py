@@ -17,6 +17,7 @@ from service.search.decide import next_action
 Objective = Callable[[Mapping[str, Scalar], int], float]
 Seconds = Callable[[Mapping[str, Scalar], int], float]
 Fail = Callable[[Trial, int], TrialReason | None]
+Stop = Callable[[Trial, int], bool]
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,18 @@ def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first
     workers: int = 1,
     seconds: Seconds | float = 1.0,
     fail: Fail | None = None,
+    stop: Stop | None = None,
     history: History | None = None,
     stop_after_reports: int | None = None,
 ) -> Simulation:
     """Run a study to its end, or until so many reports have come in.
 
     `objective` gives the value at a report of a configuration, `seconds` how long that report takes, `fail` the reason for
-    which a trial fails in place of a report. A `history` to go on from is taken as after a crash: what runs is queued again.
+    which a trial fails in place of a report, `stop` whether it stops early by itself with a report. A `history` to go on from
+    is taken as after a crash: what runs is queued again.
     """
     running = replace(study, state=StudyState.RUNNING, started_at=study.started_at or study.created_at)
-    world = _World(running, objective, workers, seconds, fail, _replayed(history or History()))
+    world = _World(running, objective, workers, seconds, fail, stop, _replayed(history or History()))
     reason = world.run(stop_after_reports)
     return Simulation(world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time))
 
@@ -89,6 +92,7 @@ class _World:
     workers: int
     seconds: Seconds | float
     fail: Fail | None
+    stop: Stop | None
     history: History
     clock: float = 0.0
     attempts: list[SimulatedAttempt] = field(default_factory=list)
@@ -169,10 +173,12 @@ class _World:
         self.history = self.history.with_trial(trial).with_value(trial.number, value)
         if not self.best_by_time or self.study.definition.objective.better(value, self.best_by_time[-1][1]):
             self.best_by_time.append((self.clock, value))
-        if number < trial.until:
-            self._expect(trial)
-        elif number >= self.study.definition.reports_of(trial.parameters):
+        if number >= self.study.definition.reports_of(trial.parameters):
             self._end(trial.ended(TrialReason.EPOCHS_DONE, self._now))
+        elif self.stop and self.stop(trial, number):
+            self._end(trial.ended(TrialReason.NO_IMPROVEMENT, self._now))
+        elif number < trial.until:
+            self._expect(trial)
         else:
             self._end(trial.paused())
 

@@ -14,9 +14,14 @@ def value_by(history: History, trial: Trial, report: int, objective: Objective) 
     return min(values, key=objective.sort_key, default=math.nan)
 
 
+def counts_at(trial: Trial, report: int) -> bool:
+    """Whether the trial has a value at that report: it came there, or stopped early by itself and keeps the one it had."""
+    return trial.reports >= report or trial.stopped_early
+
+
 def best_of(history: History, trials: Iterable[Trial], report: int, most: int, objective: Objective) -> list[Trial]:
-    """At most `most` trials that came as far as `report` with a finite value: best first, the lower number of two equals."""
-    valued = [(value_by(history, trial, report, objective), trial) for trial in trials if trial.reports >= report]
+    """At most `most` trials that have a finite value at `report`: best first, the lower number of two equals."""
+    valued = [(value_by(history, trial, report, objective), trial) for trial in trials if counts_at(trial, report)]
     ranked = sorted(
         ((objective.sort_key(value), trial.number, trial) for value, trial in valued if math.isfinite(value)),
         key=lambda item: item[:2],

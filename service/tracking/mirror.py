@@ -18,6 +18,7 @@ from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, T
 from service.domain.study import Study
 from service.domain.trial import Trial
 from service.tracking import records
+from service.tracking.analyses import Analyses, Draw, no_pictures
 from service.tracking.mlflow import MlflowTracker
 from service.tracking.surroundings import surroundings
 from service.tracking.tracker import STUDY, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
@@ -28,28 +29,38 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
-def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str) -> "Mirror":
+def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str, draw: Draw) -> "Mirror":
     """The mirror into the tracking server at this address, which need not be up yet."""
-    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, surroundings(Path(__file__).parent), SystemClock())
+    environment = surroundings(Path(__file__).parent)
+    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, environment, SystemClock(), draw)
 
 
 class Mirror:
     """Follows the store into a tracker, which only one mirror writes to. `environment` is what parent runs say of software."""
 
     def __init__(
-        self, store: Store, tracker: Tracker, checkpoints: CheckpointStore, environment: Mapping[str, str], clock: Clock
+        self,
+        store: Store,
+        tracker: Tracker,
+        checkpoints: CheckpointStore,
+        environment: Mapping[str, str],
+        clock: Clock,
+        draw: Draw = no_pictures,
     ) -> None:
         self._store = store
         self._tracker = tracker
         self._checkpoints = checkpoints
         self._environment = environment
         self._clock = clock
+        self._draw = draw
         self._away = _Pause()
         self._failed: dict[str, _Pause] = {}
         self._anew: set[str] = set()
         """Studies whose experiment or runs the tracker has lost: they are mirrored from the start."""
         self._whole: set[str] = set()
         """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
+        self._analyses: dict[str, Analyses] = {}
+        """What is left to upload of studies that have ended and are otherwise mirrored."""
 
     def sync_once(self) -> int:
         """One pass; the number of runs brought up to date. A tracker that is away is asked again later, less and less often."""
@@ -75,6 +86,7 @@ class Mirror:
         Answers the number of experiments deleted.
         """
         self._checkpoints.delete(study_id)
+        self._analyses.pop(study_id, None)
         experiment_id = self._tracker.experiments().get(study_id)
         if experiment_id is not None:
             _LOG.info("study %s is deleted: deleting its experiment", study_id)
@@ -109,9 +121,11 @@ class Mirror:
         try:
             done = self._sync(study_id, is_whole=is_whole)
         except StudyNotFound:
+            self._analyses.pop(study_id, None)
             return 0  # deleted in the meantime
         except TrackerForgot as error:
             self._anew.add(study_id)
+            self._analyses.pop(study_id, None)
             raise TrackerRefused(f"{error.detail} It is mirrored from the start.") from error
         self._anew.discard(study_id)
         self._whole.add(study_id)
@@ -140,14 +154,23 @@ class Mirror:
         curve = records.best_curve(study, trials)
         if seen.version >= study.version and seen.reports >= len(curve):
             return 0
-        points = curve[seen.reports :]
-        self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
-        if study.ended_at is not None:
-            # First the run, which must not look as if it went on when there is something wrong with the model.
-            self._tracker.end_run(seen.run_id, records.status_of(study.state), study.ended_at)
-            self._crown(study, runs)
+        analyses = self._analyses.get(study.id)
+        if analyses is None or analyses.version != study.version:
+            points = curve[seen.reports :]
+            self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
+            if study.ended_at is not None:
+                # First the run, which must not look as if it went on when there is something wrong with the model.
+                self._tracker.end_run(seen.run_id, records.status_of(study.state), study.ended_at)
+                self._crown(study, runs)
+                analyses = self._analyses[study.id] = Analyses(study, trials)
+        if study.ended_at is not None and analyses is not None and not self._analyse(analyses, runs):
+            return 0  # it stays behind: the next pass goes on, and so does the next mirror
+        self._analyses.pop(study.id, None)
         runs.remember(replace(seen, version=study.version, reports=len(curve)))
         return 1
+
+    def _analyse(self, analyses: Analyses, runs: "_Runs") -> bool:
+        return analyses.upload_next(self._checkpoints, self._tracker, self._draw, lambda number: runs.known[number].run_id)
 
     def _crown(self, study: Study, runs: "_Runs") -> None:
         """Register the best trial's exported model."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 import yaml
+from pydantic import ValidationError
 
 from service.domain.study import Study, StudyState
 from service.domain.trial import Report, Trial, TrialState
@@ -29,7 +30,7 @@ def status_of(state: StudyState | TrialState) -> RunStatus:
             return RunStatus.FINISHED
         case StudyState.STOPPED | StudyState.CANCELLED | TrialState.STOPPED | TrialState.CANCELLED:
             return RunStatus.KILLED
-        case StudyState.FAILED | TrialState.FAILED:
+        case StudyState.FAILED | TrialState.FAILED | TrialState.INFEASIBLE:
             return RunStatus.FAILED
         case _:
             assert_never(state)
@@ -94,7 +95,7 @@ def trial_batch(study: Study, trial: Trial, reports: Sequence[Report], *, is_new
         tags["tuneyard.reason"] = trial.reason.value
     if trial.detail:
         tags |= {"tuneyard.detail": trial.detail, "mlflow.note.content": f"```\n{_cut(trial.detail, _MAX_TAG - 10)}\n```"}
-    configuration = study.definition.configured(trial.parameters).model_dump(mode="json") if is_new else {}
+    configuration = _configuration(study, trial) if is_new else {}
     metrics = list(itertools.chain.from_iterable(map(_metrics, reports)))
     return Batch(params=_params(configuration), tags=_tags(tags), metrics=metrics)
 
@@ -136,6 +137,13 @@ def _metrics(report: Report) -> list[Metric]:
     return [Metric(key, value, report.number, report.at) for key, value in values.items()]
 
 
+def _configuration(study: Study, trial: Trial) -> Mapping[str, Any]:
+    try:
+        return study.definition.configured(trial.parameters).model_dump(mode="json")
+    except ValidationError:  # a trial that failed for that
+        return trial.parameters
+
+
 def _study_params(study: Study) -> Mapping[str, str]:
     definition = study.definition
     fixed = {name: value for name, value in _flat(definition.trainer.model_dump(mode="json")) if name not in definition.space}
@@ -144,7 +152,7 @@ def _study_params(study: Study) -> Mapping[str, str]:
     }
     rest = {
         name: getattr(definition, name).model_dump(mode="json", exclude_none=True)
-        for name in ("objective", "strategy", "budget", "resources")
+        for name in ("objective", "strategy", "budget", "resources", "checkpoints", "requirements")
     }
     return _params({**fixed, **searched, **rest, "search_seed": definition.seed})
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from starlette.testclient import TestClient
 
 from service.api.app import create_api
 from service.api.dependencies import ApiParts
+from service.domain.base_models import FoundModel, Probed, ProbeRows
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.datasets import DatasetFile
 from service.domain.definition import StudyDefinition
-from service.domain.errors import CheckpointNotFound, DatasetNotFound, FileNotInCheckpoint, UnreadableDataset
+from service.domain.errors import CheckpointNotFound, DatasetNotFound, FileNotInCheckpoint, ModelNotFound, UnreadableDataset
 from service.domain.ports import Change, LocalSources
 from service.domain.study import Study, StudyReason
 from service.domain.trial import Trial
@@ -41,6 +42,31 @@ class FakeCatalog:
 
     def fetch(self, definition: StudyDefinition) -> LocalSources:
         raise NotImplementedError
+
+
+@dataclass
+class FakeModels:
+    """Models to describe, and how they do on any rows; `asked` is what they were tried on."""
+
+    found: list[FoundModel] = field(default_factory=list)
+    probed: dict[str, Probed] = field(default_factory=dict)
+    refusal: Exception | None = None
+    asked: list[tuple[str, ProbeRows, Sequence[str]]] = field(default_factory=list)
+
+    def describe(self, name: str) -> FoundModel:
+        for one in self.found:
+            if one.name == name:
+                return one
+        raise ModelNotFound(f"{name!r} is not on this machine, and the service is offline.")
+
+    def here(self) -> Sequence[FoundModel]:
+        return self.found
+
+    def probe(self, kind: str, rows: ProbeRows, names: Sequence[str]) -> Mapping[str, Probed]:
+        self.asked.append((kind, rows, names))
+        if self.refusal:
+            raise self.refusal
+        return {name: self.probed.get(name, Probed(failure="no time for it")) for name in names}
 
 
 @dataclass
@@ -80,6 +106,7 @@ class RecordedFile(io.BytesIO):
 @dataclass
 class FakeCheckpoints:
     exports: dict[tuple[str, int, int], Mapping[str, bytes]] = field(default_factory=dict)
+    analyses: dict[tuple[str, int, int], Mapping[str, Any]] = field(default_factory=dict)
     opened: list[RecordedFile] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     at_next_open: list[Callable[[], object]] = field(default_factory=list)
@@ -97,6 +124,11 @@ class FakeCheckpoints:
         files = self.exports[study_id, trial, report]
         listed = [CheckpointFile(path, len(files[path]), hashlib.sha256(files[path]).hexdigest()) for path in sorted(files)]
         return Manifest(study_id, trial, report, tuple(listed))
+
+    def analysis(self, study_id: str, trial: int, report: int) -> Mapping[str, Any]:
+        if (study_id, trial, report) not in self.analyses:
+            raise CheckpointNotFound(f"Trial {trial} has no analysis.")
+        return self.analyses[study_id, trial, report]
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         if self.at_next_open:
@@ -123,6 +155,7 @@ class World:
     parts: ApiParts
     clock: FakeClock
     catalog: FakeCatalog
+    models: FakeModels
     datasets: FakeDatasets
     checkpoints: FakeCheckpoints
 
@@ -159,13 +192,13 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    clock, catalog, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeDatasets(), FakeCheckpoints()
+    clock, catalog, models, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeModels(), FakeDatasets(), FakeCheckpoints()
     settings = Settings(home=tmp_path, max_upload_bytes=2000)
     parts = ApiParts(
-        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, clock=clock, settings=settings,
-        token=TOKEN,
+        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, models=models, clock=clock,
+        settings=settings, token=TOKEN,
     )  # fmt: skip
-    return World(parts, clock, catalog, datasets, checkpoints)
+    return World(parts, clock, catalog, models, datasets, checkpoints)
 
 
 def client_of(parts: ApiParts, token: str | None = TOKEN) -> TestClient:

@@ -235,3 +235,30 @@ def test_a_file_that_is_shorter_than_its_manifest_breaks_the_answer_off(exported
     exported.checkpoints.manifest = promising  # type: ignore[method-assign,assignment]  # a disk that lost a byte
     with pytest.raises(EOFError, match="ends 1 bytes before"):
         TestClient(client.app).get(FILE, headers={"Authorization": client.headers["Authorization"]})
+
+
+def test_the_analysis_of_a_trials_best_report_is_answered(client: TestClient, exported: World) -> None:
+    exported.has_trial(exported.parts.store.studies.get("intents-abc123"), 2, [0.4, 0.8, 0.6])
+    exported.checkpoints.analyses["intents-abc123", 2, 2] = {
+        "task": "text-classification",
+        "rows": 3,
+        "worst": [float("nan"), 1.5],
+    }
+    answer = client.get(link_to_analysis(client, 2))
+    assert answer.json() == {
+        "study_id": "intents-abc123",
+        "trial": 2,
+        "report": 2,
+        "analysis": {"task": "text-classification", "rows": 3, "worst": [None, 1.5]},
+    }
+
+
+def link_to_analysis(client: TestClient, number: int) -> str:
+    return str(client.get(f"/v1/studies/intents-abc123/trials/{number}").json()["links"]["analysis"])
+
+
+@pytest.mark.parametrize("accuracies", [[], [0.5]])
+def test_a_trial_without_a_kept_analysis_has_none(client: TestClient, world: World, accuracies: list[float]) -> None:
+    world.has_trial(world.has_study(), 0, accuracies)
+    answer = client.get("/v1/studies/intents-abc123/trials/0/analysis")
+    assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "checkpoint-not-found")

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from search_spaces.presets import presets
+from service.domain.definition import parse_definition
 from tests.api.conftest import World, client_of
 
 
@@ -78,6 +80,18 @@ def test_the_definition_may_be_posted_in_json_and_yaml(document: dict[str, Any])
     body = document["paths"]["/v1/studies"]["post"]["requestBody"]
     assert set(body["content"]) == {"application/json", "application/yaml", "application/x-yaml", "text/yaml"}
     assert body["required"]
+
+
+def test_a_definition_may_name_a_preset_as_the_document_says(client: TestClient, document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    space = schemas["PostedStudyDefinition"]["properties"]["space"]
+    assert space["properties"]["preset"]["enum"] == sorted(presets())
+    assert {"type": "null"} in space["additionalProperties"]["anyOf"]
+    assert "properties" not in schemas["StudyDefinition"]["properties"]["space"], "it is stored written out"
+    examples = document["paths"]["/v1/studies"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert "preset" in examples["preset"]["value"]["space"]
+    for example in examples.values():
+        assert parse_definition(example["value"])
 
 
 def test_the_page_to_read_lists_every_operation_and_loads_nothing_from_elsewhere(

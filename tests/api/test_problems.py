@@ -1,4 +1,5 @@
 import logging
+import re
 
 import pytest
 from starlette.testclient import TestClient
@@ -42,8 +43,11 @@ PROTECTED = [
     ("GET", "/v1/studies/a/best"), ("GET", "/v1/studies/a/best/checkpoint"), ("GET", "/v1/studies/a/best/checkpoint/archive"),
     ("GET", "/v1/studies/a/best/checkpoint/files/config.json"), ("GET", "/v1/studies/a/trials/0"),
     ("GET", "/v1/studies/a/trials/0/reports"), ("GET", "/v1/studies/a/trials/0/attempts"),
-    ("GET", "/v1/studies/a/trials/0/checkpoint"), ("HEAD", "/v1/studies/a/trials/0/checkpoint/archive"), ("GET", "/v1/datasets"),
-    ("PUT", "/v1/datasets/a/files/b.csv"), ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"),
+    ("GET", "/v1/studies/a/trials/0/analysis"), ("GET", "/v1/studies/a/trials/0/checkpoint"),
+    ("HEAD", "/v1/studies/a/trials/0/checkpoint/archive"), ("GET", "/v1/datasets"),
+    ("PUT", "/v1/datasets/a/files/b.csv"), ("GET", "/v1/models"), ("GET", "/v1/models/a"),
+    ("GET", "/v1/presets"), ("GET", "/v1/presets/a/b"),
+    ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"),
 ]  # fmt: skip
 
 
@@ -59,7 +63,7 @@ def test_a_stranger_gets_in_nowhere(stranger: TestClient, world: World, method: 
 
 def test_every_route_of_the_description_is_among_those_tried(client: TestClient) -> None:
     templates = {
-        path.replace("{study_id}", "a").replace("{number}", "0").replace("{name}", "a").replace("{file}", "b.csv")
+        re.sub("{(study_id|name|task)}", "a", path).replace("{number}", "0").replace("{file}", "b.csv").replace("{method}", "b")
         for path in client.get("/openapi.json").json()["paths"]
         if path.startswith("/v1/") and "login" not in path and "logout" not in path
     }

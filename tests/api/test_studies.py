@@ -45,7 +45,7 @@ def test_what_the_service_answers_can_be_read_as_the_view(client: TestClient) ->
 
 
 def test_an_invalid_definition_is_refused_by_field_and_not_stored(client: TestClient, world: World) -> None:
-    space = {"learning_rate": {"kind": "float", "low": 0.1, "high": 2.0}, "wings": {"kind": "int", "low": 1, "high": 2}}
+    space = {"learning_rate": {"kind": "float", "low": 0.1, "high": 20.0}, "wings": {"kind": "int", "low": 1, "high": 2}}
     answer = client.post("/v1/studies", json=a_document(space=space))
     assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"

@@ -51,7 +51,7 @@ def test_a_query_for_trials_that_means_nothing_is_refused(client: TestClient, wo
     assert client.get(f"/v1/studies/{world.has_study().id}/trials?{query}").status_code == 422
 
 
-@pytest.mark.parametrize("below", ["", "/reports", "/attempts", "/checkpoint"])
+@pytest.mark.parametrize("below", ["", "/reports", "/attempts", "/checkpoint", "/analysis"])
 def test_an_unknown_trial_is_not_found(client: TestClient, world: World, below: str) -> None:
     answer = client.get(f"/v1/studies/{world.has_study().id}/trials/7{below}")
     assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "trial-not-found")

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.builders import a_report
 
 STUDY = "intents-abc123"
 MODEL = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 10, "tokenizer/vocab.txt": "wörter\n".encode()}
+ANALYSIS = {"task": "text-classification", "rows": 3, "mistakes": [{"text": "wörter", "loss": 0.1 + 0.2}]}
 
 
 @pytest.fixture
@@ -23,7 +25,14 @@ def store(tmp_path: Path) -> CheckpointStore:
     return LocalCheckpointStore(tmp_path)
 
 
-def export(root: Path, trial: int = 0, report: int = 1, files: Mapping[str, bytes] = MODEL, study_id: str = STUDY) -> Manifest:
+def export(
+    root: Path,
+    trial: int = 0,
+    report: int = 1,
+    files: Mapping[str, bytes] = MODEL,
+    study_id: str = STUDY,
+    analysis: Mapping[str, Any] | None = None,
+) -> Manifest:
     """What a worker writes after the trial's best report."""
 
     def write(folder: Path) -> None:
@@ -31,7 +40,7 @@ def export(root: Path, trial: int = 0, report: int = 1, files: Mapping[str, byte
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
 
-    return TrialFolder(root, study_id, trial).save_export(report, write)
+    return TrialFolder(root, study_id, trial).save_export(report, write, analysis=analysis)
 
 
 def train(root: Path, trial: int = 0, reports: int = 1, study_id: str = STUDY) -> None:
@@ -133,6 +142,42 @@ def test_an_export_that_is_replaced_while_it_is_opened_is_not_found(store: Check
     shutil.rmtree(next(tmp_path.rglob("model")))
     with pytest.raises(CheckpointNotFound, match="again"):
         store.open(STUDY, 0, 1, "config.json")
+
+
+def test_the_analysis_of_an_export_is_read_as_it_was_written_and_is_no_file_of_it(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, report=2, analysis=ANALYSIS)
+    assert store.analysis(STUDY, 0, 2) == ANALYSIS
+    assert [file.path for file in store.manifest(STUDY, 0, 2).files] == sorted(MODEL)
+    with pytest.raises(FileNotInCheckpoint):
+        store.open(STUDY, 0, 2, "analysis.json")
+
+
+def test_each_export_has_an_analysis_of_its_own(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, analysis=ANALYSIS)
+    TrialFolder(tmp_path, STUDY, 0).save_export(2, lambda _: None, before=1, analysis={"rows": 1})
+    assert (store.analysis(STUDY, 0, 1), store.analysis(STUDY, 0, 2)) == (ANALYSIS, {"rows": 1})
+
+
+@pytest.mark.parametrize(("trial", "report"), [(0, 1), (0, 2), (1, 1)])
+def test_what_has_no_analysis_is_not_found(store: CheckpointStore, tmp_path: Path, trial: int, report: int) -> None:
+    export(tmp_path)
+    with pytest.raises(CheckpointNotFound):
+        store.analysis(STUDY, trial, report)
+
+
+def test_an_analysis_is_kept_as_long_as_its_export(store: CheckpointStore, tmp_path: Path) -> None:
+    for trial in range(2):
+        export(tmp_path, trial, analysis=ANALYSIS)
+    store.keep_only(STUDY, {0: None, 1: 1})
+    assert store.analysis(STUDY, 1, 1) == ANALYSIS
+    with pytest.raises(CheckpointNotFound):
+        store.analysis(STUDY, 0, 1)
+
+
+def test_an_adapter_may_lie_beside_the_weights_it_was_merged_into(store: CheckpointStore, tmp_path: Path) -> None:
+    adapter = {"adapter/adapter_model.safetensors": b"low rank", "adapter/adapter_config.json": b"{}"}
+    export(tmp_path, files={**MODEL, **adapter})
+    assert {path: read(store, path) for path in adapter} == adapter
 
 
 def test_a_trial_keeps_the_export_that_is_named_and_nothing_to_go_on_from(store: CheckpointStore, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import stat
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from service.catalog.datasets import LocalDatasetStore
@@ -115,9 +117,41 @@ def test_a_name_that_would_leave_its_folder_is_refused(store: DatasetStore, root
 @pytest.mark.parametrize("file", ["train.txt", "train", "train.csv.json", "train.csv.gz"])
 def test_a_format_that_is_not_read_is_refused_before_the_upload_is_read(store: DatasetStore, file: str) -> None:
     content = io.BytesIO(ROWS)
-    with pytest.raises(UnreadableDataset, match=r"\.csv, \.jsonl, \.parquet"):
+    with pytest.raises(UnreadableDataset, match=r"\.csv, \.jsonl, \.parquet, \.conll, \.bio, \.zip"):
         store.put("intents", file, content, NOW)
     assert content.tell() == 0
+
+
+def zipped(**files: bytes) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for label, content in files.items():
+            archive.writestr(f"{label}/1.png", content)
+    return written.getvalue()
+
+
+def picture() -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(written, "PNG")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("file", ["train.conll", "train.bio"])
+def test_sentences_with_tags_are_rows(store: DatasetStore, file: str) -> None:
+    stored = put(store, b"Emma B-person\nis O\n\nhere O\n", file=file)
+    assert (stored.rows, stored.columns) == (2, ("tokens", "tags"))
+    assert store.path("intents", file).suffix == Path(file).suffix
+
+
+def test_the_images_of_a_zip_are_rows(store: DatasetStore) -> None:
+    stored = put(store, zipped(cats=picture(), dogs=picture()), file="train.zip")
+    assert (stored.rows, stored.columns) == (2, ("image", "label"))
+    assert store.path("intents", "train.zip").suffix == ".zip"
+
+
+def test_a_refused_image_is_named(store: DatasetStore) -> None:
+    with pytest.raises(UnreadableDataset, match=r"'train\.zip' cannot be read: 'dogs/1\.png' is no picture"):
+        put(store, zipped(cats=picture(), dogs=b"hello"), file="train.zip")
 
 
 BROKEN = [
@@ -130,6 +164,11 @@ BROKEN = [
     ("train.jsonl", b"not json\n"),
     ("train.jsonl", b'{"\\ud800": "half a surrogate pair"}\n'),
     ("train.parquet", b"PAR1 and no more"),
+    ("train.conll", b"\n"),
+    ("train.conll", b"Emma B-person\nis\n"),
+    ("train.zip", b"no zip"),
+    ("train.zip", zipped()),
+    ("train.zip", zipped(cats=b"no picture")),
 ]
 
 

@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from service.domain.errors import NotReady
 from service.domain.ports import Store
+from service.domain.trial import TrialReason, TrialState
 from service.store import migrations
 from service.store.database import Database
 from service.store.sql import migrate, open_store, store_on
@@ -93,6 +95,25 @@ def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_t
     migrate(url)
     assert everything(store) == before
     assert store.mirror.deleted() == []
+    database.engine.dispose()
+
+
+def test_a_trial_that_ran_out_of_memory_becomes_infeasible_and_the_tracker_hears_of_it(url: str) -> None:
+    database = Database(url)
+    database.make_private()
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    store = store_on(database, FakeClock())
+    study = has_study(store)
+    for number, reason in enumerate((TrialReason.OUT_OF_MEMORY, TrialReason.DIVERGED)):
+        has_trial(store, study, number, state=TrialState.FAILED, reason=reason)
+    before = [store.trials.get(study.id, number) for number in range(2)]
+    migrate(url)
+    after = [store.trials.get(study.id, number) for number in range(2)]
+    assert after == [replace(before[0], state=TrialState.INFEASIBLE, version=before[0].version + 1), before[1]]
     database.engine.dispose()
 
 

@@ -162,7 +162,7 @@ def test_what_belongs_to_an_unknown_trial_is_not_found(store: Store, number: int
 
 
 def test_trials_are_counted_by_state_for_each_study(store: Store) -> None:
-    for study_id, states in {"one": ["queued", "queued", "running"], "other": ["failed"], "none": []}.items():
+    for study_id, states in {"one": ["queued", "queued", "running"], "other": ["failed", "infeasible"], "none": []}.items():
         study = has_study(store, study_id)
         for number, state in enumerate(states):
             store.trials.record(DRIVER, [Change(a_trial(number, study.id, state=TrialState(state)))])

@@ -26,6 +26,7 @@ _STATUS = {
     TrialState.STOPPED: "KILLED",
     TrialState.CANCELLED: "KILLED",
     TrialState.FAILED: "FAILED",
+    TrialState.INFEASIBLE: "FAILED",
 }
 _MIRROR_SECONDS = 60
 
@@ -96,6 +97,20 @@ def check_mlflow(service: RunningService, found: Finished, monkeypatch: Any) -> 
     assert best is not None
     champion = reader.get_model_version_by_alias(found.study.id, "champion")
     assert champion.run_id == children[f"{found.study.id}/{best.trial}"].info.run_id
+
+
+def check_analysis_in_mlflow(service: RunningService, found: Finished) -> None:
+    """The best trial's run has its error analysis, with pictures; `check_mlflow` has set how MLflow's client logs in."""
+    reader = MlflowClient(f"{service.url}/mlflow")
+    assert found.study.best is not None
+    name = f"{found.study.id}/{found.study.best.trial}"
+    (run,) = (run for run in _settled_runs(reader, found) if run.data.tags.get("tuneyard.trial") == name)
+
+    def files() -> set[str]:
+        return {Path(file.path).name for file in reader.list_artifacts(run.info.run_id, "analysis")}
+
+    wait_until(lambda: "analysis.json" in files(), _MIRROR_SECONDS, "MLflow did not get the analysis")
+    assert any(name.endswith(".png") for name in files()), files()
 
 
 def _settled_runs(reader: MlflowClient, found: Finished) -> list[Run]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.catalog.cards import parse_card
+from service.catalog.headers import Weights
 from service.catalog.hub import RemoteModel
 from service.domain.errors import ModelNotFound
 
@@ -51,10 +53,12 @@ class FakeHub:
             raise ModelNotFound(f"the hub could not be reached for {name!r}")
         return self.models[name]
 
-    def download(self, name: str) -> Path:
+    def download(self, name: str, *, weights: bool = True) -> Path:
         self.downloaded.append(name)
         return write_model(self.root / "downloaded" / name, **(self.look(name).config or {}))
 
 
-def a_remote_model(*files: str, **config: Any) -> RemoteModel:
-    return RemoteModel({**CONFIG, **config}, frozenset({"config.json", "tokenizer.json", *(files or ("model.safetensors",))}))
+def a_remote_model(*files: str, card: str | None = None, **config: Any) -> RemoteModel:
+    there = frozenset({"config.json", "tokenizer.json", *(files or ("model.safetensors",))})
+    weights = Weights(parameters=1000, bytes=4000)
+    return RemoteModel({**CONFIG, **config}, there, weights, None if card is None else parse_card(card))

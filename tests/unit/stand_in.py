@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel
 
 from service.api.schemas import (
+    AnalysisView,
     AttemptView,
     DatasetFileView,
     DatasetsView,
@@ -32,6 +33,7 @@ from tests.builders import NOW, a_definition, a_report, a_study, a_trial
 STUDY_ID = "intents-abc123"
 TOKEN = "token-of-the-stand-in"
 CHECKPOINT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}"}
+ANALYSIS = {"task": "text-classification", "rows": 2, "metrics": {"accuracy": 0.5}}
 
 
 def a_study_view(study: Study | None = None, *trials: Trial, experiment: str | None = "7") -> StudyView:
@@ -137,6 +139,8 @@ class StandIn(httpx.MockTransport):
             case ["attempts"]:
                 attempt = Attempt(number=1, first=0, until=3, started_at=NOW, detail="Traceback\nMemoryError: 3 GB")
                 answer = httpx.Response(200, json=[AttemptView.of(attempt).model_dump(mode="json")])
+            case ["analysis"]:
+                answer = _json(AnalysisView.of(STUDY_ID, number, 1, ANALYSIS))
             case ["checkpoint"]:
                 answer = _json(ManifestView.of(a_manifest(number)))
             case ["checkpoint", "files", *path]:
@@ -179,4 +183,15 @@ def _json(view: BaseModel, status: int = 200) -> httpx.Response:
     return httpx.Response(status, json=json.loads(view.model_dump_json()))
 
 
-__all__ = ["CHECKPOINT", "STUDY_ID", "TOKEN", "StandIn", "a_definition", "a_problem", "a_study_view", "a_trial", "an_event"]
+__all__ = [
+    "ANALYSIS",
+    "CHECKPOINT",
+    "STUDY_ID",
+    "TOKEN",
+    "StandIn",
+    "a_definition",
+    "a_problem",
+    "a_study_view",
+    "a_trial",
+    "an_event",
+]

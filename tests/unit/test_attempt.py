@@ -2,23 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from service.checkpoints.local import LocalCheckpointStore
 from service.domain.errors import CheckpointNotFound
 from service.domain.ports import LocalSources
 from service.execution.assignment import Assignment, Progress, assign
 from service.execution.attempt import AttemptRun
-from tests.builders import a_study, a_trial
+from service.execution.card import write_card
+from tests.builders import a_document, a_report, a_study, a_trial
 from tests.fakes import FakeClock, FakeTrainer
-from trainers.contract import TrainerError
+from trainers.configs import TrainerConfig
+from trainers.contract import Goal, TrainerError, TrialContext
+from trainers.loop import Position
 
 
-def an_assignment(root: Path, until: int = 3, attempt: int = 1) -> Assignment:
+def an_assignment(root: Path, until: int = 3, attempt: int = 1, **changes: Any) -> Assignment:
     trial = a_trial(until=until, attempts=attempt)
     sources = LocalSources(models={"tiny-encoder": root / "model"}, sources={})
-    return assign(a_study(), trial, sources, root / "checkpoints", root / "cache")
+    return assign(a_study(**changes), trial, sources, root / "checkpoints", root / "cache")
 
 
 def run(assignment: Assignment, trainer: FakeTrainer) -> list[Progress]:
@@ -34,6 +39,12 @@ def exported_after(root: Path, report: int) -> int:
     store = LocalCheckpointStore(root / "checkpoints")
     with store.open("intents-abc123", 0, report, "config.json") as file:
         return int(json.load(file)["exported_after"])
+
+
+def card_of(root: Path, report: int) -> str:
+    store = LocalCheckpointStore(root / "checkpoints")
+    with store.open("intents-abc123", 0, report, "README.md") as file:
+        return file.read().decode()
 
 
 def exports(root: Path) -> list[str]:
@@ -146,6 +157,176 @@ def test_a_trainer_that_ends_early_is_a_failure(tmp_path: Path) -> None:
     steps = run(an_assignment(tmp_path, until=3), FakeTrainer([0.5]))
     assert steps[-1].outcome == "failed"
     assert "ended after report 1" in (steps[-1].detail or "")
+
+
+def test_a_trainer_that_stops_early_ends_its_trial(tmp_path: Path) -> None:
+    steps = run(an_assignment(tmp_path), FakeTrainer([0.1, 0.2, 0.3], last=2))
+    assert [(step.outcome, [report.number for report in step.reports]) for step in steps] == [(None, [1]), ("stopped_early", [2])]
+    assert not list((tmp_path / "checkpoints").rglob("state.json"))
+
+
+def test_an_early_stop_that_the_driver_never_recorded_comes_back_without_training(tmp_path: Path) -> None:
+    trained: list[int] = []
+    run(an_assignment(tmp_path), FakeTrainer([0.1, 0.2, 0.3], trained, last=2))
+    steps = run(an_assignment(tmp_path, attempt=2), FakeTrainer([0.1, 0.2, 0.3], trained, last=2))
+    assert [(step.outcome, [report.number for report in step.reports]) for step in steps] == [("stopped_early", [1, 2])]
+    assert trained == [1, 2]
+
+
+def test_a_last_report_at_the_whole_length_is_no_early_stop(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        steps = run(an_assignment(tmp_path, attempt=attempt), FakeTrainer([0.1, 0.2, 0.3], last=3))
+        assert steps[-1].outcome == "done"
+
+
+def test_an_early_stop_at_a_rung_is_told_apart_from_the_rung(tmp_path: Path) -> None:
+    assert run(an_assignment(tmp_path, until=2), FakeTrainer([0.1, 0.2, 0.3], last=2))[-1].outcome == "stopped_early"
+
+
+def test_a_checkpoint_of_before_there_were_early_stops_is_read(tmp_path: Path) -> None:
+    run(an_assignment(tmp_path, until=1), FakeTrainer([0.1, 0.2, 0.3]))
+    (stored,) = (tmp_path / "checkpoints").rglob("reports.json")
+    (report,) = json.loads(stored.read_text())
+    assert "last" not in report
+    assert run(an_assignment(tmp_path, attempt=2), FakeTrainer([0.1, 0.2, 0.3]))[-1].outcome == "done"
+
+
+class Upgraded(FakeTrainer):
+    """Reads positions as the training loop does."""
+
+    def load(self, directory: Path) -> None:
+        position = Position(**json.loads((directory / "position.json").read_text()))
+        self._done = position.reports
+
+
+def test_a_state_that_an_earlier_version_wrote_is_trained_again_and_its_reports_are_not_told_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(an_assignment(tmp_path, until=2), FakeTrainer([0.1, 0.2, 0.3]))
+    (state,) = (tmp_path / "checkpoints").rglob("state.json")
+    (state.parent / "position.json").write_text('{"epoch": 2, "batch": 0, "loss_sum": 0.0, "rows_seen": 0}')  # of release 0.1.0
+    trained: list[int] = []
+    steps = run(an_assignment(tmp_path, attempt=2), Upgraded([0.1, 0.2, 0.3], trained))
+    assert [[report.number for report in step.reports] for step in steps] == [[1, 2], [3]]
+    assert (steps[-1].outcome, trained) == ("done", [1, 2, 3])
+    assert [report.attempt for report in steps[0].reports] == [1, 1]
+    assert "trained again from its start" in caplog.text
+
+
+def test_a_state_that_does_not_fit_into_memory_is_no_reason_to_start_over(tmp_path: Path) -> None:
+    class Large(FakeTrainer):
+        def load(self, directory: Path) -> None:
+            raise TrainerError("out_of_memory", "The state to resume from does not fit.")
+
+    run(an_assignment(tmp_path, until=1), FakeTrainer([0.1, 0.2, 0.3]))
+    assert run(an_assignment(tmp_path, attempt=2), Large([0.1, 0.2, 0.3]))[-1].reason == "out_of_memory"
+
+
+@pytest.mark.parametrize(("accuracies", "best"), [([0.1, 0.9, 0.3], 2), ([0.1, 0.2, 0.3], 3)])
+@pytest.mark.parametrize("last", [None, 3])
+def test_the_best_export_is_tested_at_the_end_and_the_last_report_says_so(
+    tmp_path: Path, accuracies: list[float], best: int, last: int | None
+) -> None:
+    steps = run(an_assignment(tmp_path), FakeTrainer(accuracies, last=last, tested=0.8))
+    tested = [{name: value for name, value in step.reports[-1].metrics.items() if name.startswith("test/")} for step in steps]
+    assert tested == [{}, {}, {"test/accuracy": 0.8, "test/report": best}]
+
+
+def test_a_trial_that_stops_early_is_tested_too(tmp_path: Path) -> None:
+    steps = run(an_assignment(tmp_path), FakeTrainer([0.9, 0.2, 0.3], last=2, tested=0.8))
+    assert steps[-1].reports[-1].metrics["test/report"] == 1
+
+
+def test_a_trial_at_its_rung_is_not_tested(tmp_path: Path) -> None:
+    steps = run(an_assignment(tmp_path, until=2), FakeTrainer([0.1, 0.2, 0.3], tested=0.8))
+    assert not any(name.startswith("test/") for step in steps for report in step.reports for name in report.metrics)
+
+
+def test_what_was_tested_comes_back_with_the_checkpoint(tmp_path: Path) -> None:
+    run(an_assignment(tmp_path), FakeTrainer([0.1, 0.9, 0.3], tested=0.8))
+    again = run(an_assignment(tmp_path, attempt=2), FakeTrainer([], tested=0.1))
+    assert again[0].reports[-1].metrics["test/accuracy"] == 0.8
+
+
+@pytest.mark.parametrize("accuracies", [[0.1, 0.9, 0.3], [0.1, 0.2, 0.3]])
+def test_a_test_that_fails_costs_neither_the_export_nor_the_last_report(tmp_path: Path, accuracies: list[float]) -> None:
+    trainer = FakeTrainer(accuracies, tested=TrainerError("trainer_error", "The test rows cannot be read."))
+    steps = run(an_assignment(tmp_path), trainer)
+    assert [(step.outcome, [report.number for report in step.reports]) for step in steps] == [
+        (None, [1]),
+        (None, [2]),
+        ("done", [3]),
+    ]
+    assert not any(name.startswith("test/") for name in steps[-1].reports[-1].metrics)
+    best = accuracies.index(max(accuracies)) + 1
+    assert exported_after(tmp_path, best) == best
+
+
+@pytest.mark.parametrize(("accuracies", "is_tested"), [([0.1, 0.2, 0.3], True), ([0.1, 0.9, 0.3], False)])
+def test_the_card_says_how_the_test_went_where_the_last_report_is_the_best(
+    tmp_path: Path, accuracies: list[float], *, is_tested: bool
+) -> None:
+    run(an_assignment(tmp_path), FakeTrainer(accuracies, tested=0.8))
+    assert ("| test/accuracy | 0.8 |" in card_of(tmp_path, 3 if is_tested else 2)) is is_tested
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag"),
+    [
+        ("text-classification", "text-classification"),
+        ("token-classification", "token-classification"),
+        ("causal-lm", "text-generation"),
+        ("seq2seq", "text2text-generation"),
+        ("image-classification", "image-classification"),
+    ],
+)
+def test_the_card_names_the_task_as_the_hub_does(tmp_path: Path, kind: str, tag: str) -> None:
+    trainer = {"kind": kind, "model": "tiny", "data": {"train": "dataset://a/b.csv"}}
+    objective = {"metric": "validation/loss", "direction": "minimize"}
+    assignment = an_assignment(tmp_path, until=1, trainer=trainer, objective=objective)
+    (tmp_path / "model").mkdir()
+    write_card(tmp_path / "model", assignment, a_report(), {})
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == tag
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_the_card_tells_of_the_adapter_beside_merged_weights(tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    trainer = {**a_document()["trainer"], "lora": lora}
+    run(an_assignment(tmp_path, until=1, trainer=trainer), FakeTrainer([0.1, 0.2, 0.3]))
+    assert ("`adapter/`" in card_of(tmp_path, 1)) is (lora is not None)
+
+
+def test_the_analysis_of_each_best_report_is_kept_with_its_export(tmp_path: Path) -> None:
+    run(an_assignment(tmp_path), FakeTrainer([0.1, 0.9, 0.3]))
+    store = LocalCheckpointStore(tmp_path / "checkpoints")
+    assert store.analysis("intents-abc123", 0, 2)["metrics"] == {"accuracy": 0.9}
+    assert "analysis.json" not in [file.path for file in store.manifest("intents-abc123", 0, 2).files]
+
+
+@pytest.mark.parametrize(("gpus", "device", "processes"), [(0, "cpu", 1), (0.5, "cuda", 1), (1, "cuda", 1), (4, "cuda", 4)])
+def test_a_trainer_knows_its_goal_and_what_it_holds(tmp_path: Path, gpus: float, device: str, processes: int) -> None:
+    seen: list[TrialContext] = []
+
+    def make(config: TrainerConfig, context: TrialContext) -> FakeTrainer:
+        seen.append(context)
+        return FakeTrainer([0.1, 0.2, 0.3])
+
+    assignment = an_assignment(tmp_path, resources={"gpus_per_trial": gpus})
+    AttemptRun(assignment, "host:1", FakeClock(), make).advance()
+    (context,) = seen
+    assert context.goal == Goal("validation/accuracy", "maximize")
+    assert (context.device, context.processes) == (device, processes)
+
+
+def test_a_worker_that_runs_out_of_memory_says_what_to_do(tmp_path: Path) -> None:
+    class Large(FakeTrainer):
+        def export(self, directory: Path) -> None:
+            raise MemoryError
+
+    last = run(an_assignment(tmp_path), Large([0.5]))[-1]
+    assert (last.outcome, last.reason) == ("failed", "out_of_memory")
+    assert "`micro_batch_size`" in (last.detail or "")
 
 
 def test_a_finished_trial_keeps_no_state_to_resume_from(tmp_path: Path) -> None:

@@ -1,21 +1,30 @@
 """What the catalog refuses of a study, and where it points to."""
 
 import io
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from search_spaces import FloatParameter
 from service.catalog.catalog import LocalCatalog, open_catalog, open_datasets
+from service.catalog.checks import check_rows
 from service.catalog.datasets import LocalDatasetStore
 from service.catalog.hub import HubCache
+from service.catalog.hub_datasets import HubDatasets
 from service.catalog.models import Models
 from service.catalog.sources import Sources
+from service.catalog.variants import rows_of
 from service.domain.errors import DatasetNotFound, InvalidDefinition, ModelNotFound
 from service.settings import Settings
 from tests.builders import NOW, a_definition, a_document
 from tests.unit.catalog_shelf import write_model
+from tests.unit.test_hub_datasets import FakeDatasetHub
 
 Found = list[tuple[str, str]]
 
@@ -28,13 +37,31 @@ class Shelf:
         write_model(root / "models" / "large", num_hidden_layers=12)
         self.datasets = LocalDatasetStore(root / "datasets", max_bytes=1_000_000)
         models = Models([root / "models"], HubCache(own=root / "own", ordinary=root / "ordinary"), hub=None, installed={})
-        self.catalog = LocalCatalog(models, Sources(self.datasets, root / "builtin"))
+        self.hub = FakeDatasetHub({"mine/rows": {"train.csv": b"text,label\na,x\nb,y\n"}})
+        self.sources = Sources(self.datasets, root / "builtin", HubDatasets(root / "rows", self.hub))
+        self.catalog = LocalCatalog(models, self.sources)
         self.builtin = root / "builtin"
 
     def put(self, uri: str, labels: Sequence[str], header: str = "text,label") -> None:
         content = "\n".join([header, *(f"text {number},{label}" for number, label in enumerate(labels))])
+        self.store(uri, content.encode())
+
+    def store(self, uri: str, content: bytes) -> None:
         dataset, _, file = uri.removeprefix("dataset://").partition("/")
-        self.datasets.put(dataset, file, io.BytesIO(content.encode()), NOW)
+        self.datasets.put(dataset, file, io.BytesIO(content), NOW)
+
+    def lines(self, uri: str, *rows: Mapping[str, Any]) -> None:
+        self.store(uri, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def finds(self, kind: str, /, metric: str = "validation/loss", space: dict[str, Any] | None = None, **trainer: Any) -> Found:
+        """The same as `refuses`, for the rows of a study of any kind."""
+        document = a_document(
+            trainer={"kind": kind, "model": "tiny", "epochs": 3, **trainer},
+            objective={"metric": metric, "direction": "minimize"},
+        )
+        document["space"] |= space or {}
+        violations = check_rows(a_definition(**document), self.sources)
+        return [(violation.pointer, violation.detail) for violation in violations]
 
     def refuses(self, space: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **trainer: Any) -> Found:
         """Pointer and detail of every violation of a study."""
@@ -140,7 +167,7 @@ def test_a_file_that_is_nearly_there_is_named(shelf: Shelf) -> None:
 def test_a_scheme_that_is_not_ours_is_refused(shelf: Shelf, uri: str) -> None:
     [(pointer, detail)] = shelf.refuses(data={"train": uri})
     assert pointer == "/trainer/data/train"
-    assert "use dataset://NAME/FILE or builtin://NAME" in detail
+    assert "use dataset://NAME/FILE, hub://OWNER/NAME/SPLIT or builtin://NAME" in detail
 
 
 @pytest.mark.parametrize("uri", ["dataset://", "dataset://intents", "dataset://intents/../train.csv", "dataset://../x/a.csv"])
@@ -293,3 +320,256 @@ def test_a_service_opens_its_catalog_and_its_data_sets_under_its_home(tmp_path: 
     data = {"validation": "dataset://intents/train.csv"}
     assert open_catalog(settings).fetch(a_definition(**study(data=data))).models == {"tiny": tmp_path / "models" / "tiny"}
     open_catalog(settings).check(a_definition(**study(data=data)))
+
+
+TRAIN, OTHER = "dataset://mine/train.jsonl", "dataset://mine/other.jsonl"
+
+
+def test_a_text_column_that_holds_no_text_is_refused(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, {"text": ["a"], "label": "x"})
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN})
+    assert pointer == "/trainer/data/text"
+    assert detail == f"{TRAIN}: line 1 holds a list or an object as 'text', not a text or number"
+
+
+def test_the_second_text_of_a_pair_is_a_column_too(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": "xy"[at % 2]} for at in range(40)))
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN, "text_pair": "answer"})
+    assert pointer == "/trainer/data/text_pair"
+    assert "has no column `answer`: it has `text`, `label`" in detail
+
+
+def test_rows_without_a_text_do_not_count(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": "" if at % 2 else f"t{at}", "label": "xy"[at % 2]} for at in range(40)))
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN})
+    assert pointer == "/trainer/data/label"
+    assert "only the label 'x'" in detail
+
+
+def test_validation_rows_that_are_all_empty_are_refused(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": "xy"[at % 2]} for at in range(40)))
+    shelf.lines(OTHER, {"text": "a", "label": " "})
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN, "validation": OTHER})
+    assert pointer == "/trainer/data/validation"
+    assert "no row with something in each of `text`, `label`" in detail
+
+
+MULTI: dict[str, Any] = {"problem": "multi-label"}
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], "x|y", " x | y |"])
+def test_several_labels_are_a_list_or_text_with_a_separator(shelf: Shelf, labels: Any) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": labels} for at in range(20)))
+    shelf.lines(OTHER, {"text": "a", "label": ["x"]}, {"text": "b", "label": []})
+    assert shelf.finds("text-classification", data={"train": TRAIN, "validation": OTHER}, **MULTI) == []
+
+
+def test_one_of_several_labels_that_training_lacks_is_named(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": "x|y"} for at in range(20)))
+    shelf.lines(OTHER, {"text": "a", "label": "x|z"})
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN, "test": OTHER}, **MULTI)
+    assert pointer == "/trainer/data/test"
+    assert "has labels that no training row has: 'z'." in detail
+
+
+def test_rows_without_any_of_several_labels_leave_nothing_to_learn(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": []} for at in range(20)))
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN}, **MULTI)
+    assert pointer == "/trainer/data/label"
+    assert "no label in `label`: a classification needs one" in detail
+
+
+REGRESSION: dict[str, Any] = {"problem": "regression"}
+
+
+def test_numbers_of_every_spelling_can_be_learnt(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": value} for at, value in enumerate([1, 2.5, "-3", "1e-3", None] * 5)))
+    assert shelf.finds("text-classification", data={"train": TRAIN}, **REGRESSION) == []
+
+
+@pytest.mark.parametrize("value", ["a lot", "nan", "inf", True])
+def test_a_value_that_is_no_number_is_named_by_its_row(shelf: Shelf, value: Any) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": value if at == 2 else at} for at in range(20)))
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN}, **REGRESSION)
+    assert pointer == "/trainer/data/label"
+    assert detail.startswith(f"{TRAIN}: row 3 has ")
+
+
+def test_a_single_row_of_numbers_cannot_be_held_back(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, {"text": "a", "label": 1})
+    [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN}, **REGRESSION)
+    assert pointer == "/trainer/data/validation_fraction"
+    assert "none of 1 rows, as one stays to train on" in detail
+
+
+@pytest.mark.parametrize(("name", "pointers"), [("digits", []), ("api-docs", ["/trainer/data/label"])])
+def test_labels_of_a_built_in_data_set_may_be_numbers(shelf: Shelf, name: str, pointers: list[str]) -> None:
+    found = shelf.finds("text-classification", data={"train": f"builtin://{name}"}, **REGRESSION)
+    assert sorted({pointer for pointer, _ in found}) == pointers
+
+
+def test_a_test_fraction_that_holds_nothing_back_is_refused(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": "xy"[at % 2]} for at in range(40)))
+    [(pointer, _)] = shelf.finds("text-classification", data={"train": TRAIN, "test_fraction": 0.001})
+    assert pointer == "/trainer/data/test_fraction"
+
+
+CONLL = "dataset://mine/train.conll"
+
+
+def sentences(count: int, tag: str = "B-person") -> bytes:
+    return b"".join(b"Emma\t%s\nis\tO\n%d\tO\n\n" % (tag.encode(), number) for number in range(count))
+
+
+def test_tagged_sentences_of_a_conll_file_are_good(shelf: Shelf) -> None:
+    shelf.store(CONLL, sentences(20))
+    assert shelf.finds("token-classification", data={"train": CONLL}) == []
+
+
+def test_a_row_with_more_words_than_tags_is_named(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, {"tokens": "a b", "tags": "O O"}, {"tokens": ["a", "b"], "tags": ["O"]})
+    [(pointer, detail)] = shelf.finds("token-classification", data={"train": TRAIN})
+    assert pointer == "/trainer/data/train"
+    assert "2 has 2 words and 1 tags: write a tag for each word" in detail
+
+
+@pytest.mark.parametrize("tag", ["NN", "B", "B-", "S-person", "o"])
+def test_a_tag_that_is_no_bio_tag_is_named_with_its_sentence(shelf: Shelf, tag: str) -> None:
+    shelf.store(CONLL, sentences(3) + sentences(1, tag))
+    [(pointer, detail)] = shelf.finds("token-classification", data={"train": CONLL})
+    assert pointer == "/trainer/data/tags"
+    assert f"sentence 4 has the tag {tag!r}, which is no BIO tag" in detail
+
+
+def test_a_tag_that_training_lacks_is_named(shelf: Shelf) -> None:
+    shelf.store(CONLL, sentences(20))
+    shelf.store("dataset://mine/test.conll", sentences(1, "B-group"))
+    [(pointer, detail)] = shelf.finds("token-classification", data={"train": CONLL, "test": "dataset://mine/test.conll"})
+    assert pointer == "/trainer/data/test"
+    assert "has tags that no training row has: 'B-group'" in detail
+
+
+def test_columns_of_words_that_are_missing_are_named(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, {"words": ["a"], "tags": ["O"]})
+    [(pointer, _)] = shelf.finds("token-classification", data={"train": TRAIN})
+    assert pointer == "/trainer/data/tokens"
+
+
+def test_a_conll_file_has_no_texts(shelf: Shelf) -> None:
+    shelf.store(CONLL, sentences(20))
+    [(pointer, detail)] = shelf.finds("causal-lm", data={"train": CONLL, "text": "tokens"})
+    assert pointer == "/trainer/data/text"
+    assert "lists of words" in detail
+
+
+def test_a_built_in_data_set_has_no_tagged_words(shelf: Shelf) -> None:
+    data = {"train": "builtin://api-docs/train", "tokens": "text", "tags": "label"}
+    assert [pointer for pointer, _ in shelf.finds("token-classification", data=data)] == ["/trainer/data/train"]
+
+
+PAIRS = [{"question": f"q{at}", "answer": f"a{at}"} for at in range(20)]
+
+
+def test_pairs_and_plain_texts_are_good(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *PAIRS)
+    assert shelf.finds("causal-lm", data={"train": TRAIN, "prompt": "question"}) == []
+    assert shelf.finds("causal-lm", data={"train": TRAIN, "text": "answer"}) == []
+    assert shelf.finds("seq2seq", data={"train": TRAIN, "source": "question", "target": "answer"}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "keys"),
+    [
+        ("causal-lm", {}, ["prompt"]),
+        ("causal-lm", {"prompt": "question", "answer": "reply"}, ["answer"]),
+        ("causal-lm", {"text": "text"}, ["text"]),
+        ("seq2seq", {}, ["source", "target"]),
+    ],
+)
+def test_columns_of_texts_that_are_missing_are_named(shelf: Shelf, kind: str, data: dict[str, str], keys: list[str]) -> None:
+    shelf.lines(TRAIN, *PAIRS)
+    found = shelf.finds(kind, data={"train": TRAIN, **data})
+    assert [pointer for pointer, _ in found] == [f"/trainer/data/{key}" for key in keys]
+
+
+def test_pairs_of_which_one_half_is_always_missing_are_refused(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, {"question": "q", "answer": " "}, {"question": None, "answer": "a"})
+    [(pointer, detail)] = shelf.finds("causal-lm", data={"train": TRAIN, "prompt": "question"})
+    assert pointer == "/trainer/data/train"
+    assert "in each of `question`, `answer`" in detail
+
+
+def images(*labels: str) -> bytes:
+    picture, written = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(picture, "PNG")
+    with zipfile.ZipFile(written, "w") as archive:
+        for number, label in enumerate(labels):
+            archive.writestr(f"{label}/{number}.png", picture.getvalue())
+    return written.getvalue()
+
+
+ZIP = "dataset://mine/train.zip"
+
+
+@pytest.mark.parametrize("columns", [{}, {"image": "picture", "label": "kind"}])
+def test_a_zip_of_images_needs_no_columns(shelf: Shelf, columns: dict[str, str]) -> None:
+    shelf.store(ZIP, images(*["cats", "dogs"] * 10))
+    assert shelf.finds("image-classification", data={"train": ZIP, **columns}) == []
+
+
+def test_images_of_one_label_are_refused(shelf: Shelf) -> None:
+    shelf.store(ZIP, images(*["cats"] * 10))
+    [(pointer, detail)] = shelf.finds("image-classification", data={"train": ZIP})
+    assert pointer == "/trainer/data/label"
+    assert "only the label 'cats'" in detail
+
+
+def test_images_of_a_label_that_training_lacks_are_refused(shelf: Shelf) -> None:
+    shelf.store(ZIP, images(*["cats", "dogs"] * 10))
+    shelf.store("dataset://mine/test.zip", images("cats", "birds"))
+    [(pointer, detail)] = shelf.finds("image-classification", data={"train": ZIP, "test": "dataset://mine/test.zip"})
+    assert pointer == "/trainer/data/test"
+    assert "'birds'" in detail
+
+
+def test_grey_values_are_images_and_other_texts_are_not(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"grey": [0, 1, 2, at], "text": "hello!", "label": "xy"[at % 2]} for at in range(40)))
+    assert shelf.finds("image-classification", data={"train": TRAIN, "image": "grey"}) == []
+    [(pointer, detail)] = shelf.finds("image-classification", data={"train": TRAIN, "image": "text"})
+    assert pointer == "/trainer/data/image"
+    assert "line 1 is text, but no picture" in detail
+
+
+def test_the_built_in_digits_are_images_and_sentences_are_not(shelf: Shelf) -> None:
+    assert shelf.finds("image-classification", data={"train": "builtin://digits", "image": "pixels"}) == []
+    [(pointer, detail)] = shelf.finds("image-classification", data={"train": "builtin://api-docs/train", "image": "text"})
+    assert pointer == "/trainer/data/image"
+    assert "has no images in `text`" in detail
+
+
+def test_rows_of_the_hub_are_looked_for_and_not_downloaded(shelf: Shelf) -> None:
+    data = {"train": "hub://mine/rows/train", "validation": "hub://mine/rows/dev", "test": "hub://mine"}
+    found = shelf.refuses(data=data)
+    assert [pointer for pointer, _ in found] == ["/trainer/data/validation", "/trainer/data/test"]
+    assert "has no rows of a split 'dev'" in found[0][1]
+    assert "hub://OWNER/NAME/SPLIT" in found[1][1]
+    assert shelf.hub.downloaded == []
+
+
+def test_rows_of_the_hub_that_were_fetched_are_checked_like_others(shelf: Shelf) -> None:
+    shelf.sources.fetch("hub://mine/rows/train")
+    found = shelf.refuses(data={"train": "hub://mine/rows/train", "text": "body"})
+    assert [pointer for pointer, _ in found] == ["/trainer/data/text"]
+    assert [pointer for pointer, _ in shelf.refuses(data={"train": "hub://mine/rows/train"})] == [
+        "/trainer/data/validation_fraction"
+    ]
+
+
+def test_rows_that_the_trainer_does_not_take_together_are_refused_with_a_sentence() -> None:
+    far: dict[str, Any] = {"kind": "float", "low": 0.1, "high": 0.95, "log": False}
+    definition = a_definition(space={"data.validation_fraction": {**far, "high": 0.2}})
+    later = definition.model_copy(
+        update={"space": {f"data.{name}_fraction": FloatParameter(**far) for name in ("validation", "test")}}
+    )
+    with pytest.raises(InvalidDefinition, match="the trainer does not take its rows where `data"):
+        list(rows_of(later))

@@ -19,7 +19,7 @@ from service.domain.events import EventKind
 from service.domain.study import StudyState
 from service.domain.trial import TrialReason, TrialState
 from tests.builders import NOW, a_document, a_study, a_trial
-from tests.unit.stand_in import CHECKPOINT, STUDY_ID, TOKEN, StandIn, a_problem, an_event
+from tests.unit.stand_in import ANALYSIS, CHECKPOINT, STUDY_ID, TOKEN, StandIn, a_problem, an_event
 
 HEAVY = ("ray", "torch", "mlflow", "transformers", "fastapi", "sqlalchemy", "optuna", "numpy", "pandas")
 
@@ -189,6 +189,14 @@ def test_one_trial_is_shown_with_its_reports_and_the_last_line_of_each_error(cap
 def test_one_trial_is_printed_for_programs_as_the_api_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuneyard(a_finished_service(), "trial", "get", STUDY_ID, "1", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["reason"] == "rung_cut"
+
+
+def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    service = a_finished_service()
+    assert tuneyard(service, "trial", "analysis", STUDY_ID, "1") == 0
+    assert service.asked() == [f"GET /v1/studies/{STUDY_ID}/trials/1/analysis"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["trial"], printed["report"], printed["analysis"]) == (1, 1, ANALYSIS)
 
 
 def test_the_best_checkpoint_is_pulled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

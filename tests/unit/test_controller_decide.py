@@ -1,10 +1,14 @@
 """What the controller does next, and which study gets how many slots."""
 
+import json
+from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.app import _WithCapacity
 from service.controller.allocation import Capacity, grant, slots_within
 from service.controller.decide import (
     LAUNCHES_WITHOUT_PROGRESS,
@@ -17,8 +21,10 @@ from service.controller.decide import (
     decide,
 )
 from service.domain.definition import Resources
+from service.domain.errors import InvalidDefinition
 from service.domain.study import Study, StudyReason
-from tests.builders import NOW, a_study
+from tests.api.conftest import FakeCatalog
+from tests.builders import NOW, a_definition, a_study
 
 
 def waiting(study_id: str, minutes: int = 0, **resources: Any) -> Study:
@@ -56,6 +62,26 @@ def test_a_study_that_does_not_fit_now_holds_back_those_behind_it() -> None:
 
 def test_a_study_that_can_never_fit_holds_back_nobody() -> None:
     assert commands(waiting("a", 0, gpus_per_trial=1.0), waiting("b", 1), cpus=4) == [StartDriver("b", 1)]
+
+
+@pytest.mark.parametrize(("gpus", "each", "slots"), [(8, 2, 4), (7, 2, 3), (1, 2, 0), (8, 8, 1), (3, 1, 3)])
+def test_trials_that_hold_several_gpus_fit_as_often_as_those_do(gpus: int, each: int, slots: int) -> None:
+    needs = Resources(gpus_per_trial=each, max_concurrent_trials=99)
+    assert slots_within(Capacity(cpus=64, gpus=gpus), needs) == slots
+
+
+@pytest.mark.parametrize(("each", "slots"), [(4, 2), (8, 0)])
+def test_a_trial_does_not_lie_over_two_machines(each: int, slots: int) -> None:
+    needs = Resources(gpus_per_trial=each, max_concurrent_trials=99)
+    assert slots_within(Capacity(cpus=64, gpus=8, node_gpus=4), needs) == slots
+
+
+def test_a_study_whose_trials_no_machine_can_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "capacity.json").write_text(json.dumps(asdict(Capacity(cpus=64, gpus=8, node_gpus=4))))
+    catalog = _WithCapacity(FakeCatalog(), tmp_path / "capacity.json")
+    catalog.check(a_definition(resources={"gpus_per_trial": 4}))
+    with pytest.raises(InvalidDefinition, match="the largest has 4 GPUs: lower it"):
+        catalog.check(a_definition(resources={"gpus_per_trial": 8}))
 
 
 def test_a_study_with_a_living_driver_is_left_alone() -> None:

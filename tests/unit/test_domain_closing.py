@@ -30,7 +30,11 @@ def a_history(*trials: Trial) -> History:
 
 
 def failed(number: int, reports: int = 0, detail: str | None = "boom") -> Trial:
-    return a_trial(number, state=TrialState.FAILED, reports=reports, detail=detail)
+    return a_trial(number, state=TrialState.FAILED, reason=TrialReason.TRAINER_ERROR, reports=reports, detail=detail)
+
+
+def ended(number: int, reason: TrialReason) -> Trial:
+    return a_trial(number, state=reason.end, reason=reason, detail="boom")
 
 
 @pytest.mark.parametrize("reason", StudyReason)
@@ -60,6 +64,9 @@ def test_every_trial_that_has_not_ended_is_ended_and_no_other(states: list[Trial
         [*(failed(number) for number in range(5)), a_trial(5, state=TrialState.RUNNING, reports=1)],
         [*(failed(number) for number in range(5)), failed(5, reports=1)],
         [a_trial(number, state=TrialState.RUNNING) for number in range(9)],
+        [ended(number, TrialReason.OUT_OF_MEMORY) for number in range(9)],
+        [ended(number, TrialReason.DIVERGED) for number in range(9)],
+        [failed(0), failed(1), *(ended(number, TrialReason.OUT_OF_MEMORY) for number in range(2, 9))],
     ],
 )
 def test_there_is_hope_while_few_failed_or_any_has_reported(trials: list[Trial]) -> None:
@@ -68,9 +75,10 @@ def test_there_is_hope_while_few_failed_or_any_has_reported(trials: list[Trial])
 
 def test_there_is_none_when_the_first_trials_failed_without_a_report() -> None:
     trials = [failed(number) for number in range(FAILURES_BEFORE_GIVING_UP)]
-    said = hopeless(a_history(*trials, a_trial(3, state=TrialState.RUNNING)))
+    others = [a_trial(3, state=TrialState.RUNNING), ended(4, TrialReason.OUT_OF_MEMORY)]
+    said = hopeless(a_history(*trials, *others))
     assert said is not None
-    assert f"first {FAILURES_BEFORE_GIVING_UP} trials" in said
+    assert f"{FAILURES_BEFORE_GIVING_UP} trials failed" in said
 
 
 @pytest.mark.parametrize(
@@ -97,8 +105,19 @@ def test_many_failures_in_a_row_end_a_study_that_has_reported() -> None:
     assert hopeless(a_history(good, *faults[1:])) is None
 
 
-def test_a_trial_that_ends_well_or_diverges_breaks_the_row() -> None:
+def test_a_trial_that_ends_well_or_by_its_configuration_breaks_the_row() -> None:
     faults = [later(failed(number), TrialReason.TRAINER_ERROR) for number in range(1, FAILURES_IN_A_ROW + 1)]
-    for reason in (TrialReason.EPOCHS_DONE, TrialReason.DIVERGED, TrialReason.RUNG_CUT):
+    for reason in (TrialReason.EPOCHS_DONE, TrialReason.DIVERGED, TrialReason.OUT_OF_MEMORY, TrialReason.RUNG_CUT):
         between = later(a_trial(5, reports=1), reason)
         assert hopeless(a_history(*faults[:4], between, *faults[5:])) is None
+
+
+@pytest.mark.parametrize("reason", [TrialReason.OUT_OF_MEMORY, TrialReason.DIVERGED])
+def test_there_is_none_when_no_configuration_fits(reason: TrialReason) -> None:
+    unfit = [later(replace(failed(number), detail="too large"), reason) for number in range(FAILURES_IN_A_ROW)]
+    said = hopeless(a_history(*unfit))
+    assert said is not None
+    assert said.startswith("No configuration fits: lower")
+    assert said.endswith("the last one said: too large")
+    assert hopeless(a_history(*unfit[1:])) is None
+    assert hopeless(a_history(*unfit, a_trial(99, state=TrialState.RUNNING, reports=1))) is None

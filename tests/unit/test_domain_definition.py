@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.definition import StudyDefinition, parse_definition, pointer
+from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition
+from service.domain.pointers import pointer
 from tests.builders import a_definition, a_document
+from trainers.configs import CONFIGS
 
 TRAINER = a_document()["trainer"]
 KINDS = {
@@ -106,11 +108,12 @@ def test_an_unknown_key_is_refused_wherever_it_is(place: str, value: Any) -> Non
         ("/trainer/data", "dataset://a/b.csv"), ("/trainer/data/train", 5), ("/trainer/data/validation_fraction", 1),
         ("/space", {}), ("/space", []), ("/space/learning_rate", 3), ("/space/learning_rate", None),
         ("/space/learning_rate/low", "1e-5"), ("/space/learning_rate/high", 10**400), ("/space/learning_rate/log", "yes"),
-        ("/space/learning_rate", {"kind": "normal"}), ("/objective", None), ("/objective/direction", "max"),
-        ("/objective/metric", 5), ("/strategy", "random"), ("/strategy", {"kind": "annealing"}), ("/strategy", {}),
-        ("/strategy/sampler", {"kind": "gp"}), ("/strategy/sampler/startup_trials", 0), ("/strategy/reduction_factor", 1),
+        ("/space/learning_rate/kind", "normal"), ("/objective", None), ("/objective/direction", "max"),
+        ("/objective/metric", 5), ("/strategy", "random"), ("/strategy/kind", "annealing"), ("/strategy/kind", ["random"]),
+        ("/strategy/sampler/kind", "gp"), ("/strategy/sampler/startup_trials", 0), ("/strategy/reduction_factor", 1),
         ("/strategy/mode", "maybe"), ("/budget", 4), ("/budget/trials", "4"), ("/budget/wall_clock", "2 hours"),
-        ("/resources/cpus_per_trial", True), ("/resources/gpus_per_trial", 1.5), ("/resources/max_concurrent_trials", 0),
+        ("/resources/cpus_per_trial", True), ("/resources/gpus_per_trial", 1.5), ("/resources/gpus_per_trial", 65),
+        ("/resources/max_concurrent_trials", 0),
         ("/checkpoints/keep", 0),
     ],
 )  # fmt: skip
@@ -122,6 +125,7 @@ def test_a_wrong_value_is_refused_where_it_is(place: str, value: Any) -> None:
     "place",
     [
         "/name", "/trainer", "/space", "/objective", "/strategy", "/trainer/model", "/trainer/data", "/trainer/kind",
+        "/strategy/kind", "/space/learning_rate/kind",
         "/trainer/data/train", "/space/learning_rate/low", "/objective/metric", "/objective/direction",
     ],
 )  # fmt: skip
@@ -132,6 +136,23 @@ def test_a_missing_key_is_asked_for_where_it_belongs(place: str) -> None:
     found = violations(document)
     assert list(found) == [place]
     assert "required" in found[place]
+
+
+@pytest.mark.parametrize("gpus", [0, 0.25, 1, 2, 64.0])
+def test_a_trial_holds_a_share_of_a_gpu_or_several_whole_ones(gpus: float) -> None:
+    assert a_definition(resources={"gpus_per_trial": gpus}).resources.gpus_per_trial == gpus
+
+
+def test_an_unknown_kind_of_trainer_is_answered_with_those_there_are() -> None:
+    said = violations(changed("/trainer/kind", "juggling"))["/trainer/kind"]
+    assert [kind for kind in CONFIGS if f"`{kind}`" in said] == list(CONFIGS)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_is_wrong_in_any_kind_of_trainer_is_said_without_the_name_of_its_kind(kind: str) -> None:
+    trainer = {"kind": kind, "model": "tiny", "data": {"train": 5}, "lora": {"rank": 0, "wings": 2}, "epochs": "three"}
+    found = violations(a_document(trainer=trainer, objective={"metric": "validation/loss", "direction": "minimize"}))
+    assert set(found) == {"/trainer/data/train", "/trainer/lora/rank", "/trainer/lora/wings", "/trainer/epochs"}
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

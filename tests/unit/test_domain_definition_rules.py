@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from service.domain.definition import MAX_GRID, Objective, parse_definition
 from service.domain.errors import InvalidDefinition
 from tests.builders import a_definition, a_document
+from trainers.configs import TextClassificationConfig
 
 TRAINER = a_document()["trainer"]
 WITHOUT_DATA = {key: value for key, value in TRAINER.items() if key != "data"}
@@ -68,6 +69,102 @@ def test_a_parameter_that_the_trainer_does_not_have_is_refused_with_those_it_has
     assert "`learning_rate`" in found[f"/space/{name}"]
 
 
+def test_the_keys_there_are_are_listed_with_those_of_groups() -> None:
+    said = violations(space={"lora.wings": choices(1)})["/space/lora.wings"]
+    for name in ("lora.rank", "augmentation.token_dropout", "early_stopping.patience", "data.lowercase", "learning_rate"):
+        assert f"`{name}`" in said
+    assert not any(f"`{name}`" in said for name in ("lora", "kind", "max_steps", "report_every"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "beside"),
+    [
+        ("lora.rank", choices(4, 64), {"alpha": 16.0}),
+        ("lora.target_modules", choices("auto", "all-linear"), {"rank": 8}),
+        ("augmentation.token_dropout", choices(0.0, 0.3), {"span_masking": 0.0}),
+        ("early_stopping.patience", choices(1, 5), {"min_gain": 0.0}),
+        ("data.lowercase", choices(False, True), {"text": "text", "train": TRAINER["data"]["train"]}),
+    ],
+)
+@pytest.mark.parametrize("absent", [{}, {"lora": None, "early_stopping": None}])
+def test_a_key_of_a_group_that_is_not_given_is_searched_with_the_groups_defaults(
+    name: str, parameter: dict[str, Any], beside: dict[str, Any], absent: dict[str, Any]
+) -> None:
+    study = a_definition(space={name: parameter}, trainer={**TRAINER, **absent})
+    group, _, key = name.partition(".")
+    for value in parameter["choices"]:
+        configured = study.configured({name: value}).model_dump(mode="json")[group]
+        assert {**configured, **beside, key: value} == configured
+
+
+def test_a_group_that_is_given_keeps_the_rest_of_its_keys() -> None:
+    study = a_definition(space={"lora.rank": a_range(4, 64, "int")}, trainer={**TRAINER, "lora": {"alpha": 3.0}})
+    lora = study.configured({"lora.rank": 32}).lora
+    assert lora is not None
+    assert (lora.rank, lora.alpha) == (32, 3.0)
+
+
+def test_a_group_that_needs_another_key_asks_for_it_where_it_is_searched() -> None:
+    found = violations(space={"early_stopping.min_gain": a_range(0, 0.1)})
+    assert list(found) == ["/space/early_stopping.min_gain"]
+    assert "`early_stopping.patience`" in found["/space/early_stopping.min_gain"]
+    given = {**TRAINER, "early_stopping": {"patience": 2}}
+    assert a_definition(space={"early_stopping.min_gain": a_range(0, 0.1)}, trainer=given)
+
+
+def test_a_group_that_does_not_go_with_the_rest_of_the_trainer_is_refused() -> None:
+    found = violations(space={"lora.rank": a_range(4, 64, "int")}, trainer={**TRAINER, "frozen_layers": 2})
+    assert list(found) == ["/trainer"]
+
+
+def test_choices_may_be_of_different_kinds_where_the_trainer_takes_both() -> None:
+    study = a_definition(space={"frozen_layers": choices(0, 2, "all")})
+    assert [study.configured({"frozen_layers": value}).frozen_layers for value in (2, "all")] == [2, "all"]
+    assert list(violations(space={"frozen_layers": choices(0, "some")})) == ["/space/frozen_layers/choices/1"]
+
+
+def test_values_that_do_not_go_together_are_refused_where_the_second_is() -> None:
+    space = {"problem": choices("single-label", "multi-label"), "label_smoothing": a_range(0, 0.1)}
+    found = violations(space=space)
+    assert list(found) == ["/space/label_smoothing/high"]
+    assert "where `problem` is 'multi-label'" in found["/space/label_smoothing/high"]
+
+
+MANY = {"seed": choices(*range(1, 301)), "max_length": choices(*range(4, 304)), "batch_size": choices(*range(1, 301))}
+
+
+def test_of_so_many_values_that_pairs_would_take_long_a_spread_is_looked_at() -> None:
+    assert a_definition(space=MANY)
+    space = {**MANY, "problem": choices("single-label", "multi-label"), "label_smoothing": a_range(0, 0.1)}
+    assert list(violations(space=space)) == ["/space/label_smoothing/high"]
+
+
+def test_what_the_trainer_says_of_a_searched_key_is_held_against_no_other() -> None:
+    trainer = {**TRAINER, "data": {"train": "dataset://a/b.csv", "validation_fraction": 0.6}}
+    space = {"data.validation_fraction": a_range(0.1, 0.2), "data.test_fraction": a_range(0.1, 0.5)}
+    assert a_definition(trainer=trainer, space=space)
+    found = violations(trainer=trainer, space={**space, "data.validation_fraction": a_range(0.1, 0.7)})
+    assert list(found) == ["/space/data.test_fraction/high"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "trainer"),
+    [
+        ("max_steps", a_range(10, 100, "int"), {"report_every": 5}),
+        ("report_every", choices(5, 10), {"max_steps": 50}),
+        ("report_every", choices("epoch"), {}),
+    ],
+)
+def test_all_trials_report_alike(name: str, parameter: dict[str, Any], trainer: dict[str, Any]) -> None:
+    assert list(violations(space={name: parameter}, trainer={**TRAINER, **trainer})) == [f"/space/{name}"]
+
+
+def test_epochs_beside_a_length_in_steps_are_refused() -> None:
+    trainer = {**TRAINER, "max_steps": 50, "report_every": 5}
+    found = violations(space={"epochs": a_range(1, 3, "int")}, trainer=trainer)
+    assert "max_steps" in found["/space/epochs"]
+
+
 @pytest.mark.parametrize("name", ["kind", "kind.x"])
 def test_the_kind_of_trainer_cannot_vary(name: str) -> None:
     assert list(violations(space={name: choices("text-classification")})) == [f"/space/{name}"]
@@ -107,14 +204,24 @@ def test_a_trial_is_configured_with_its_parameters_and_the_rest_of_the_trainer()
     space = {"batch_size": choices(8, 16), "data.text": choices("text", "title"), "dropout": a_range(0, 0.5)}
     study = a_definition(space=space, trainer={**TRAINER, "seed": 7})
     config = study.configured({"batch_size": 16, "data.text": "title", "dropout": 0.1 + 0.2})
+    assert isinstance(config, TextClassificationConfig)
     assert (config.batch_size, config.data.text, config.dropout) == (16, "title", 0.1 + 0.2)
     assert (config.seed, config.data.train, config.epochs) == (7, "dataset://intents/train.csv", 3)
-    assert study.trainer.data.text == "text"
+    assert study.configured({}) == study.trainer
+    assert study.trainer.model_dump()["data"]["text"] == "text"
 
 
 def test_the_reports_of_a_trial_are_its_epochs() -> None:
     study = a_definition(space={"epochs": a_range(1, 9, "int")})
     assert (study.reports_of({"epochs": 9}), study.reports_of({})) == (9, 3)
+
+
+@pytest.mark.parametrize(("max_steps", "report_every", "reports"), [(100, 10, 10), (101, 10, 11), (5, 10, 1)])
+def test_the_reports_of_a_trial_whose_length_is_in_steps_are_counted_in_those(
+    max_steps: int, report_every: int, reports: int
+) -> None:
+    study = a_definition(trainer={**TRAINER, "max_steps": max_steps, "report_every": report_every})
+    assert (study.max_reports, study.reports_of({"learning_rate": 1e-3})) == (reports, reports)
 
 
 @pytest.mark.parametrize("space", [{}, {"data.train": choices("builtin://api-docs")}])
@@ -154,6 +261,45 @@ def test_one_split_alone_brings_no_others(train: str) -> None:
 def test_an_objective_that_the_trainer_does_not_report_is_refused_with_those_it_reports(metric: str) -> None:
     found = violations(objective={"metric": metric, "direction": "maximize"})
     assert "`validation/accuracy`" in found["/objective/metric"]
+
+
+ANSWERS = {"kind": "seq2seq", "model": "t5", "data": {"train": "dataset://a/b.csv"}}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "metric", "fits"),
+    [
+        ({**TRAINER, "problem": "regression"}, "validation/rmse", True),
+        ({**TRAINER, "problem": "regression"}, "validation/accuracy", False),
+        ({**TRAINER, "problem": "multi-label"}, "validation/f1_micro", True),
+        (TRAINER, "validation/f1_micro", False),
+        ({**ANSWERS, "generated_rows": 9}, "validation/rouge_l", True),
+        (ANSWERS, "validation/rouge_l", False),
+        (ANSWERS, "validation/perplexity", True),
+    ],
+)
+def test_what_an_objective_may_be_depends_on_the_configuration(trainer: dict[str, Any], metric: str, *, fits: bool) -> None:
+    changes = {"trainer": trainer, "objective": {"metric": metric, "direction": "maximize"}}
+    if fits:
+        assert a_definition(**changes).objective.metric == metric
+    else:
+        assert list(violations(**changes)) == ["/objective/metric"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "metric", "space", "place"),
+    [
+        (TRAINER, "validation/accuracy", {"problem": choices("single-label", "regression")}, "/space/problem/choices/1"),
+        ({**ANSWERS, "generated_rows": 9}, "validation/rouge_l", {"generated_rows": a_range(0, 9, "int")},
+         "/space/generated_rows/low"),
+    ],
+)  # fmt: skip
+def test_a_value_with_which_the_objective_is_not_reported_is_refused(
+    trainer: dict[str, Any], metric: str, space: dict[str, Any], place: str
+) -> None:
+    found = violations(trainer=trainer, space=space, objective={"metric": metric, "direction": "maximize"})
+    assert list(found) == [place]
+    assert metric in found[place]
 
 
 @given(one=st.floats(allow_nan=False), other=st.floats(allow_nan=False), is_max=st.booleans())
@@ -222,6 +368,13 @@ def test_hyperbands_lowest_rung_is_not_above_the_trainers_epochs(min_epochs: int
         assert a_definition(strategy=strategy)
     else:
         assert "3" in violations(strategy=strategy)["/strategy/min_epochs"]
+
+
+def test_hyperbands_lowest_rung_counts_reports_where_the_length_is_in_steps() -> None:
+    trainer = {**TRAINER, "max_steps": 90, "report_every": 10}
+    assert a_definition(strategy={"kind": "hyperband", "min_epochs": 9}, trainer=trainer)
+    found = violations(strategy={"kind": "hyperband", "min_epochs": 10}, trainer=trainer)
+    assert "9 reports" in found["/strategy/min_epochs"]
 
 
 def test_asynchronous_hyperband_never_ends_without_a_budget() -> None:

@@ -15,11 +15,19 @@ from service.domain.trial import MAX_RETRIES, TRIAL_MOVES, Trial, TrialReason, T
 from tests.builders import NOW, a_report, a_trial
 
 LATER = NOW + timedelta(hours=1)
-ENDS = {TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED, TrialState.CANCELLED, TrialState.FAILED}
+ENDS = {
+    TrialState.COMPLETED,
+    TrialState.PRUNED,
+    TrialState.STOPPED,
+    TrialState.CANCELLED,
+    TrialState.INFEASIBLE,
+    TrialState.FAILED,
+}
 MAXIMIZE = Objective(metric="validation/accuracy", direction="maximize")
 MINIMIZE = Objective(metric="validation/accuracy", direction="minimize")
 END_OF = {
     TrialReason.EPOCHS_DONE: TrialState.COMPLETED,
+    TrialReason.NO_IMPROVEMENT: TrialState.COMPLETED,
     TrialReason.RUNG_CUT: TrialState.PRUNED,
     TrialReason.TARGET_REACHED: TrialState.STOPPED,
     TrialReason.BUDGET_SPENT: TrialState.STOPPED,
@@ -27,7 +35,7 @@ END_OF = {
     TrialReason.CANCEL_REQUESTED: TrialState.CANCELLED,
     TrialReason.STUDY_FAILED: TrialState.STOPPED,
     TrialReason.DIVERGED: TrialState.FAILED,
-    TrialReason.OUT_OF_MEMORY: TrialState.FAILED,
+    TrialReason.OUT_OF_MEMORY: TrialState.INFEASIBLE,
     TrialReason.TRAINER_ERROR: TrialState.FAILED,
     TrialReason.RETRIES_EXHAUSTED: TrialState.FAILED,
 }
@@ -110,6 +118,11 @@ def test_a_lost_trial_is_tried_again_until_it_was_lost_too_often() -> None:
     failed = trial.lost(LATER)
     assert (failed.state, failed.reason, failed.ended_at) == (TrialState.FAILED, TrialReason.RETRIES_EXHAUSTED, LATER)
     assert str(MAX_RETRIES + 1) in (failed.detail or "")
+
+
+@pytest.mark.parametrize("reason", TrialReason)
+def test_a_trial_stopped_early_only_where_it_got_no_better(reason: TrialReason) -> None:
+    assert running().ended(reason, LATER).stopped_early is (reason is TrialReason.NO_IMPROVEMENT)
 
 
 def test_an_interruption_by_the_driver_is_no_retry() -> None:

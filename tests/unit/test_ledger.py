@@ -167,13 +167,69 @@ def test_running_trials_end_when_the_wall_clock_is_spent() -> None:
     assert store.trials.get(STUDY, 0).reason is TrialReason.BUDGET_SPENT
 
 
-def test_a_failed_trial_says_why_and_the_study_goes_on() -> None:
+def test_an_infeasible_trial_says_why_and_the_study_goes_on() -> None:
     store = a_store()
     ledger = a_ledger(store)
     ledger.record(a_step(started(ledger), outcome="failed", reason="out_of_memory", detail="lower `batch_size`"))
     trial = store.trials.get(STUDY, 0)
-    assert (trial.state, trial.reason, trial.detail) == (TrialState.FAILED, TrialReason.OUT_OF_MEMORY, "lower `batch_size`")
+    assert (trial.state, trial.reason, trial.detail) == (TrialState.INFEASIBLE, TrialReason.OUT_OF_MEMORY, "lower `batch_size`")
     assert started(ledger).number == 1
+
+
+def test_a_study_of_a_few_infeasible_trials_is_not_given_up() -> None:
+    store = a_store(budget={"trials": 6})
+    ledger = a_ledger(store)
+    for _ in range(6):
+        ledger.record(a_step(started(ledger), outcome="failed", reason="out_of_memory", detail="lower `batch_size`"))
+    assert ledger.next() == Finished()
+    assert ledger.finish().reason is StudyReason.BUDGET_SPENT
+
+
+def test_a_trial_that_stops_early_is_completed_and_says_so() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    assert not ledger.record(a_step(started(ledger), 1, 2, outcome="stopped_early"))
+    trial = store.trials.get(STUDY, 0)
+    assert (trial.state, trial.reason, trial.reports) == (TrialState.COMPLETED, TrialReason.NO_IMPROVEMENT, 2)
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.DONE
+    assert started(ledger).number == 1
+
+
+def test_a_trial_that_stops_early_at_its_rung_does_not_wait_for_a_promotion() -> None:
+    store = a_store(strategy=HYPERBAND, trainer=TRAINER, budget={"trials": 9})
+    ledger = a_ledger(store)
+    ledger.record(a_step(started(ledger), 1, outcome="stopped_early"))
+    assert store.trials.get(STUDY, 0).state is TrialState.COMPLETED
+
+
+def test_a_trial_that_stops_early_with_its_whole_length_trained_is_simply_done() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    ledger.record(a_step(started(ledger), 1, 2, 3, outcome="stopped_early"))
+    assert store.trials.get(STUDY, 0).reason is TrialReason.EPOCHS_DONE
+
+
+def test_an_early_stop_that_the_driver_died_over_is_told_again_by_the_next_attempt() -> None:
+    store = a_store()
+    first = a_ledger(store)
+    trial = started(first)
+    first.record(a_step(trial, 1, 2))  # and before it could record the end, it died
+    store.leases.release(STUDY, "driver-1")
+    ledger = a_ledger(store, "driver-2")
+    again = started(ledger)
+    ledger.record(a_step(again, 1, 2, outcome="stopped_early"))
+    ended = store.trials.get(STUDY, 0)
+    assert (ended.reason, ended.reports, ended.attempts) == (TrialReason.NO_IMPROVEMENT, 2, 2)
+
+
+def test_a_whole_length_in_steps_is_counted_in_reports() -> None:
+    trainer = {**TRAINER, "max_steps": 25, "report_every": 10}
+    store = a_store(trainer=trainer)
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    assert trial.until == 3
+    run_to_rung(ledger, trial)
+    assert store.trials.get(STUDY, 0).reason is TrialReason.EPOCHS_DONE
 
 
 def test_a_study_whose_first_trials_all_fail_before_a_report_gives_up() -> None:
@@ -253,14 +309,17 @@ class _Workers:
         self.trained: list[tuple[int, int]] = []
 
     def step(self, trial: Trial) -> Progress:
-        """Train one report further than the disk, or only say again what it holds."""
+        """Train one report further than the disk, or only say again what it holds. Every fourth trial stops early at report 2."""
         known = self.disk.setdefault(trial.number, [])
-        if len(known) < trial.until:
+        stops = trial.number % 4 == 0
+        if len(known) < min(trial.until, 2 if stops else trial.until):
             number = len(known) + 1
             accuracy = ((trial.number * 37 + number * 11) % 100) / 100
             known.append(a_report(number, accuracy, attempt=trial.attempts))
             self.trained.append((trial.number, number))
-        return Progress(trial.number, trial.attempts, "host:1", list(known), "done" if len(known) >= trial.until else None)
+        stopped = stops and len(known) == 2
+        outcome: Any = "stopped_early" if stopped else "done" if len(known) >= trial.until else None
+        return Progress(trial.number, trial.attempts, "host:1", list(known), outcome)
 
 
 def search(kills: list[int]) -> tuple[Store, _Workers]:

@@ -1,10 +1,12 @@
 import hashlib
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h11
 import pytest
@@ -16,6 +18,7 @@ from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import TrialReason, TrialState
 from service.store.memory import memory_store
 from service.tracking import records
+from service.tracking.analyses import Draw, Pictures, no_pictures
 from service.tracking.memory import MemoryTracker, RememberedRun
 from service.tracking.mirror import Mirror
 from service.tracking.tracker import Batch, NewRun, RunStatus, TrackerAway, TrackerRefused
@@ -34,6 +37,7 @@ class FakeExports:
     deleted: list[str] = field(default_factory=list)
     failure: Exception | None = None
     """What opening a file raises."""
+    analyses: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def studies(self) -> Mapping[str, datetime]:
         raise NotImplementedError
@@ -43,6 +47,11 @@ class FakeExports:
             raise CheckpointNotFound(f"Trial {trial} has no checkpoint.")
         files = [CheckpointFile(path, len(read), hashlib.sha256(read).hexdigest()) for path, read in MODEL.items()]
         return Manifest(study_id, trial, report, tuple(files))
+
+    def analysis(self, study_id: str, trial: int, report: int) -> Mapping[str, Any]:
+        if trial not in self.analyses:
+            raise CheckpointNotFound(f"The checkpoint of trial {trial} has no analysis.")
+        return {**self.analyses[trial], "report": report}
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         if self.failure is not None:
@@ -65,6 +74,7 @@ class FaultyTracker(MemoryTracker):
         self.is_away = False
         self.loses_answers = 0
         self.refuses: str | None = None
+        self.refuses_uploads = False
         self.calls = 0
 
     def open_experiment(self, study_id: str, tags: Mapping[str, str]) -> str:
@@ -89,6 +99,11 @@ class FaultyTracker(MemoryTracker):
         self._count()
         super().log(run_id, batch)
 
+    def upload(self, run_id: str, path: str, content: BinaryIO, size: int) -> None:
+        if self.refuses_uploads:
+            raise TrackerRefused("It does not take files.")
+        super().upload(run_id, path, content, size)
+
     def _count(self) -> None:
         self.calls += 1
         if self.is_away:
@@ -105,8 +120,19 @@ class World:
         self.clock = FakeClock()
         self.mirror = self.new_mirror()
 
-    def new_mirror(self, store: Store | None = None) -> Mirror:
-        return Mirror(store or self.store, self.tracker, self.exports, ENVIRONMENT, self.clock)
+    def new_mirror(self, store: Store | None = None, draw: Draw = no_pictures) -> Mirror:
+        return Mirror(store or self.store, self.tracker, self.exports, ENVIRONMENT, self.clock, draw)
+
+    def has_analysed_study(self, trials: int) -> Study:
+        """Ended, each trial better than the one before."""
+        study = self.has_study()
+        for number in range(trials):
+            self.starts(study, number)
+            self.reports(study, number, [0.5 + number / 10])
+            self.ends(study, number)
+            self.exports.analyses[number] = {"task": "text-classification", "rows": number}
+        self.finishes(study)
+        return study
 
     def has_study(self, study_id: str = "intents-abc123") -> Study:
         study = self.store.studies.add(a_study(study_id))
@@ -155,6 +181,7 @@ def test_a_study_becomes_an_experiment_with_a_parent_run_that_tells_its_configur
     assert "learning_rate" not in parent.params
     assert '"low": 1e-05' in parent.params["space.learning_rate"]
     assert (parent.params["strategy.kind"], parent.params["budget.trials"]) == ("random", "4")
+    assert (parent.params["checkpoints.keep"], parent.params["requirements.licences"]) == ("5", "[]")
     assert (parent.tags["tuneyard.study"], parent.tags["tuneyard.state"]) == (study.id, "running")
     assert (parent.tags["tuneyard.env.ray"], parent.tags["mlflow.source.git.commit"]) == ("2.60.0", "0123abc")
     assert len(parent.tags["tuneyard.env.sha256"]) == 16
@@ -204,7 +231,9 @@ def test_later_reports_are_added_to_the_same_run(world: World) -> None:
         (TrialReason.RUNG_CUT, RunStatus.FINISHED),
         (TrialReason.STOP_REQUESTED, RunStatus.KILLED),
         (TrialReason.CANCEL_REQUESTED, RunStatus.KILLED),
+        (TrialReason.NO_IMPROVEMENT, RunStatus.FINISHED),
         (TrialReason.OUT_OF_MEMORY, RunStatus.FAILED),
+        (TrialReason.DIVERGED, RunStatus.FAILED),
     ],
 )
 def test_an_ended_trial_ends_its_run_with_its_reason_and_time(world: World, reason: TrialReason, status: RunStatus) -> None:
@@ -396,6 +425,118 @@ def test_a_model_that_cannot_be_registered_holds_up_neither_its_studys_end_nor_t
     assert world.store.mirror.behind() == []
 
 
+@dataclass
+class Drawer:
+    """Draws when told; begun drawings wait in `drawings`."""
+
+    drawings: list[Future[Pictures]] = field(default_factory=list)
+    begun: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def __call__(self, analysis: Mapping[str, Any]) -> Future[Pictures]:
+        self.begun.append(analysis)
+        self.drawings.append(Future())
+        return self.drawings[-1]
+
+
+def test_at_a_studys_end_the_kept_trials_analyses_and_pictures_are_put_beside_their_runs(world: World) -> None:
+    world.has_analysed_study(trials=7)
+    drawer = Drawer()
+    mirror = world.new_mirror(draw=drawer)
+    for _ in range(11):
+        mirror.sync_once()
+        if not drawer.drawings[-1].done():
+            drawer.drawings[-1].set_result({"confusion.png": b"a picture"})
+    assert [analysis["rows"] for analysis in drawer.begun] == [6, 5, 4, 3, 2], "five are kept, the best one first"
+    for number in range(7):
+        files = world.run(f"trial-000{number}").files
+        if number < 2:
+            assert files == {}
+        else:
+            assert files["analysis/confusion.png"] == b"a picture"
+            kept = {"task": "text-classification", "rows": number, "report": 1}
+            assert json.loads(files["analysis/analysis.json"]) == kept
+    assert world.store.mirror.behind() == []
+
+
+def test_a_picture_that_takes_long_holds_up_neither_the_studys_end_nor_studies_that_run(world: World) -> None:
+    world.has_analysed_study(trials=1)
+    running = world.has_study("running-abc123")
+    drawer = Drawer()
+    mirror = world.new_mirror(draw=drawer)
+    for accuracy in (0.5, 0.6):
+        mirror.sync_once()
+        world.starts(running, round(accuracy * 10))
+    mirror.sync_once()
+    assert len(drawer.begun) == 1
+    parents = {run.experiment_id: run.status for run in world.tracker.by_id.values() if run.name == "intents"}
+    assert sorted(parents.values()) == [RunStatus.FINISHED, RunStatus.RUNNING]
+    assert {"trial-0005", "trial-0006"} <= {run.name for run in world.tracker.by_id.values()}
+    assert world.store.mirror.behind() == ["intents-abc123"]
+    calls = world.tracker.calls
+    mirror.sync_once()
+    assert world.tracker.calls == calls, "waiting for a picture asks the tracker nothing"
+
+
+def test_pictures_that_cannot_be_drawn_leave_the_analysis_alone_beside_its_run(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.has_analysed_study(trials=1)
+    drawer = Drawer()
+    mirror = world.new_mirror(draw=drawer)
+    mirror.sync_once()
+    drawer.drawings[0].set_exception(RuntimeError("The pictures were not drawn within 60 s."))
+    mirror.sync_once()
+    assert list(world.run("trial-0000").files) == ["analysis/analysis.json"]
+    assert "not drawn within" in caplog.text
+    assert world.store.mirror.behind() == []
+
+
+def test_a_mirror_that_died_while_it_drew_leaves_the_rest_to_the_next_one(world: World) -> None:
+    world.has_analysed_study(trials=2)
+    drawer = Drawer()
+    dying = world.new_mirror(draw=drawer)
+    dying.sync_once()
+    drawer.drawings[0].set_result({})
+    dying.sync_once()
+    assert world.store.mirror.behind() == ["intents-abc123"]
+    later = world.new_mirror()
+    assert [later.sync_once(), later.sync_once(), later.sync_once()] == [0, 1, 0]
+    for name in ("trial-0000", "trial-0001"):
+        assert list(world.run(name).files) == ["analysis/analysis.json"]
+    assert len(world.tracker.by_id) == 3
+
+
+def test_an_analysis_that_could_not_be_uploaded_is_tried_again_without_being_drawn_again(world: World) -> None:
+    world.has_analysed_study(trials=1)
+    drawer = Drawer()
+    mirror = world.new_mirror(draw=drawer)
+    mirror.sync_once()
+    drawer.drawings[0].set_result({})
+    world.tracker.refuses_uploads = True
+    mirror.sync_once()
+    world.clock.pass_seconds(2)
+    world.tracker.refuses_uploads = False
+    assert mirror.sync_once() == 1
+    assert len(drawer.begun) == 1
+    assert list(world.run("trial-0000").files) == ["analysis/analysis.json"]
+
+
+def test_a_study_whose_runs_were_removed_while_it_was_drawn_is_analysed_from_the_start(world: World) -> None:
+    study = world.has_analysed_study(trials=1)
+    drawer = Drawer()
+    mirror = world.new_mirror(draw=drawer)
+    mirror.sync_once()
+    world.tracker.forget(study.id, "1")
+    drawer.drawings[0].set_result({})
+    mirror.sync_once()
+    world.clock.pass_seconds(2)
+    mirror.sync_once()
+    drawer.drawings[1].set_result({})
+    mirror.sync_once()
+    assert list(world.run("trial-0000").files) == ["analysis/analysis.json"]
+    assert world.store.mirror.behind() == []
+
+
 def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world: World) -> None:
     study = world.has_study()
     world.has_study("kept-abc123")
@@ -449,3 +590,8 @@ def test_values_are_cut_to_what_the_tracker_takes(world: World) -> None:
     assert max(map(len, batch.tags.values())) <= 5000
     long = a_study(trainer={**a_study().definition.trainer.model_dump(mode="json"), "model": "m" * 300})
     assert max(map(len, records.study_batch(long, ENVIRONMENT, [], is_new=True).params.values())) <= 500
+
+
+def test_a_trial_whose_parameters_make_no_configuration_is_told_with_them() -> None:
+    batch = records.trial_batch(a_study(), a_trial(parameters={"learning_rate": -1.0}), [], is_new=True)
+    assert batch.params == {"learning_rate": "-1.0"}

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
@@ -58,6 +58,13 @@ def test_a_number_of_epochs_plans_only_what_can_be_paid() -> None:
     assert a_plan(9, {"epochs": 90}) == [*CYCLE_OF_9, ((1, 3, 9), (9, 3, 1))]
     assert a_plan(9, {"epochs": 5}) == [((1, 3), (3, 1))]
     assert a_plan(9, {"epochs": 0.5}) == []
+
+
+def test_rungs_count_reports_where_the_length_is_in_steps() -> None:
+    in_steps = {"max_steps": 850, "report_every": 100}
+    trainer = {"kind": "text-classification", "model": "tiny", "data": {"train": "dataset://a/b.csv"}, **in_steps}
+    definition = a_study(trainer=trainer, strategy={"kind": "hyperband"}, budget={}).definition
+    assert [(bracket.rungs, bracket.sizes) for bracket in brackets(definition)] == CYCLE_OF_9
 
 
 def test_a_budget_of_time_alone_repeats_the_cycle_for_ever() -> None:
@@ -131,6 +138,7 @@ def test_failed_trials_count_as_the_worst_of_their_rung_and_hold_nobody_up() -> 
     counts = {rung: len(spans) for rung, spans in done.rungs_by_time().items()}
     assert counts[0, 1] == 3
     assert not {0, 4, 8} & {trial.number for trial in done.history.trials.values() if trial.rung}
+    assert {done.history.trials[number].state for number in (0, 4, 8)} == {TrialState.INFEASIBLE}
 
 
 def test_a_rung_whose_trials_all_failed_ends_its_bracket_only() -> None:
@@ -197,6 +205,83 @@ def test_an_asynchronous_study_keeps_its_workers_busy_to_the_last_epochs() -> No
     done = simulate(a_search(mode="async", budget={"epochs": 90}, workers=4), quality, workers=4)
     assert sum(trial.reports for trial in done.history.trials.values()) == 90
     assert _busy_share(done, 4) > 0.85
+
+
+def stops_after(*numbers: int, report: int) -> Callable[[Trial, int], bool]:
+    return lambda trial, given: trial.number in numbers and given == report
+
+
+def better_late(parameters: Mapping[str, Scalar], report: int) -> float:
+    return report / 100
+
+
+def test_a_synchronous_rung_waits_for_nobody_who_stopped_early() -> None:
+    study = a_search(27, min_epochs=3, budget={"trials": 9})
+    done = simulate(study, quality, workers=2, stop=stops_after(*range(0, 9, 2), report=2))
+    assert done.reason is StudyReason.BUDGET_SPENT
+    ends = Counter(trial.reason for trial in done.history.trials.values())
+    assert ends[TrialReason.NO_IMPROVEMENT] == 5
+    assert sum(ends.values()) == 9
+
+
+def test_a_good_trial_that_stopped_early_keeps_its_place_at_every_rung_above_and_trains_no_further() -> None:
+    def values(parameters: Mapping[str, Scalar], report: int) -> float:
+        return 1.0 if report == 2 else 0.5 + report / 100  # at its second report the first trial is above all others
+
+    study = a_search(27, min_epochs=3, budget={"trials": 9})
+    done = simulate(study, values, stop=stops_after(0, report=2))
+    without = simulate(study, values, stop=None)
+    first = done.history.trials[0]
+    assert (first.state, first.reason, first.reports, first.rung) == (TrialState.COMPLETED, TrialReason.NO_IMPROVEMENT, 2, 0)
+    counts = [{rung: len(spans) for rung, spans in found.rungs_by_time().items()} for found in (without, done)]
+    assert counts == [{(0, 0): 9, (0, 1): 3, (0, 2): 1}, {(0, 0): 9, (0, 1): 2}]
+
+
+def test_a_poor_trial_that_stopped_early_keeps_nobody_from_going_on() -> None:
+    study = a_search(27, min_epochs=3, budget={"trials": 9})
+    done = simulate(study, better_late, stop=stops_after(8, report=2))
+    assert {rung: len(spans) for rung, spans in done.rungs_by_time().items()} == {(0, 0): 9, (0, 1): 3, (0, 2): 1}
+
+
+@pytest.mark.parametrize(("value", "action"), [(1.0, Promote(17, 2, 9)), (-1.0, Promote(16, 1, 3))])
+def test_who_stopped_early_counts_at_the_asynchronous_rungs_above_if_good_enough_for_them(value: float, action: Promote) -> None:
+    study = a_search(mode="async", budget={"trials": 30})
+    history = _at_rung(study, count=18)
+    for number in range(6):
+        ended = replace(history.trials[number], state=TrialState.COMPLETED, reason=TrialReason.NO_IMPROVEMENT)
+        history = replace(history.with_trial(ended), values={**history.values, number: (value,)})
+    best = replace(history.trials[17].promoted(1, 3).started(NOW), reports=3).paused()
+    history = replace(history.with_trial(best), values={**history.values, 17: (2.0, 2.0, 2.0)})
+    # Alone at its rung the best trial would wait for two more; five good ones that stopped early are there with it.
+    assert next_action(study, history, NOW) == action
+
+
+def test_who_stopped_early_does_not_stand_for_the_one_trial_that_reaches_the_top() -> None:
+    study = a_search(mode="async", budget={"trials": 4})
+    done = simulate(study, better_late, stop=stops_after(0, report=1))
+    assert max(trial.reports for trial in done.history.trials.values()) == 9
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 100), stops=st.dictionaries(st.integers(0, 16), st.integers(1, 9), max_size=8), after=st.integers(1, 60)
+)
+def test_a_replay_of_early_stops_gives_the_same_decisions(mode: str, seed: int, stops: dict[int, int], after: int) -> None:
+    study = a_search(mode=mode, budget={"trials": 17}, seed=seed)
+
+    def stop(trial: Trial, report: int) -> bool:
+        return stops.get(trial.number) == report
+
+    whole = simulate(study, quality, stop=stop)
+    begun = simulate(study, quality, stop=stop, stop_after_reports=after)
+    resumed = simulate(study, quality, stop=stop, history=begun.history)
+    outcome = [
+        {number: (trial.state, trial.reason, trial.reports, trial.rung) for number, trial in found.history.trials.items()}
+        for found in (whole, resumed)
+    ]
+    assert outcome[0] == outcome[1]
+    assert all(trial.state.is_end for trial in whole.history.trials.values())
 
 
 def _at_rung(study: Study, count: int, running: tuple[int, ...] = ()) -> History:

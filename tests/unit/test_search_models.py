@@ -11,7 +11,7 @@ import pytest
 from search_spaces import Scalar, contains
 from service.domain.history import History
 from service.domain.study import Study, StudyState
-from service.domain.trial import Trial, TrialReason
+from service.domain.trial import Trial, TrialReason, TrialState
 from service.search import Start, next_action, simulate
 from service.search.models import Observation, model_proposal
 from tests.builders import NOW, a_study, a_trial
@@ -34,9 +34,11 @@ ODD = {
 }
 
 
+TINY = {"kind": "text-classification", "model": "tiny", "data": {"train": "dataset://a/b.csv"}, "epochs": 1}
+
+
 def a_search(strategy: dict[str, Any], trials: int, seed: int = 0, **changes: Any) -> Study:
-    trainer = {"kind": "text-classification", "model": "tiny", "data": {"train": "dataset://a/b.csv"}, "epochs": 1}
-    definition: dict[str, Any] = {"trainer": trainer, "space": BOWL, "objective": LOSS, "budget": {"trials": trials}, **changes}
+    definition: dict[str, Any] = {"trainer": TINY, "space": BOWL, "objective": LOSS, "budget": {"trials": trials}, **changes}
     return replace(a_study(strategy=strategy, seed=seed, **definition), state=StudyState.RUNNING, started_at=NOW)
 
 
@@ -131,6 +133,34 @@ def test_a_model_learns_to_keep_away_from_what_fails() -> None:
 
     assert share_of_failures(True) < 0.25
     assert share_of_failures(False) > share_of_failures(True)
+
+
+@pytest.mark.parametrize("reports", [0, 1])
+def test_a_model_keeps_away_from_what_is_infeasible_however_well_it_began(reports: int) -> None:
+    study = a_search(TPE, 40, trainer={**TINY, "epochs": 2})
+
+    def too_large(trial: Trial, report: int) -> TrialReason | None:
+        is_large = float(trial.parameters["learning_rate"] or 0) > 1e-3
+        return TrialReason.OUT_OF_MEMORY if is_large and report > reports else None
+
+    done = simulate(study, lambda parameters, _: 1.0 + float(parameters["dropout"] or 0), fail=too_large)
+    ends = [trial.state for trial in done.history.trials.values()]
+    assert ends[:20].count(TrialState.INFEASIBLE) > 2 * ends[20:].count(TrialState.INFEASIBLE)
+    assert len({tuple(trial.parameters.values()) for trial in done.history.trials.values()}) == 40
+
+
+def test_a_trial_that_stopped_early_tells_a_model_as_much_as_a_whole_one() -> None:
+    study = a_search(TPE, 12, trainer={**TINY, "epochs": 3})
+    whole = simulate(study, bowl).history
+    stopped = replace(
+        whole,
+        trials={number: replace(trial, reports=1, reason=TrialReason.NO_IMPROVEMENT) for number, trial in whole.trials.items()},
+        values={number: values[:1] for number, values in whole.values.items()},
+    )
+    longer = a_search(TPE, 13, trainer={**TINY, "epochs": 3})
+    assert next_action(longer, stopped, NOW) == next_action(longer, whole, NOW)
+    lost = {number: replace(trial, reason=TrialReason.RETRIES_EXHAUSTED) for number, trial in stopped.trials.items()}
+    assert next_action(longer, replace(stopped, trials=lost), NOW) != next_action(longer, whole, NOW)
 
 
 def test_a_model_is_not_misled_by_values_that_are_not_numbers() -> None:

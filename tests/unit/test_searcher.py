@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from service.domain.trial import Trial
 from service.execution import searcher
 from service.execution.assignment import Progress
+from service.execution.ledger import Finished
 from service.execution.searcher import LedgerSearcher
 from service.execution.trainable import PROGRESS
+from tests.builders import a_study, a_trial
 
 
 class Left(BaseException):
@@ -18,11 +21,16 @@ class FakeLedger:
     def __init__(self, *, writes: bool) -> None:
         self._writes = writes
         self.heard: list[Any] = []
+        self.details: list[str | None] = []
+
+    def next(self) -> Trial | Finished:
+        return Finished() if self.heard else a_trial(3, attempts=1)
 
     def record(self, progress: Progress) -> bool:
         if not self._writes:
             raise ConnectionError("the database is away")
         self.heard.append(progress.number)
+        self.details.append(progress.detail)
         return False
 
     def lose(self, number: int, attempt: int, detail: str) -> None:
@@ -64,3 +72,12 @@ def test_an_attempt_that_nobody_knows_is_passed_over(monkeypatch: pytest.MonkeyP
     ledger = FakeLedger(writes=True)
     a_searcher(ledger, monkeypatch).on_trial_complete("ray-2", LAST)
     assert ledger.heard == []
+
+
+def test_a_trial_whose_parameters_make_no_configuration_fails_and_the_search_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = FakeLedger(writes=True)
+    made = a_searcher(ledger, monkeypatch)
+    monkeypatch.setitem(searcher._OPEN, "study-1", (ledger, lambda _: a_study().definition.configured({"learning_rate": -1.0})))
+    assert made.suggest("ray-3") == LedgerSearcher.FINISHED
+    assert ledger.heard == [3]
+    assert "greater than 0" in (ledger.details[0] or "")

@@ -1,6 +1,8 @@
-"""Rows in CSV, JSONL and Parquet files, as text."""
+"""Rows in CSV, JSONL, Parquet and CoNLL files, as text."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from trainers.tables import Summary, TableError, look, read
+from trainers.tables import Summary, TableError, look, parts, read, read_lists
 
 
 class Folder:
@@ -90,15 +92,24 @@ def test_lines_end_as_any_system_ends_them(folder: Folder, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"text,label\nhello\n", b"text,label\nhello,x,y\n", b"text,label\na,x\nb\xff,y\n", b'text,label\n"open,x\nbye,y\n', b""],
-    ids=["too few values", "too many values", "no UTF-8", "an open quote", "nothing at all"],
+    ("content", "reason"),
+    [
+        (b"text,label\na,x\nhello\n", "line 3 has 1 value, and the header has 2"),
+        (b"text,label\nhello,x,y\n", "line 2 has 3 values, and the header has 2"),
+        (b"text,label\n\n\nhello,x,y\n", "line 4 has 3 values"),
+        (b'text,label\n"one\ntwo",x\nhello,x,y\n', "line 4 has 3 values"),
+        (b'text,label\r\n"one\r\ntwo",x,y\r\n', "line 2 has 3 values"),
+        (b"text,label\na,x\nb\xff,y\n", "line 3 is no UTF-8"),
+        (b'text,label\na,x\n"open,x\nbye,y\n', "line 3 has 1 value"),
+        (b"text,label\na,x\n" + b"y" * 200_000 + b"\n", "broken"),
+        (b"", "broken"),
+    ],
 )
-def test_a_csv_file_that_is_broken_anywhere_is_refused(folder: Folder, content: bytes) -> None:
+def test_a_csv_file_that_is_broken_anywhere_is_refused_and_the_line_named(folder: Folder, content: bytes, reason: str) -> None:
     path = folder.file("a.csv", content)
-    with pytest.raises(TableError, match="broken"):
+    with pytest.raises(TableError, match=reason):
         look(path)
-    with pytest.raises(TableError, match="broken"):
+    with pytest.raises(TableError, match=reason):
         read(path, ["text"])
 
 
@@ -215,3 +226,151 @@ def test_a_parquet_file_that_is_cut_short_is_refused(folder: Folder, keep: int) 
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"gone\.csv"):
         look(tmp_path / "gone.csv")
+
+
+def test_lists_of_texts_are_read_from_every_format(folder: Folder) -> None:
+    wanted = [["a", "b"], [], ["c"], None]
+    assert read_lists(folder.lines(*({"v": value} for value in wanted)), {"v": None}) == {"v": wanted}
+    assert read_lists(folder.parquet(v=wanted), {"v": None}) == {"v": wanted}
+    assert read_lists(folder.parquet(v=pa.array(wanted, pa.large_list(pa.large_string()))), {"v": None}) == {"v": wanted}
+
+
+def test_lists_of_one_length_are_lists(folder: Folder) -> None:
+    path = folder.parquet(v=pa.array([["a", "b"], ["c", "d"]], pa.list_(pa.string(), 2)))
+    assert read_lists(path, {"v": None}) == {"v": [["a", "b"], ["c", "d"]]}
+
+
+def test_numbers_in_lists_are_written_as_text(folder: Folder) -> None:
+    assert read_lists(folder.lines({"v": [1, 2.5, True, "x"]}), {"v": None}) == {"v": [["1", "2.5", "true", "x"]]}
+    assert read_lists(folder.parquet(v=[[1, 2]], w=[[1.0]]), {"v": None, "w": None}) == {"v": [["1", "2"]], "w": [["1.0"]]}
+
+
+@pytest.mark.parametrize(
+    ("separator", "text", "wanted"),
+    [
+        (None, " one  two\tthree ", ["one", "two", "three"]),
+        ("|", "one two | three||", ["one two", "three"]),
+        (", ", "one, two", ["one", "two"]),
+        ("|", "", []),
+    ],
+)
+def test_text_is_split_where_it_is_said(folder: Folder, separator: str | None, text: str, wanted: list[str]) -> None:
+    for path in (folder.lines({"v": text}), folder.parquet(v=[text]), folder.file("a.csv", f'v\n"{text}"\n')):
+        assert read_lists(path, {"v": separator}) == {"v": [wanted]}
+
+
+def test_a_number_in_the_place_of_a_list_is_one_piece(folder: Folder) -> None:
+    assert read_lists(folder.lines({"v": 7}, {"w": 1}), {"v": "|"}) == {"v": [["7"], None]}
+
+
+@pytest.mark.parametrize("value", [["a", None], [["a"]], {"x": 1}])
+def test_a_list_of_something_else_is_named_by_its_line(folder: Folder, value: Any) -> None:
+    with pytest.raises(TableError, match="line 2") as refused:
+        read_lists(folder.lines({"v": ["a"]}, {"v": value}), {"v": None})
+    assert refused.value.column == "v"
+
+
+@pytest.mark.parametrize("values", [[["a", None]], [[["a"]]], [[{"x": 1}]], [[b"a"]]])
+def test_a_parquet_column_of_other_lists_is_named(folder: Folder, values: list[Any]) -> None:
+    with pytest.raises(TableError) as refused:
+        read_lists(folder.parquet(v=values), {"v": None})
+    assert refused.value.column == "v"
+
+
+def test_texts_and_lists_come_in_parts_that_belong_together(folder: Folder) -> None:
+    path = folder.lines(*({"text": f"t{at}", "tags": [str(at)]} for at in range(2500)))
+    found = list(parts(path, ["text"], {"tags": None}))
+    assert len(found) > 1
+    assert sum(part.rows for part in found) == 2500
+    rows = [pair for part in found for pair in zip(part.texts["text"], part.lists["tags"], strict=True)]
+    assert rows == [(f"t{at}", [str(at)]) for at in range(2500)]
+
+
+WORDS = {"tokens": None, "tags": None}
+
+
+def words(path: Path) -> list[list[tuple[str, str]]]:
+    found = read_lists(path, WORDS)
+    return [list(zip(tokens or [], tags or [], strict=True)) for tokens, tags in zip(found["tokens"], found["tags"], strict=True)]
+
+
+@pytest.mark.parametrize("name", ["a.conll", "a.bio"])
+def test_the_sentences_of_a_conll_file_are_its_rows(folder: Folder, name: str) -> None:
+    path = folder.file(name, "Emma\tB-person\nis\tO\n\nRome\tB-location\n")
+    assert look(path) == Summary(2, ("tokens", "tags"))
+    assert words(path) == [[("Emma", "B-person"), ("is", "O")], [("Rome", "B-location")]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n\nEmma O\nis O\n\n\nhere O\n\n",
+        "Emma O\r\nis O\r\n\r\nhere O\r\n",
+        "\ufeffEmma\tO\nis\tO\n\t\nhere\tO",
+        "-DOCSTART- -X- O\n\nEmma NNP O\nis VBZ O\n\nhere RB O\n",
+        "-DOCSTART-\nEmma O\nis O\n-DOCSTART-\nhere O\n",
+        "# id = 1\nEmma\tO\nis\tO\n\n# id = 2\n# text = here\nhere\tO\n",
+        "# id = 1\nEmma O\nis   O \n \nhere O\n",
+    ],
+)
+def test_a_conll_file_can_be_written_in_several_ways(folder: Folder, content: str) -> None:
+    assert words(folder.file("a.conll", content)) == [[("Emma", "O"), ("is", "O")], [("here", "O")]]
+
+
+def test_a_word_of_a_message_may_begin_with_a_hash(folder: Folder) -> None:
+    assert words(folder.file("a.conll", "go\tO\n#\tO\n#nlp\tO\n# x\tO\n")) == [
+        [("go", "O"), ("#", "O"), ("#nlp", "O"), ("# x", "O")]
+    ]
+    assert words(folder.file("b.conll", "# O\ngo O\n#nlp O\n")) == [[("#", "O"), ("go", "O"), ("#nlp", "O")]]
+
+
+@pytest.mark.parametrize("space", ["\u2028", "\x85", "\xa0", "\x0b", "\x1c"])
+def test_only_a_newline_ends_a_line_and_only_a_tab_or_space_a_column(folder: Folder, space: str) -> None:
+    assert words(folder.file("a.conll", f"a{space}b\tO\n")) == [[(f"a{space}b", "O")]]
+    assert words(folder.file("a.conll", f"a{space}b O\n")) == [[(f"a{space}b", "O")]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("Emma\tO\nis\n", "line 2 has 1 column where the first word has 2"),
+        ("Emma\tO\nis O\n", "line 2 has 1 column where the first word has 2, with tabs between"),
+        ("Emma O\n\nNew York O\n", "line 3 has 3 columns where the first word has 2, with spaces between"),
+        ("Emma\n", "line 1 has one column"),
+        ("Emma\tO\n\tO\n", "line 2 has no word"),
+        ("Emma\tO\nis\t\n", "line 2 has no tag"),
+        (b"Emma\tO\nis\xff\tO\n", "line 2 is no UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_word_with_a_tag_is_named_by_its_number(folder: Folder, content: str | bytes, reason: str) -> None:
+    with pytest.raises(TableError, match=reason):
+        look(folder.file("a.conll", content))
+
+
+def test_a_conll_file_without_words_has_no_rows(folder: Folder) -> None:
+    assert look(folder.file("a.conll", "\n# nothing\n\n")) == Summary(0, ("tokens", "tags"))
+
+
+def test_a_conll_file_has_lists_and_no_texts(folder: Folder) -> None:
+    path = folder.file("a.conll", "Emma O\n")
+    with pytest.raises(TableError, match="lists of words") as refused:
+        read(path, ["tokens"])
+    assert refused.value.column == "tokens"
+    with pytest.raises(TableError, match="the file has 'tokens', 'tags'"):
+        read_lists(path, {"words": None})
+
+
+def test_reading_imports_nothing_heavy(folder: Folder) -> None:
+    paths = [folder.file("a.csv", "text\na\n"), folder.parquet(text=["a"], tags=[["a"]]), folder.file("a.conll", "a O\n")]
+    script = f"""
+import sys
+from pathlib import Path
+from trainers.tables import look, read_lists
+for path in {[str(path) for path in paths]!r}:
+    look(Path(path))
+    read_lists(Path(path), {{"tokens" if path.endswith("conll") else "text": None}})
+print([name for name in ("pandas", "torch", "PIL") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", script]
+    child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=True, text=True)
+    assert child.stdout.strip() == "[]"

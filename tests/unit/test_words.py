@@ -2,7 +2,9 @@ from datetime import timedelta
 
 import pytest
 
-from service.cli.words import configuration, duration, number, scalar, short_names, since, size, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, size, trial_state
+from service.domain.study import StudyState
+from service.domain.trial import TrialState
 from tests.builders import NOW
 
 
@@ -65,3 +67,9 @@ def test_a_configuration_uses_the_short_names_it_is_given() -> None:
 def test_a_reason_is_shown_only_where_the_state_does_not_say_it() -> None:
     assert trial_state("pruned", "rung_cut") == "pruned"
     assert trial_state("failed", "diverged") == "failed: diverged"
+    assert trial_state("infeasible", "out_of_memory") == "infeasible: out_of_memory"
+    assert trial_state("completed", "no_improvement") == "completed: no_improvement"
+
+
+def test_every_state_has_a_style() -> None:
+    assert {*TrialState, *StudyState} <= set(STATE_STYLES)

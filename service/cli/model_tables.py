@@ -1,0 +1,84 @@
+"""The API's views of base models as tables for people."""
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from service.api.model_views import BenchmarkView, CandidatesView, CandidateView, ModelView
+from service.cli.words import number, size
+
+_SHOWN = 5
+
+
+def model_table(model: ModelView) -> RenderableType:
+    """All there is to say about one model."""
+    memory = model.memory
+    rows = [
+        ("model", model.name),
+        ("place", model.place.value),
+        ("trainers", ", ".join(model.tasks)),
+        ("architecture", model.model_type),
+        ("parameters", _count(model.parameters)),
+        ("weights", _size(model.bytes, model.dtype)),
+        ("layers", _count(model.layers)),
+        ("hidden size", _count(model.hidden_size)),
+        ("longest text", f"{model.longest} tokens" if model.longest else None),
+        ("image size", f"{model.image_size} pixels" if model.image_size else None),
+        ("licence", model.licence or "unknown"),
+        ("trained on", _some(model.datasets)),
+        ("languages", _some(model.languages)),
+        ("made from", _some(model.base_models)),
+        ("benchmarks", _some([_result(one) for one in model.benchmarks])),
+        ("updated", model.updated_at.date().isoformat() if model.updated_at else None),
+    ]
+    if memory is not None and memory.total is not None:
+        how = f"{memory.method}, {memory.batch_size} rows of {memory.max_length} tokens"
+        rows += [("memory", f"about {size(memory.total)} ({how})")]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, value)
+    return table
+
+
+def candidates_table(found: CandidatesView) -> Table:
+    """One line a model, a column for each metric."""
+    metrics = list(dict.fromkeys(metric for one in found.models for metric in one.metrics))
+    of_model = (">ms/row", ">parameters", ">size", "licence", "card", "note")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in (">rank", "model", *[f">{metric}" for metric in metrics], *of_model):
+        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
+    for one in found.models:
+        table.add_row(
+            str(one.rank or ""), one.name, *[number(one.metrics.get(metric)) for metric in metrics],
+            f"{one.milliseconds_per_row:.1f}" if one.milliseconds_per_row is not None else "-",
+            _count(one.parameters) or "-", size(one.bytes) if one.bytes is not None else "-", one.licence or "unknown",
+            "yes" if one.documentation else "no", _note(one),
+        )  # fmt: skip
+    return table
+
+
+def _note(one: CandidateView) -> str:
+    if one.failure:
+        return one.failure.splitlines()[0]
+    return "trains from random weights" if one.place == "builtin" else ""
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
+
+
+def _size(count: int | None, dtype: str | None) -> str | None:
+    return None if count is None else f"{size(count)}{f' ({dtype})' if dtype else ''}"
+
+
+def _some(texts: Sequence[str]) -> str | None:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return f"{', '.join(texts[:_SHOWN])}{more}" if texts else None
+
+
+def _result(one: BenchmarkView) -> str:
+    return f"{one.task} {one.dataset} {one.metric} {one.value:g}"

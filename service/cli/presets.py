@@ -1,0 +1,85 @@
+"""`tuneyard preset`: search spaces to start from. They come with the installation: no service is asked."""
+
+from typing import TYPE_CHECKING, Annotated, assert_never
+
+import typer
+
+from service.cli.exits import EPILOG, ExitCode
+from service.cli.output import Format, FormatOption, emit, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from search_spaces import Parameter
+    from search_spaces.presets import Preset
+
+app = typer.Typer(help="Presets: search spaces to start from.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command("ls")
+def list_presets(output: FormatOption = Format.TABLE) -> None:
+    """List all presets."""
+    from search_spaces.presets import presets
+
+    found = list(presets().values())
+    emit(output, found, lambda: _presets_table(found))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The preset, as TASK/METHOD.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what a preset searches, and from which literature its ranges are."""
+    from search_spaces.presets import presets
+
+    found = presets().get(name)
+    if found is None:
+        say(f"error: There is no preset {name!r}: `tuneyard preset ls` lists those there are.", style="red")
+        raise typer.Exit(ExitCode.NOT_FOUND)
+    say(f"a study names it as space: {{preset: {name}}}")
+    emit(output, found, lambda: _preset_table(found))
+
+
+def _presets_table(found: "Sequence[Preset]") -> "Table":
+    """One line a preset."""
+    table = _table("preset", "searches", "what for")
+    for preset in found:
+        table.add_row(preset.name, ", ".join(preset.space), preset.description)
+    return table
+
+
+def _preset_table(preset: "Preset") -> "Table":
+    """The trainer's settings, then one line a parameter."""
+    table = _table("key", "value", "from")
+    for key, value in preset.trainer.items():
+        shown = ", ".join(f"{name}: {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key, shown, "")
+    for key, parameter in preset.space.items():
+        table.add_row(key, _range(parameter), "; ".join(preset.sources[key]))
+    return table
+
+
+def _range(parameter: "Parameter") -> str:
+    """The values of a parameter, for people."""
+    from search_spaces import CategoricalParameter, FloatParameter, IntParameter
+
+    match parameter:
+        case FloatParameter() | IntParameter():
+            return f"{parameter.low:g} to {parameter.high:g}{', log' if parameter.log else ''}"
+        case CategoricalParameter():
+            return " or ".join(str(choice) for choice in parameter.choices)
+        case _:
+            assert_never(parameter)
+
+
+def _table(*headings: str) -> "Table":
+    """A table without lines; what does not fit a terminal goes on below."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table

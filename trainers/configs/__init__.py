@@ -1,0 +1,76 @@
+"""What a trainer can be asked for. No torch here: the API reads these to validate a study."""
+
+from collections.abc import Mapping
+from typing import Annotated, assert_never
+
+from pydantic import Field
+
+from trainers.configs.rows import (
+    BUILTIN_SPLITS,
+    CleanText,
+    LabelledImages,
+    LabelledText,
+    SourceAndTarget,
+    Splits,
+    TaggedWords,
+    TextOrPairs,
+)
+from trainers.configs.tasks import (
+    CausalLmConfig,
+    ImageAugmentation,
+    ImageClassificationConfig,
+    Seq2SeqConfig,
+    TextAugmentation,
+    TextClassificationConfig,
+    TokenClassificationConfig,
+)
+from trainers.configs.training import Config, EarlyStopping, Lora, TrainingConfig
+
+__all__ = [
+    "BUILTIN_SPLITS", "CONFIGS", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "ImageAugmentation",
+    "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora", "Seq2SeqConfig", "SourceAndTarget", "Splits",
+    "TaggedWords", "TextAugmentation", "TextClassificationConfig", "TextOrPairs", "TokenClassificationConfig", "TrainerConfig",
+    "TrainingConfig", "metrics_of",
+]  # fmt: skip
+
+TrainerConfig = Annotated[
+    TextClassificationConfig | TokenClassificationConfig | CausalLmConfig | Seq2SeqConfig | ImageClassificationConfig,
+    Field(discriminator="kind"),
+]
+"""The union of trainer configurations, told apart by `kind`."""
+
+CONFIGS: Mapping[str, type[TrainerConfig]] = {
+    "text-classification": TextClassificationConfig,
+    "token-classification": TokenClassificationConfig,
+    "causal-lm": CausalLmConfig,
+    "seq2seq": Seq2SeqConfig,
+    "image-classification": ImageClassificationConfig,
+}
+"""The configuration class of each kind."""
+
+_TRAINING = frozenset({"train/loss", "train/learning_rate"})
+
+
+def metrics_of(config: TrainerConfig) -> frozenset[str]:
+    """What the trainer reports under this configuration: the metrics that an objective may name."""
+    return _TRAINING | {f"validation/{name}" for name in _validated(config)}
+
+
+def _validated(config: TrainerConfig) -> frozenset[str]:
+    found = {"loss"}
+    match config:
+        case TextClassificationConfig(problem="multi-label"):
+            found |= {"accuracy", "f1_micro", "f1_macro"}
+        case TextClassificationConfig(problem="regression"):
+            found |= {"rmse", "mae", "r2", "pearson", "spearman"}
+        case TextClassificationConfig() | ImageClassificationConfig():
+            found |= {"accuracy", "f1_macro"}
+        case TokenClassificationConfig():
+            found |= {"accuracy", "f1", "precision", "recall", "f1_macro"}
+        case CausalLmConfig():
+            found |= {"perplexity", "accuracy"}
+        case Seq2SeqConfig():
+            found |= {"perplexity", "accuracy"} | ({"exact_match", "rouge_l"} if config.generated_rows else set())
+        case _:
+            assert_never(config)
+    return frozenset(found)
