@@ -19,7 +19,7 @@ from trainers import analysis, losses, metrics
 from trainers.analysis import Tokens
 from trainers.configs import CausalLmConfig
 from trainers.contract import Report, TrainerError, TrialContext
-from trainers.hardware import in_batches, open_device
+from trainers.hardware import open_device
 from trainers.loop import Loop, Work
 from trainers.models import (
     add_adapters,
@@ -33,7 +33,6 @@ from trainers.models import (
 )
 from trainers.prepared import (
     Prepared,
-    by_length,
     epoch_order,
     prepared,
     save_array,
@@ -42,14 +41,12 @@ from trainers.prepared import (
     tokenizer_sha256,
 )
 from trainers.ranks import Ranks
+from trainers.scoring import scored
 from trainers.splits import Row
 from trainers.texts import divided, file_hashes, normalised, read_columns, source_files
 
-_VERSION = 1
+_VERSION = 2
 """Raised when what is prepared changes, so that older caches are left alone."""
-_VALIDATION_BATCH = 64
-_VALIDATION_LOGITS = 2**26
-"""Most logits computed at once, of which there is one for each token and each entry of the vocabulary."""
 _CHUNK = 1000
 
 
@@ -141,25 +138,18 @@ class CausalLm:
         self._validated = self._evaluated(self._model, "validation")
         return _measured(self._validated)
 
-    @torch.inference_mode()
     def _evaluated(self, model: Any, split: str) -> Tokens:
         """How well each token of a split is predicted, in fp32; rows are pairs, or documents."""
         tokens, starts = self._tokens[split], self._starts[split]
         documents = self._rows.array(f"{split}-documents") if self._config.data.text else None
 
-        def compute(rows: Sequence[int]) -> tuple[Tensor, ...]:
+        def predict(rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             logits, wanted, places = self._predicted(model, split, rows)
-            log_p = logits.float().log_softmax(-1)
-            certain, likeliest = log_p.max(-1)
-            found = -log_p.gather(-1, wanted[:, None])[:, 0], likeliest == wanted, certain.exp()
             row, column = np.asarray(rows)[places[:, 0].numpy()], places[:, 1].numpy()
             of = row if documents is None else documents[tokens.offsets[row] + column]
-            return *(one.cpu() for one in found), torch.from_numpy(of), torch.from_numpy(column - starts[row])
+            return logits, wanted, torch.from_numpy(of), torch.from_numpy(column - starts[row])
 
-        size = _VALIDATION_LOGITS // (int(tokens.lengths.max()) * model.config.vocab_size)
-        batches = in_batches(by_length(tokens.lengths), max(1, min(_VALIDATION_BATCH, size)), compute)
-        losses_, right, certain, of, positions = map(torch.cat, zip(*(found for _, found in batches), strict=True))
-        return Tokens(rows=of, losses=losses_, right=right, positions=positions, confidences=certain)
+        return scored(tokens.lengths, model.config.vocab_size, predict)
 
 
 def prepare(config: CausalLmConfig, tokenizer: Any, folder: Path, context: TrialContext) -> Prepared:
@@ -215,9 +205,12 @@ class _Rows:
     texts: Sequence[str]
 
     def keys(self) -> list[Row]:
-        """What dividing needs to know. A prompt may have several answers, each a row of its own."""
+        """What dividing needs to know. A prompt may have several answers, each a row of its own, but all of them in one split."""
         prompts = self.prompts or [""] * len(self.texts)
-        return [Row(key=(prompt, text), is_empty=not text) for prompt, text in zip(prompts, self.texts, strict=True)]
+        return [
+            Row(key=(prompt, text), is_empty=not text, group=prompt or None)
+            for prompt, text in zip(prompts, self.texts, strict=True)
+        ]
 
 
 def _read(path: Path, config: CausalLmConfig) -> _Rows:

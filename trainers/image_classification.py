@@ -31,7 +31,7 @@ from trainers.splits import Place, Row
 from trainers.tables import TableError
 from trainers.texts import divided, file_hashes, label_key, source_files
 
-_VERSION = 1
+_VERSION = 2
 """Raised when what is prepared changes, so that older caches are left alone."""
 _VALIDATION_BATCH = 64
 _AT_ONCE = 256
@@ -105,12 +105,7 @@ class ImageClassification:
     def _batches(self, epoch: int) -> Sequence[Sequence[int]]:
         config = self._config
         images = np.zeros(len(self._train_labels), dtype=np.int64)  # all of one size
-        batches = epoch_order(images, config.batch_size, config.seed, epoch, group_by_length=False)
-        if len(batches) > 1 and len(batches[-1]) == 1:  # batch normalisation may not be able to learn from one row
-            *batches, full, single = batches
-            middle = len(full) // 2
-            batches += [full[:middle], full[middle:] + single]
-        return batches
+        return _without_single(epoch_order(images, config.batch_size, config.seed, epoch, group_by_length=False))
 
     def _weight(self, rows: Sequence[int]) -> float:
         return losses.class_weight_total(self._train_labels[list(rows)], self._weights)
@@ -175,6 +170,21 @@ class ImageClassification:
             depends_on={"rows": self._rows.folder.name, "normalisation": asdict(self._normalisation)},
             change=self._config.augmentation != ImageAugmentation(),
         )
+
+
+def _without_single(batches: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    """The same rows without a last row that is alone: batch normalisation may not be able to learn from it.
+
+    It shares those of the batch before it, or joins a batch of two. Batches of one row each stay as they were asked for.
+    """
+    match batches:
+        case [*others, [first, second], [single]]:
+            return [*others, [first, second, single]]
+        case [*others, [_, _, _, *_] as full, [single]]:
+            middle = (len(full) + 1) // 2
+            return [*others, full[:middle], [*full[middle:], single]]
+        case _:
+            return batches
 
 
 @contextmanager

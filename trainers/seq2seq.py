@@ -27,14 +27,13 @@ from trainers.models import (
 )
 from trainers.prepared import Prepared, by_length, epoch_order, prepared, save_ragged, save_texts, tokenizer_sha256
 from trainers.ranks import Ranks
+from trainers.scoring import scored
 from trainers.splits import Row
 from trainers.texts import divided, file_hashes, normalised, read_columns, source_files, tokenised
 
-_VERSION = 1
+_VERSION = 2
 """Raised when what is prepared changes, so that older caches are left alone."""
 _VALIDATION_BATCH = 64
-_VALIDATION_LOGITS = 2**26
-"""Most logits computed at once, of which there is one for each token and each entry of the vocabulary."""
 
 
 class Seq2Seq:
@@ -138,22 +137,14 @@ class Seq2Seq:
         self._validated = self._evaluated(self._model, "validation"), self._written(self._model, "validation")
         return self._measured("validation", *self._validated)
 
-    @torch.inference_mode()
     def _evaluated(self, model: Any, split: str) -> Tokens:
         """How well each token of a split's targets is predicted, in fp32."""
-        lengths = self._targets[split].lengths
 
-        def compute(rows: Sequence[int]) -> tuple[Tensor, ...]:
+        def predict(rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             logits, wanted, places = self._predicted(model, split, rows)
-            log_p = logits.float().log_softmax(-1)
-            certain, likeliest = log_p.max(-1)
-            found = -log_p.gather(-1, wanted[:, None])[:, 0], likeliest == wanted, certain.exp()
-            return *(one.cpu() for one in found), torch.tensor(rows)[places[:, 0]], places[:, 1]
+            return logits, wanted, torch.tensor(rows)[places[:, 0]], places[:, 1]
 
-        size = _VALIDATION_LOGITS // (int(lengths.max()) * model.config.vocab_size)
-        batches = in_batches(by_length(lengths), max(1, min(_VALIDATION_BATCH, size)), compute)
-        losses_, right, certain, of, positions = map(torch.cat, zip(*(found for _, found in batches), strict=True))
-        return Tokens(rows=of, losses=losses_, right=right, positions=positions, confidences=certain)
+        return scored(self._targets[split].lengths, model.config.vocab_size, predict)
 
     @torch.inference_mode()
     def _written(self, model: Any, split: str) -> list[str]:
@@ -234,9 +225,11 @@ class _Rows:
     targets: Sequence[str]
 
     def keys(self) -> list[Row]:
-        """What dividing needs to know. A source may have several targets, each a row of its own."""
-        pairs = zip(self.sources, self.targets, strict=True)
-        return [Row(key=(source, target), is_empty=not source or not target) for source, target in pairs]
+        """What dividing needs to know. A source may have several targets, each a row of its own, but all of them in one split."""
+        return [
+            Row(key=(source, target), is_empty=not source or not target, group=source)
+            for source, target in zip(self.sources, self.targets, strict=True)
+        ]
 
 
 def _read(path: Path, config: Seq2SeqConfig) -> _Rows:

@@ -17,13 +17,21 @@ class EmptySplit(ValueError):
 class Row(NamedTuple):
     """What dividing needs to know of a row.
 
-    Rows of equal keys are the same row. Rows are held back in each stratum's proportion; None everywhere is a plain random
-    split. A row that lacks something is empty.
+    Rows of equal keys are the same row, and rows of one group, such as a question with several answers, are in one split; a row
+    without one stands alone. Rows are held back in each stratum's proportion; None everywhere is a plain random split. `labels`
+    are those that a row is held back only while training rows have them too. A row that lacks something is empty.
     """
 
     key: Hashable
     stratum: str | None = None
     is_empty: bool = False
+    labels: frozenset[str] = frozenset()
+    group: Hashable | None = None
+
+    @property
+    def kin(self) -> Hashable:
+        """What it shares with the rows that it is not to be parted from."""
+        return self.key if self.group is None else self.group
 
 
 class Place(NamedTuple):
@@ -46,26 +54,29 @@ class Division:
 def divide(splits: Splits, read: Mapping[str, Sequence[Row]]) -> Division:
     """Which rows to train, validate and test on; `read` has the rows of each file by the split that names it.
 
-    Empty rows are dropped. No training row's key is a validation or test row's, no validation row's is a test row's, and of
-    training rows with the same key the first is kept. Validation rows that are not named, and test rows where a
+    Empty rows are dropped, and of rows of one file with the same key all but the first. No training row's key or group is a
+    validation or test row's, and no validation row's is a test row's. Validation rows that are not named, and test rows where a
     `test_fraction` asks for them, are held back from the training rows by `split_seed`. Raises EmptySplit.
     """
     dropped = _Dropped()
-    clean = {split: _without_empty(split, rows, dropped) for split, rows in read.items()}
-    tested = {row.key for row in clean.get("test", {}).values()}
-    validation = _without(clean["validation"], tested, dropped) if "validation" in clean else None
-    elsewhere = tested | {row.key for row in (validation or {}).values()}
-    train = _without_duplicates(_without(clean["train"], elsewhere, dropped), dropped)
+    named: dict[str, _Rows] = {}
+    elsewhere: set[Hashable] = set()
+    for split in ("test", "validation", "train"):  # what is in two of them stays in the first of these
+        if split in read:
+            rows = _without(_without_empty(split, read[split], dropped), elsewhere, dropped)
+            named[split] = _without_duplicates(rows, dropped)
+            elsewhere |= {row.kin for row in rows.values()}
+    train = named["train"]
     _check("train", train)
-    held = _hold_back(splits, train, needed={"validation", "test"} - set(clean))
+    held = _hold_back(splits, train, needed={"validation", "test"} - set(named))
     kept = {
         "train": {place: row for place, row in train.items() if not any(place in rows for rows in held.values())},
-        "validation": held["validation"] if validation is None else validation,
-        "test": clean.get("test", held["test"]),
+        "validation": named.get("validation", held["validation"]),
+        "test": named.get("test", held["test"]),
     }
     for split, rows in kept.items():
-        if split != "test" or "test" in clean or splits.test_fraction:
-            _check(split, rows, None if split in clean else (f"{split}_fraction", len(train)))
+        if split != "test" or "test" in named or splits.test_fraction:
+            _check(split, rows, None if split in named else (f"{split}_fraction", len(train)))
     places = {split: tuple(rows) for split, rows in kept.items()}
     counts = {split: len(rows) for split, rows in kept.items() if rows}
     return Division(**places, facts={"rows": counts, "dropped": asdict(dropped)})
@@ -88,8 +99,8 @@ def _without_empty(split: str, rows: Sequence[Row], dropped: _Dropped) -> _Rows:
 
 
 def _without(rows: _Rows, elsewhere: set[Hashable], dropped: _Dropped) -> _Rows:
-    """The rows whose keys are not in another split."""
-    kept = {place: row for place, row in rows.items() if row.key not in elsewhere}
+    """The rows that have no kin in another split."""
+    kept = {place: row for place, row in rows.items() if row.kin not in elsewhere}
     dropped.in_other_split += len(rows) - len(kept)
     return kept
 
@@ -104,28 +115,47 @@ def _without_duplicates(rows: _Rows, dropped: _Dropped) -> _Rows:
 
 
 def _hold_back(splits: Splits, train: _Rows, needed: set[str]) -> dict[str, _Rows]:
-    """Validation and test rows out of the training rows, each stratum in the same proportion.
+    """Validation and test rows out of the training rows, each stratum in the same proportion, and each group as if it were a row.
 
     Each stratum is shuffled once: the first of it are validation rows, the next test rows. So the validation rows are the same
     whatever the `test_fraction`.
     """
-    strata: defaultdict[str, list[Place]] = defaultdict(list)
-    for place, row in train.items():
-        strata[row.stratum or ""].append(place)
+    stratum_of: dict[Hashable, str] = {}
+    for row in train.values():
+        stratum_of.setdefault(row.kin, row.stratum or "")
+    strata: defaultdict[str, list[Hashable]] = defaultdict(list)
+    for kin, stratum in stratum_of.items():
+        strata[stratum].append(kin)
     whole = {stratum: len(members) for stratum, members in strata.items()}
     validated = splits.held_back(whole) if "validation" in needed else dict.fromkeys(whole, 0)
     left = {stratum: count - validated[stratum] for stratum, count in whole.items()}
     # A share of all training rows, although only these are left.
-    share = splits.test_fraction * len(train) / sum(left.values())
+    share = splits.test_fraction * len(stratum_of) / sum(left.values())
     tested = splits.held_back(left, share) if "test" in needed and splits.test_fraction else dict.fromkeys(whole, 0)
     random = np.random.default_rng(splits.split_seed)
-    held: dict[str, set[Place]] = {"validation": set(), "test": set()}
+    held: dict[str, set[Hashable]] = {"validation": set(), "test": set()}
     for stratum, members in sorted(strata.items()):
         order = random.permutation(len(members)).tolist() if needed else []
         validation, test = validated[stratum], tested[stratum]
         held["validation"] |= {members[at] for at in order[:validation]}
         held["test"] |= {members[at] for at in order[validation : validation + test]}
-    return {split: {place: row for place, row in train.items() if place in places} for split, places in held.items()}
+    found: dict[str, _Rows] = {}
+    for split, chosen in held.items():  # validation rows first, so that the test rows do not matter to them
+        kept = _with_known_labels(train, chosen)
+        found[split] = {place: row for place, row in train.items() if row.kin in kept}
+        train = {place: row for place, row in train.items() if row.kin not in kept}
+    return found
+
+
+def _with_known_labels(train: _Rows, held: set[Hashable]) -> set[Hashable]:
+    """What is held back, without the rows that have a label which no other training row has: nobody could learn it."""
+    known = {label for row in train.values() if row.kin not in held for label in row.labels}
+    kept = set(held)
+    for row in train.values():
+        if row.kin in kept and not row.labels <= known:
+            kept.remove(row.kin)
+            known |= row.labels
+    return kept
 
 
 def _check(split: str, rows: _Rows, held: tuple[str, int] | None = None) -> None:

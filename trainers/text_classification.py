@@ -55,7 +55,7 @@ from trainers.texts import (
     tokenised,
 )
 
-_VERSION = 3
+_VERSION = 4
 """Raised when what is prepared changes, so that older caches are left alone."""
 _VALIDATION_BATCH = 64
 _PROBLEMS = {
@@ -312,13 +312,14 @@ class _Rows:
 
     def keys(self, config: TextClassificationConfig) -> list[Row]:
         """What dividing needs to know. Only single labels are held back in proportion, only several may be none."""
-        has_pairs, needs_label = bool(config.data.text_pair), config.problem != "multi-label"
+        has_pairs, has_several = bool(config.data.text_pair), config.problem == "multi-label"
         is_single = config.problem == "single-label"
         return [
             Row(
                 key=(text, pair),
                 stratum=labels[0] if is_single and labels else None,
-                is_empty=not text or (has_pairs and not pair) or (needs_label and not labels),
+                is_empty=not text or (has_pairs and not pair) or not (has_several or labels),
+                labels=frozenset(labels if has_several else ()),
             )
             for text, pair, labels in zip(self.texts, self.pairs, self.labels, strict=True)
         ]

@@ -4,7 +4,6 @@ A word's tag is learned and predicted at the first of its tokens. A word of whic
 `max_length` or the tokenizer makes nothing of it, has no loss and counts as predicted `O`: scores are over all words there are.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +52,7 @@ from trainers.texts import augmented, check_masking, divided, file_hashes, label
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 """Raised when what is prepared changes, so that older caches are left alone."""
 _VALIDATION_BATCH = 64
 _CHUNK = 1000
@@ -330,14 +329,9 @@ class _Rows:
     encoded: Sequence[_Encoded]
 
     def keys(self) -> list[Row]:
-        """What dividing needs to know. Rows are held back by the rarest of their tags, so that none has validation rows alone."""
-        counts = Counter(tag for tags in self.tags for tag in set(tags))
+        """What dividing needs to know."""
         return [
-            Row(
-                key=words,
-                stratum=min(tags, key=lambda tag: (counts[tag], tag), default=None),
-                is_empty=max(encoded.words, default=-1) < 0,
-            )
+            Row(key=words, is_empty=max(encoded.words, default=-1) < 0, labels=frozenset(tags))
             for words, tags, encoded in zip(self.words, self.tags, self.encoded, strict=True)
         ]
 

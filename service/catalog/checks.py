@@ -9,7 +9,7 @@ from service.catalog.sources import Sources
 from service.catalog.variants import Rows, rows_of, values_of
 from service.domain.definition import StudyDefinition
 from service.domain.errors import DatasetNotFound, UnreadableDataset, Violation
-from trainers.configs import BUILTIN_SPLITS, LabelledImages, TaggedWords
+from trainers.configs import BUILTIN_SPLITS, LabelledImages
 
 _SHOWN = 3
 
@@ -41,7 +41,7 @@ def _check(rows: Rows, problem: str | None, sources: Sources) -> Iterator[Violat
         if contents is not None:
             found[split] = contents
     yield from _check_labels(rows, problem, found)
-    yield from _check_held_back(rows, found)
+    yield from _check_held_back(rows, problem, found)
 
 
 def _named(rows: Rows) -> dict[str, str]:
@@ -93,13 +93,13 @@ def _check_known(at: str, what: str, train: Mapping[str, int], labels: Mapping[s
         yield Violation(at, detail)
 
 
-def _check_held_back(rows: Rows, found: Mapping[str, Contents]) -> Iterator[Violation]:
-    """The training rows are enough to hold back what is not named."""
+def _check_held_back(rows: Rows, problem: str | None, found: Mapping[str, Contents]) -> Iterator[Violation]:
+    """The training rows are enough to hold back what is not named. They keep every label, so that none is unknown there."""
     data, train = rows.data, found.get("train")
     if train is None or not train.rows:
         return
     # Rows of one label each are held back label by label, others all together.
-    by_label = not isinstance(data, TaggedWords) and sum(train.labels.values()) == train.rows
+    by_label = isinstance(data, LabelledImages) or problem == "single-label"
     counts = train.labels if by_label else {"": train.rows}
     for split, fraction in (("validation", data.validation_fraction), ("test", data.test_fraction)):
         if split not in data.named and fraction and not any(data.held_back(counts, fraction).values()):

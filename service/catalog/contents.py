@@ -12,8 +12,6 @@ from trainers.configs import LabelledImages, LabelledText, SourceAndTarget, Spli
 from trainers.images import read_images
 from trainers.tables import CONLL_COLUMNS, Part, TableError, parts
 
-_ALIKE = {"train": "-", "validation": None, "test": None, "validation_fraction": 0.1, "test_fraction": 0.0, "split_seed": 0}
-"""What says nothing of a single file."""
 _BIO = re.compile(r"O|[BI]-.+")
 
 
@@ -54,7 +52,11 @@ def read_contents(path: Path, data: Splits, problem: str | None) -> Contents:
     Raises TableError for rows that cannot be used, which names the first of them; OSError.
     """
     stat = path.stat()
-    return _read(path, stat.st_size, stat.st_mtime_ns, data.model_copy(update=_ALIKE), problem)
+    read = columns_of(data)
+    if isinstance(data, LabelledText) and problem == "multi-label":
+        read["label_separator"] = data.label_separator
+    # Nothing else of `data` matters to a single file: studies that search it would have the file read for each of its values.
+    return _read(path, stat.st_size, stat.st_mtime_ns, type(data).model_validate({"train": "-", **read}), problem)
 
 
 @lru_cache(maxsize=256)

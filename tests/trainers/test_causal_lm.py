@@ -116,6 +116,20 @@ def test_a_pair_without_an_answer_is_empty_and_a_prompt_may_have_several_answers
     assert made.facts["dropped"] == {"empty": 1, "duplicate": 1, "in_other_split": 0}
 
 
+def test_all_answers_to_a_prompt_are_in_one_split(tmp_path: Path) -> None:
+    rows = [{"prompt": "v", "answer": "other"}, {"prompt": "p", "answer": "w"}]
+    assert rows_made(tmp_path, rows).facts["dropped"]["in_other_split"] == 1
+
+
+def test_answers_to_nothing_have_nothing_in_common(tmp_path: Path) -> None:
+    rows = [{"prompt": "", "answer": letter} for letter in "abcdefgh"]
+    (tmp_path / "alone.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data = {"train": str(tmp_path / "alone.jsonl"), "validation_fraction": 0.25}
+    config = CausalLmConfig.model_validate({"kind": "causal-lm", "model": "tiny", "data": data, "max_length": 16})
+    made = prepare(config, letters(bos=True), tmp_path, TrialContext(cache=tmp_path / "cache"))
+    assert made.facts["rows"] == {"train": 6, "validation": 2}
+
+
 def test_a_chat_template_wraps_the_prompt(tmp_path: Path) -> None:
     tokenizer = letters(bos=True)
     tokenizer.chat_template = _CHAT

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
@@ -22,10 +24,11 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from search_spaces.presets import presets
 from tests.trainers.image_classification_case import judge, make_tiny_resnet, make_tiny_vit, png, shapes, write_zip
 from trainers.configs import ImageClassificationConfig
 from trainers.contract import TrainerError, TrialContext
-from trainers.image_classification import ImageClassification
+from trainers.image_classification import ImageClassification, _without_single
 
 PROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
@@ -326,6 +329,26 @@ def test_a_row_that_would_be_a_batch_alone_shares_the_batch_before_it(place: Pat
     assert next(trainer.reports()).step == 3
 
 
+@given(rows=st.integers(1, 40), size=st.integers(1, 9))
+def test_no_row_is_left_alone_and_no_batch_gets_larger(rows: int, size: int) -> None:
+    batches = [list(range(at, min(at + size, rows))) for at in range(0, rows, size)]
+    found = _without_single(batches)
+    assert [row for batch in found for row in batch] == list(range(rows))
+    sizes = list(map(len, found))
+    assert max(sizes) <= (3 if size == 2 else size), "three rows make no two batches"
+    assert 0 not in sizes
+    assert 1 not in sizes or rows == 1 or size == 1
+    assert len(found) == len(batches) or size == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "sizes"), [(4, 3, [2, 2]), (7, 3, [3, 2, 2]), (3, 2, [3]), (5, 2, [2, 3]), (3, 1, [1, 1, 1]), (1, 4, [1])]
+)
+def test_small_batches_share_their_rows(rows: int, size: int, sizes: list[int]) -> None:
+    batches = [list(range(at, min(at + size, rows))) for at in range(0, rows, size)]
+    assert list(map(len, _without_single(batches))) == sizes
+
+
 def test_a_micro_batch_of_one_row_that_cannot_be_normalised_is_a_clear_error(place: Path) -> None:
     assert next(a_trainer(place, image_size=8, micro_batch_size=5).reports()).number == 1, "16 rows are four times 4"
     with pytest.raises(TrainerError, match="from one image alone: raise `micro_batch_size`"):
@@ -334,6 +357,15 @@ def test_a_micro_batch_of_one_row_that_cannot_be_normalised_is_a_clear_error(pla
 
 def test_convolutions_take_adapters_and_are_exported_with_them_merged_in(place: Path) -> None:
     trainer = a_trainer(place, image_size=16, lora={"rank": 2, "target_modules": ("convolution",)})
+    report = next(trainer.reports())
+    measured = judge(export(trainer, place), list(shapes(12, 1)))
+    assert report.metrics["validation/loss"] == pytest.approx(measured["loss"], abs=1e-5)
+
+
+def test_a_vision_transformer_takes_the_adapters_of_the_preset(place: Path) -> None:
+    shutil.rmtree(place / "tiny")
+    make_tiny_vit(place / "tiny")
+    trainer = a_trainer(place, lora=presets()["image-classification/lora"].trainer["lora"])
     report = next(trainer.reports())
     measured = judge(export(trainer, place), list(shapes(12, 1)))
     assert report.metrics["validation/loss"] == pytest.approx(measured["loss"], abs=1e-5)

@@ -75,6 +75,11 @@ def test_a_row_without_source_or_target_is_empty_and_a_source_may_have_several_t
     assert made.facts["dropped"] == {"empty": 2, "duplicate": 1, "in_other_split": 0}
 
 
+def test_all_targets_of_a_source_are_in_one_split(tmp_path: Path) -> None:
+    rows = [{"source": "nine", "target": "1"}, {"source": "one", "target": "9"}]
+    assert rows_made(tmp_path, rows).facts["dropped"]["in_other_split"] == 1
+
+
 def test_a_tokenizer_without_an_end_of_text_is_refused(tmp_path: Path) -> None:
     tokenizer = words(start=False)
     tokenizer.eos_token = None

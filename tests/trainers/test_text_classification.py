@@ -292,6 +292,14 @@ def test_validation_and_test_rows_are_held_back_in_each_labels_proportion(desk: 
         )
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_label_of_one_row_alone_is_never_held_back(desk: Desk, seed: int) -> None:
+    texts = [row["text"] for row in single(12)]
+    desk.write(train=[{"text": text, "label": f"all|rare {at}" if at < 6 else "all"} for at, text in enumerate(texts)])
+    found = desk.prepare({"validation_fraction": 0.4, "split_seed": seed}, problem="multi-label")
+    assert found.facts["labels"] == ["all", *(f"rare {at}" for at in range(6))]
+
+
 def test_labels_that_are_numbers_come_in_their_order(desk: Desk) -> None:
     desk.write(train=[{"text": f"{row['text']} x", "label": str(at % 12)} for at, row in enumerate(single(40))])
     assert desk.prepare().facts["labels"] == [str(number) for number in range(12)]

@@ -14,6 +14,7 @@ from PIL import Image
 from search_spaces import FloatParameter
 from service.catalog.catalog import LocalCatalog, open_catalog, open_datasets
 from service.catalog.checks import check_rows
+from service.catalog.contents import _read
 from service.catalog.datasets import LocalDatasetStore
 from service.catalog.hub import HubCache
 from service.catalog.hub_datasets import HubDatasets
@@ -271,6 +272,27 @@ def test_a_replaced_file_is_read_again(shelf: Shelf) -> None:
     assert [pointer for pointer, _ in shelf.refuses()] == ["/trainer/data/label"]
 
 
+def test_a_file_is_read_once_whatever_else_of_its_rows_varies(shelf: Shelf) -> None:
+    before = _read.cache_info().misses
+    space = {
+        "data.normalise": choices("nfc", "nfkc", "none"),
+        "data.lowercase": choices(True, False),
+        "data.label_separator": choices("|", ";"),
+        "data.split_seed": choices(1, 2),
+    }
+    assert shelf.refuses(space=space) == []
+    assert _read.cache_info().misses == before + 1
+
+
+def test_a_file_is_read_for_each_of_the_columns_and_separators_that_matter(shelf: Shelf) -> None:
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": "x;y"} for at in range(20)))
+    shelf.lines(OTHER, {"text": "a", "label": "y"})
+    space = {"data.label_separator": choices("|", ";")}
+    [(pointer, detail)] = shelf.finds("text-classification", space=space, data={"train": TRAIN, "test": OTHER}, **MULTI)
+    assert pointer == "/trainer/data/test"
+    assert "'y'" in detail
+
+
 def test_a_label_column_of_lists_is_refused(shelf: Shelf) -> None:
     shelf.datasets.put("intents", "train.jsonl", io.BytesIO(b'{"text": "a", "label": ["x"]}\n'), NOW)
     [(pointer, detail)] = shelf.refuses(data={"train": "dataset://intents/train.jsonl"})
@@ -377,6 +399,12 @@ def test_rows_without_any_of_several_labels_leave_nothing_to_learn(shelf: Shelf)
     [(pointer, detail)] = shelf.finds("text-classification", data={"train": TRAIN}, **MULTI)
     assert pointer == "/trainer/data/label"
     assert "no label in `label`: a classification needs one" in detail
+
+
+def test_rows_of_several_labels_are_held_back_without_looking_at_them(shelf: Shelf) -> None:
+    """Here there are as many labels as rows, but not one for each."""
+    shelf.lines(TRAIN, *({"text": f"t{at}", "label": f"rare {at}|odd {at}" if at < 10 else []} for at in range(20)))
+    assert shelf.finds("text-classification", data={"train": TRAIN}, **MULTI) == []
 
 
 REGRESSION: dict[str, Any] = {"problem": "regression"}

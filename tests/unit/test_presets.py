@@ -74,9 +74,16 @@ def test_there_is_a_preset_for_each_task_and_method() -> None:
         "token-classification": {"full", "lora", "frozen"},
         "causal-lm": {"full", "lora"},
         "seq2seq": {"full", "lora"},
-        "image-classification": {"full", "frozen", "scratch"},
+        "image-classification": {"full", "lora", "frozen", "scratch"},
     }
     assert sorted(NAMES) == NAMES
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "seq2seq"])
+def test_adapters_of_models_that_write_are_at_all_linear_layers(task: str) -> None:
+    lora = a_definition_with(f"{task}/lora").trainer.lora
+    assert lora is not None
+    assert lora.target_modules == "all-linear"
 
 
 def test_a_preset_is_named_as_its_file() -> None:

@@ -49,11 +49,13 @@ def test_empty_rows_are_dropped_everywhere_and_counted() -> None:
     assert division.facts["dropped"]["empty"] == 4
 
 
-def test_of_training_rows_with_the_same_key_the_first_is_kept() -> None:
-    division = divide(splits(), {"train": rows("a", "b", "a", "b", "c"), "validation": rows("d", "d")})
+def test_of_a_files_rows_with_the_same_key_the_first_is_kept() -> None:
+    read = {"train": rows("a", "b", "a", "b", "c"), "validation": rows("d", "d"), "test": rows("e", "f", "f", "f")}
+    division = divide(splits(), read)
     assert positions(division.train) == [0, 1, 4]
-    assert positions(division.validation) == [0, 1]
-    assert division.facts["dropped"]["duplicate"] == 2
+    assert positions(division.validation) == [0]
+    assert positions(division.test) == [0, 1]
+    assert division.facts["dropped"] == {"empty": 0, "duplicate": 5, "in_other_split": 0}
 
 
 def test_a_training_row_that_is_a_validation_or_test_row_is_dropped() -> None:
@@ -158,6 +160,76 @@ def test_validation_rows_stay_the_same_whatever_is_held_back_for_the_test() -> N
 def test_a_split_without_rows_says_what_to_do(settings: dict[str, Any], read: dict[str, list[Row]], sentence: str) -> None:
     with pytest.raises(EmptySplit, match=sentence):
         divide(splits(**settings), read)
+
+
+def several(*labels: str) -> list[Row]:
+    """Rows with some labels of one letter each."""
+    return [Row(at, labels=frozenset(some)) for at, some in enumerate(labels)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_row_with_a_label_of_its_own_is_not_held_back(seed: int) -> None:
+    division = divide(splits(validation_fraction=0.6, split_seed=seed), {"train": several("a", "ab", "a", "", "ac", "a")})
+    assert {1, 4} <= set(positions(division.train))
+
+
+def test_of_rows_that_share_a_label_alone_one_stays_to_train_on() -> None:
+    division = divide(splits(validation_fraction=0.5, test_fraction=0.4), {"train": several(*["a"] * 6, *["b"] * 2)})
+    assert {6, 7} & set(positions(division.train))
+
+
+def test_labels_decide_nothing_about_rows_that_are_named() -> None:
+    division = divide(splits(), {"train": several("a", "a"), "validation": [Row("v", labels=frozenset("z"))]})
+    assert (len(division.train), len(division.validation)) == (2, 1)
+
+
+@given(
+    labels=st.lists(st.sets(st.sampled_from("abcdef"), max_size=3).map("".join), min_size=2, max_size=40),
+    fraction=st.floats(0.05, 0.45),
+    seed=st.integers(0, 10),
+)
+def test_no_held_back_row_has_a_label_that_no_training_row_has(labels: list[str], fraction: float, seed: int) -> None:
+    read = {"train": several(*labels)}
+    try:
+        without, division = (
+            divide(splits(validation_fraction=fraction, test_fraction=share, split_seed=seed), read) for share in (0.0, fraction)
+        )
+    except EmptySplit:
+        return
+    learnt = {label for place in division.train for label in labels[place.position]}
+    assert all(set(labels[place.position]) <= learnt for place in (*division.validation, *division.test))
+    assert len(division.train) + len(division.validation) + len(division.test) == len(labels)
+    assert without.validation == division.validation
+
+
+def grouped(*groups: str | None) -> list[Row]:
+    return [Row((group, at), group=group) for at, group in enumerate(groups)]
+
+
+def test_rows_of_one_group_are_kept_out_of_other_splits() -> None:
+    read = {"train": grouped("p", "q", "r", None), "validation": [Row(("q", "v"), group="q")], "test": [Row(("r", 9), group="r")]}
+    division = divide(splits(), read)
+    assert positions(division.train) == [0, 3]
+    assert division.facts["dropped"] == {"empty": 0, "duplicate": 0, "in_other_split": 2}
+
+
+@given(groups=st.lists(st.sampled_from([None, *"abcdefgh"]), min_size=2, max_size=40), seed=st.integers(0, 10))
+def test_rows_of_one_group_are_held_back_together(groups: list[str | None], seed: int) -> None:
+    rows = grouped(*groups)
+    try:
+        division = divide(splits(validation_fraction=0.3, test_fraction=0.3, split_seed=seed), {"train": rows})
+    except EmptySplit:
+        return
+    parts = [{rows[place.position].kin for place in part} for part in (division.train, division.validation, division.test)]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == len({row.kin for row in rows})
+    assert sum(division.facts["rows"].values()) == len(groups)
+
+
+def test_a_group_is_held_back_as_if_it_were_one_row() -> None:
+    read = [[Row((at, number), group=at) for at in range(20) for number in range(answers)] for answers in (1, 3)]
+    alone, answered = (divide(splits(validation_fraction=0.3), {"train": rows}) for rows in read)
+    assert {at // 3 for at in positions(answered.validation)} == set(positions(alone.validation))
+    assert len(answered.validation) == 3 * len(alone.validation) == 18
 
 
 @given(
