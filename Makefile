@@ -68,6 +68,7 @@ bench: setup
 	@$(BIN)/python -m benchmarks.search cost
 	@$(BIN)/python -m benchmarks.search compare
 	@$(BIN)/python -m benchmarks.attempts
+	@$(BIN)/python -m benchmarks.trainers
 
 clean:
 	@rm -rf .venv .tuneyard best build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

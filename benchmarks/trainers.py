@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="epochs of each run of `epoch` (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
+    if (asked.train is None) != (asked.test is None):
+        parser.error("--train and --test go together")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="bench-") as root:
@@ -83,7 +85,7 @@ def main() -> None:
 def a_setting(asked: argparse.Namespace, root: Path) -> Setting:
     """So many rows, drawn evenly from all of them, and up to as many to validate on."""
     if asked.train:
-        files = {"train": _csv_rows(asked.train, asked), "validation": _csv_rows(asked.test or asked.train, asked)}
+        files = {"train": _csv_rows(asked.train, asked), "validation": _csv_rows(asked.test, asked)}
     else:
         made = {split: fetch_builtin(f"builtin://api-docs/{split}", root / "builtin") for split in ("train", "validation")}
         files = {split: parquet.read_table(path).to_pylist() for split, path in made.items()}

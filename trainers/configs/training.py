@@ -21,7 +21,7 @@ class Lora(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before each adapter.", examples=[0.05])
     target_modules: tuple[str, ...] | Literal["auto", "all-linear"] = Field(
         default="auto",
-        description="Names of the linear layers that get an adapter: `auto` takes those usual for the architecture.",
+        description="Names of the linear layers that get an adapter: `auto` takes those usual for the architecture, or else all.",
         examples=[["q_proj", "v_proj"]],
     )
 
