@@ -148,4 +148,5 @@ def test_launches_without_a_new_report_are_counted(tmp_path: Path) -> None:
         # Each launch takes the record of the one before: end those too, and none of anybody else's children.
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(lives(pid) for pid in pids))
         drivers.stop_all()
