@@ -1,25 +1,39 @@
 """What varies in a study: parameter kinds and the space they span."""
 
-from search_spaces.space import (
+from search_spaces.conditions import condition_faults
+from search_spaces.constraints import Constraint
+from search_spaces.expressions import ExpressionError, read_expression
+from search_spaces.parameters import (
     CategoricalParameter,
+    ConstantParameter,
     FloatParameter,
     IntParameter,
     Parameter,
-    Scalar,
-    contains,
-    grid_size,
-    grid_values,
-    is_finite,
 )
+from search_spaces.ranges import contains, count, grid_values, number_of, value_at
+from search_spaces.space import Key, NoConfiguration, Space
+from search_spaces.values import Configuration, Fault, Value, identity
 
 __all__ = [
     "CategoricalParameter",
+    "Configuration",
+    "ConstantParameter",
+    "Constraint",
+    "ExpressionError",
+    "Fault",
     "FloatParameter",
     "IntParameter",
+    "Key",
+    "NoConfiguration",
     "Parameter",
-    "Scalar",
+    "Space",
+    "Value",
+    "condition_faults",
     "contains",
-    "grid_size",
+    "count",
     "grid_values",
-    "is_finite",
+    "identity",
+    "number_of",
+    "read_expression",
+    "value_at",
 ]

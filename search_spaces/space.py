@@ -1,137 +1,234 @@
-"""Parameter kinds. A search space is a mapping of names to parameters; a name is a key of the trainer's configuration."""
+"""The space that a study's trials are drawn from: its parameters, when each exists, and what they must meet together."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self, assert_never
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from random import Random
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from search_spaces.conditions import contexts, parents_first, wanted_values
+from search_spaces.constraints import Constraint
+from search_spaces.cube import coordinate_of, value_in
+from search_spaces.parameters import Parameter
+from search_spaces.ranges import (
+    Number,
+    contains,
+    count,
+    draw_value,
+    grid_count,
+    grid_values,
+    number_of,
+    value_at,
+    values,
+)
+from search_spaces.values import Configuration, Value
 
-Scalar = str | int | float | bool | None
-"""What one parameter of one trial may be."""
+Key = tuple[Number, ...]
+"""A configuration as numbers, in the order of the parameters' names: equal for equal configurations, and only for them."""
 
+MOST_COUNTED = 100_000
+"""Configurations that are counted one by one, which takes a second; a space without conditions is counted without that."""
 
-class _Parameter(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class FloatParameter(_Parameter):
-    """A real number in [low, high], uniform, or uniform in its logarithm."""
-
-    kind: Literal["float"] = Field(description="A real number.", examples=["float"])
-    low: float = Field(description="Smallest value, inclusive.", examples=[1e-6])
-    high: float = Field(description="Largest value, inclusive.", examples=[1e-3])
-    log: bool = Field(default=False, description="Draw uniformly from the logarithm of the range.", examples=[True])
-    grid: tuple[float, ...] | None = Field(
-        default=None, min_length=1, description="The values a grid strategy tries.", examples=[[1e-5, 1e-4, 1e-3]]
-    )
-
-    @model_validator(mode="after")
-    def _range_is_possible(self) -> Self:
-        _check_range(self.low, self.high, log=self.log)
-        _check_grid(self.grid, self.low, self.high)
-        return self
-
-
-class IntParameter(_Parameter):
-    """A whole number low, low + step, ... up to high."""
-
-    kind: Literal["int"] = Field(description="A whole number.", examples=["int"])
-    low: int = Field(description="Smallest value, inclusive.", examples=[0])
-    high: int = Field(description="Largest value, inclusive.", examples=[6])
-    log: bool = Field(default=False, description="Draw uniformly from the logarithm of the range.", examples=[False])
-    step: int = Field(default=1, ge=1, description="Distance between neighbouring values.", examples=[1])
-    grid: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="The values a grid strategy tries; all of them when left out.",
-        examples=[[0, 3, 6]],
-    )  # fmt: skip
-
-    @model_validator(mode="after")
-    def _range_is_possible(self) -> Self:
-        _check_range(self.low, self.high, log=self.log)
-        if self.log and self.step != 1:
-            raise ValueError("`step` and `log` do not go together: leave one of them out")
-        _check_grid(self.grid, self.low, self.high)
-        between = [value for value in self.grid or () if (value - self.low) % self.step]
-        if between:
-            raise ValueError(f"`grid` holds {between[0]}, which is no whole number of `step` ({self.step}) above `low`")
-        return self
+MOST_DRAWS = 10_000
+_FEWER_DRAWS = 50
 
 
-class CategoricalParameter(_Parameter):
-    """One of a list of values without an order."""
-
-    kind: Literal["categorical"] = Field(description="One of a list of values.", examples=["categorical"])
-    choices: tuple[Scalar, ...] = Field(
-        min_length=1, max_length=1000, description="The values to choose from.", examples=[[16, 32, 64]]
-    )
-
-    @model_validator(mode="after")
-    def _choices_differ(self) -> Self:
-        if len({(type(choice), choice) for choice in self.choices}) != len(self.choices):
-            raise ValueError("`choices` holds a value twice: list each once")
-        return self
+class NoConfiguration(ValueError):
+    """So many draws gave no configuration that meets the constraints."""
 
 
-Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="kind")]
-"""The closed union of parameter kinds, told apart by `kind`."""
+@dataclass(frozen=True)
+class Space:
+    """What varies in a study. A configuration has the values of the active parameters alone, in the order of the space.
 
+    Draws, grids and coordinates do not depend on that order, as a store may give a space back in another one.
+    """
 
-def grid_values(parameter: Parameter) -> range | tuple[Scalar, ...] | None:
-    """The values a grid tries for one parameter, or None where a continuous range gives none. A range is not written out."""
-    match parameter:
-        case FloatParameter():
-            return (parameter.low,) if parameter.low == parameter.high else parameter.grid
-        case IntParameter():
-            return parameter.grid or range(parameter.low, parameter.high + 1, parameter.step)
-        case CategoricalParameter():
-            return parameter.choices
-        case _:
-            assert_never(parameter)
+    parameters: Mapping[str, Parameter]
+    constraints: tuple[Constraint, ...] = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its configurations are all the combinations of its parameters' values."""
+        return not self.constraints and not self.has_conditions
 
-def grid_size(space: Mapping[str, Parameter]) -> int:
-    """Number of configurations in the grid over `space`; continuous parameters without `grid` raise ValueError."""
-    sizes = []
-    for name, parameter in space.items():
-        values = grid_values(parameter)
-        if values is None:
-            raise ValueError(f"`{name}` has no `grid` values")
-        # `len` gives up on ranges beyond 2^63.
-        sizes.append((values[-1] - values[0]) // values.step + 1 if isinstance(values, range) else len(values))
-    return math.prod(sizes)
+    @cached_property
+    def has_conditions(self) -> bool:
+        """Whether some parameter exists only sometimes."""
+        return any(parameter.when for parameter in self.parameters.values())
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names in the alphabet's order: that of keys and coordinates."""
+        return tuple(sorted(self.parameters))
 
-def is_finite(space: Mapping[str, Parameter]) -> bool:
-    """Whether a random draw from `space` can only give finitely many configurations."""
-    return all(not isinstance(parameter, FloatParameter) or parameter.low == parameter.high for parameter in space.values())
+    @cached_property
+    def parents_first(self) -> tuple[str, ...]:
+        """The parameters' names, each behind those that its condition names."""
+        return parents_first(self.parameters)
 
+    def is_active(self, name: str, configuration: Configuration) -> bool:
+        """Whether a parameter exists beside these values of active parameters."""
+        return all(
+            other in configuration and number_of(self.parameters[other], configuration[other]) in wanted
+            for other, wanted in self._conditions[name]
+        )
 
-def contains(parameter: Parameter, value: Scalar) -> bool:
-    """Whether `value` is one that `parameter` may take."""
-    match parameter:
-        case FloatParameter():
-            return isinstance(value, float | int) and not isinstance(value, bool) and parameter.low <= value <= parameter.high
-        case IntParameter():
-            on_range = isinstance(value, int) and not isinstance(value, bool) and parameter.low <= value <= parameter.high
-            return on_range and (int(value or 0) - parameter.low) % parameter.step == 0
-        case CategoricalParameter():
-            return any(type(choice) is type(value) and choice == value for choice in parameter.choices)
-        case _:
-            assert_never(parameter)
+    def active(self, values: Mapping[str, Value]) -> Configuration:
+        """The values without those that are not active."""
+        if not self.has_conditions:
+            return {name: values[name] for name in self.parameters if name in values}
+        present: dict[str, Value] = {}
+        for name in self.parents_first:
+            if name in values and self.is_active(name, present):
+                present[name] = values[name]
+        return self._in_order(present)
 
+    def meets_constraints(self, configuration: Configuration) -> bool:
+        """Whether every constraint holds."""
+        return all(constraint.holds(configuration) for constraint in self.constraints)
 
-def _check_range(low: float, high: float, *, log: bool) -> None:
-    if low > high:
-        raise ValueError(f"`low` ({low}) is above `high` ({high}): swap them")
-    if log and low <= 0:
-        raise ValueError(f"`low` ({low}) must be above 0 when `log` is true")
+    def contains(self, configuration: Configuration) -> bool:
+        """Whether it has just the active parameters, each in its range, and meets the constraints."""
+        is_whole = all(name in self.parameters for name in configuration) and all(
+            (name in configuration) == self.is_active(name, configuration) for name in self.parents_first
+        )
+        in_range = is_whole and all(contains(self.parameters[name], value) for name, value in configuration.items())
+        return in_range and self.meets_constraints(configuration)
 
+    def key(self, configuration: Configuration) -> Key:
+        """The configuration as numbers, None for what is not active."""
+        return tuple(
+            number_of(self.parameters[name], configuration[name]) if name in configuration else None for name in self.names
+        )
 
-def _check_grid(grid: tuple[float, ...] | None, low: float, high: float) -> None:
-    if grid is None:
-        return
-    outside = [value for value in grid if not low <= value <= high]
-    if outside:
-        raise ValueError(f"`grid` holds {outside[0]}, which is outside [{low}, {high}]")
-    if len(set(grid)) != len(grid):
-        raise ValueError("`grid` holds a value twice: list each once")
+    def size(self) -> int | None:
+        """Number of configurations; None where a continuous range makes them endless, or conditions too many to count."""
+        return self._size
+
+    def at(self, place: int) -> Configuration:
+        """The configuration at a place below `size`, which must not be None: the last name varies fastest."""
+        if not self.is_plain:
+            return (self._counted or ())[place]
+        found: dict[str, Value] = {}
+        for name in reversed(self.names):
+            parameter = self.parameters[name]
+            place, digit = divmod(place, count(parameter) or 1)
+            found[name] = value_at(parameter, digit)
+        return self._in_order(found)
+
+    def draw(self, random: Random) -> Configuration:
+        """A configuration drawn uniformly, each parameter by itself. Raises NoConfiguration where none meets the constraints."""
+        for _ in range(MOST_DRAWS):
+            drawn = self._drawn(random)
+            if self.meets_constraints(drawn):
+                return drawn
+        raise NoConfiguration(f"none of {MOST_DRAWS} draws meets the constraints")
+
+    def occurrences(self, fixed: Configuration, random: Random) -> Iterator[Configuration]:
+        """The smallest configurations with these values that a trial can have, with what must be so for them to be active.
+
+        Where constraints speak of other parameters too, random values are tried for those: some that are possible are missed.
+        """
+        for context in contexts(self.parameters, fixed):
+            tries = (self.active({**self._drawn_all(random), **context}) for _ in range(_FEWER_DRAWS))
+            if not self.constraints or any(self.meets_constraints(one) for one in tries):
+                yield context
+
+    def to_unit(self, configuration: Configuration) -> tuple[float | None, ...]:
+        """The configuration in the unit cube, one coordinate for each of `names`; None for what is not active."""
+        return tuple(
+            coordinate_of(self.parameters[name], configuration[name]) if name in configuration else None for name in self.names
+        )
+
+    def from_unit(self, point: Sequence[float | None]) -> Configuration:
+        """The configuration at a point of the unit cube; it may not meet the constraints. None is taken for the middle."""
+        coordinates = zip(self.names, point, strict=True)
+        return self.active(
+            {name: value_in(self.parameters[name], 0.5 if share is None else share) for name, share in coordinates}
+        )
+
+    def grid_size(self) -> int | None:
+        """Number of configurations in the grid; None where conditions or constraints make them too many to count.
+
+        Raises ValueError for a continuous parameter without `grid`.
+        """
+        if not self.is_plain:
+            self._check_grid()
+            found = self._grid
+            return None if found is None else len(found)
+        return math.prod(self._check_grid())
+
+    def grid(self) -> Sequence[Configuration]:
+        """Every combination of the grid's values once, an inactive parameter left out, in the alphabet's order.
+
+        Raises ValueError for a continuous parameter without `grid`, and for a grid that is too large to be counted.
+        """
+        self._check_grid()
+        if self._grid is None:
+            raise ValueError(f"the grid has more than {MOST_COUNTED} configurations")
+        return self._grid
+
+    @cached_property
+    def _conditions(self) -> Mapping[str, Sequence[tuple[str, frozenset[Number]]]]:
+        """For each parameter, the others that its condition names, with the numbers of the values that they must have."""
+        return {
+            name: [
+                (other, frozenset(number_of(self.parameters[other], value) for value in wanted_values(condition)))
+                for other, condition in (parameter.when or {}).items()
+            ]
+            for name, parameter in self.parameters.items()
+        }
+
+    @cached_property
+    def _size(self) -> int | None:
+        counts = [count(parameter) for parameter in self.parameters.values()]
+        if any(found is None for found in counts):
+            return None
+        if self.is_plain:
+            return math.prod(found or 0 for found in counts)
+        return None if self._counted is None else len(self._counted)
+
+    @cached_property
+    def _counted(self) -> Sequence[Configuration] | None:
+        """All configurations of a finite space, None where they are too many."""
+        return self._listed(values)
+
+    @cached_property
+    def _grid(self) -> Sequence[Configuration] | None:
+        return self._listed(lambda parameter: grid_values(parameter) or ())
+
+    def _check_grid(self) -> Sequence[int]:
+        counts = {name: grid_count(parameter) for name, parameter in self.parameters.items()}
+        endless = [name for name, found in counts.items() if found is None]
+        if endless:
+            raise ValueError(f"`{endless[0]}` has no `grid` values")
+        return [found or 0 for found in counts.values()]
+
+    def _listed(self, values_of: Callable[[Parameter], Iterable[Value]]) -> Sequence[Configuration] | None:
+        """All combinations that meet the constraints, None where there are too many combinations."""
+        found = list(islice(self._combinations(values_of, {}, self.parents_first), MOST_COUNTED + 1))
+        return None if len(found) > MOST_COUNTED else [one for one in found if self.meets_constraints(one)]
+
+    def _combinations(
+        self, values_of: Callable[[Parameter], Iterable[Value]], chosen: dict[str, Value], names: Sequence[str]
+    ) -> Iterator[Configuration]:
+        """The combinations of the values of these parameters, beside those that are chosen already."""
+        waiting = iter(names)
+        name = next((name for name in waiting if self.is_active(name, chosen)), None)
+        if name is None:
+            yield self._in_order(chosen)
+            return
+        rest = tuple(waiting)
+        for value in values_of(self.parameters[name]):
+            yield from self._combinations(values_of, {**chosen, name: value}, rest)
+
+    def _drawn(self, random: Random) -> Configuration:
+        return self.active(self._drawn_all(random))
+
+    def _drawn_all(self, random: Random) -> dict[str, Value]:
+        return {name: draw_value(self.parameters[name], random) for name in self.names}
+
+    def _in_order(self, configuration: Configuration) -> Configuration:
+        return {name: configuration[name] for name in self.parameters if name in configuration}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.analysis import pictures
+from service.analysis.analyst import Analyst
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
 from service.controller.allocation import Capacity
@@ -46,7 +47,7 @@ def main() -> int:
     drivers = Drivers(layout.run, layout.logs, command)
     capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
     controller = Controller(store, checkpoints, SystemClock(), drivers, capacity, prepared=layout.cache / "prepared")
-    mirror = open_mirror(store, checkpoints, arguments.mlflow, pictures.begin)
+    mirror = open_mirror(store, checkpoints, arguments.mlflow, pictures.begin, Analyst(store).begin)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())

@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from service.catalog.catalog import open_catalog
 from service.catalog.pinning import pin
+from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
 from service.domain.errors import LeaseLost, TuneyardError
 from service.domain.ports import Store
@@ -81,10 +82,13 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     from service.execution.searcher import open_ledger  # noqa: PLC0415
 
     study, layout = ledger.study, settings.layout
+    checkpoints = LocalCheckpointStore(layout.checkpoints)
     prepared = layout.cache / "prepared" / study.id
     sources = pin(open_catalog(settings).fetch(study.definition), prepared / "rows")
 
     def assign_trial(trial: Trial) -> Assignment:
+        if trial.parent is not None:  # nothing else starts meanwhile, so the parent has not gone on
+            ledger.note_beginning(trial, checkpoints.fork(study.id, trial.parent, trial.number, trial.parent_report))
         return assign(study, trial, sources, layout.checkpoints, prepared / "texts")
 
     open_ledger(ledger, assign_trial)

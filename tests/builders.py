@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from search_spaces import Value
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.study import Study
 from service.domain.trial import Report, Trial
@@ -25,6 +26,8 @@ def a_document(**changes: Any) -> dict[str, Any]:
         "strategy": {"kind": "random"},
         "budget": {"trials": 4},
     }
+    if "objectives" in changes and "objective" not in changes:
+        del document["objective"]
     return {**document, **changes}
 
 
@@ -52,3 +55,9 @@ def a_report(number: int = 1, accuracy: float = 0.5, **changes: Any) -> Report:
         "at": NOW + timedelta(seconds=10 * number),
     }
     return Report(number=number, **{**values, **changes})
+
+
+def as_number(value: Value) -> float:
+    """A parameter's value that is a number."""
+    assert isinstance(value, int | float)
+    return float(value)

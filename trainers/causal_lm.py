@@ -21,6 +21,7 @@ from trainers.configs import CausalLmConfig
 from trainers.contract import Report, TrainerError, TrialContext
 from trainers.hardware import open_device
 from trainers.loop import Loop, Work
+from trainers.measures import measured, median_row
 from trainers.models import (
     add_adapters,
     check_length,
@@ -75,7 +76,9 @@ class CausalLm:
 
     def reports(self) -> Iterator[Report]:
         """Yield a report every epoch, or every so many steps, from the resumed position on; returns early when asked to pause."""
-        return self._loop.reports(Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate))
+        return self._loop.reports(
+            Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate, measure=self._measure)
+        )
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs to go on bit for bit."""
@@ -137,6 +140,11 @@ class CausalLm:
         self._model.eval()
         self._validated = self._evaluated(self._model, "validation")
         return _measured(self._validated)
+
+    def _measure(self) -> Mapping[str, float]:
+        """What is measured once of the model, of one row of median length."""
+        row = median_row(self._tokens["validation"].lengths)
+        return measured(self._model, self._config, lambda: self._predicted(self._model, "validation", [row]))
 
     def _evaluated(self, model: Any, split: str) -> Tokens:
         """How well each token of a split is predicted, in fp32; rows are pairs, or documents."""

@@ -103,7 +103,10 @@ class Trainer(Protocol):
         ...
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote, on a freshly made trainer of the same configuration."""
+        """Go on from what `save` wrote, on a freshly made trainer.
+
+        Its configuration is the same, or differs in what `configs.changeable` names: it goes on with its own values.
+        """
         ...
 
     def export(self, directory: Path) -> None:

@@ -7,8 +7,8 @@ but tried on some rows.
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,6 +130,15 @@ class FrozenFeatures:
         for place, row in enumerate(rows):
             table[place, : lengths[place]] = states[row]
         self._replies.given = torch.from_numpy(table.reshape(*table.shape[:2], *self._state_shape)).to(device)
+
+    @contextmanager
+    def put_aside(self) -> Iterator[None]:
+        """Compute the frozen layers as ever, for a while."""
+        self._put_back()
+        try:
+            yield
+        finally:
+            self._replace()
 
     def _can_be_replaced(self, rows: Ragged, forward: Forward) -> bool:
         """Whether nothing that trains has a part in the states, and the network says the same with them, of padded rows too."""

@@ -24,6 +24,7 @@ from trainers.hardware import in_batches, open_device
 from trainers.image_processing import Scaling, export_processor, normalisation_of, scaling_of, side_of
 from trainers.images import LabelledPictures, read_images
 from trainers.loop import Loop, Work
+from trainers.measures import measured
 from trainers.models import LoadedModel, add_adapters, export_model, folder_of, load_model, measured_export
 from trainers.prepared import Array, Prepared, epoch_order, prepared, save_array, save_texts
 from trainers.ranks import Ranks
@@ -72,7 +73,9 @@ class ImageClassification:
 
     def reports(self) -> Iterator[Report]:
         """Yield a report every epoch, or every so many steps, from the resumed position on; returns early when asked to pause."""
-        return self._loop.reports(Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate))
+        return self._loop.reports(
+            Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate, measure=self._measure)
+        )
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs to go on bit for bit."""
@@ -133,6 +136,11 @@ class ImageClassification:
         self._model.eval()
         self._validated = self._evaluated(self._model, "validation")
         return metrics.classification_metrics(*self._validated)
+
+    def _measure(self) -> Mapping[str, float]:
+        """What is measured once of the model, of one row of median length."""
+        image = self._inputs("validation", [0])
+        return measured(self._model, self._config, lambda: self._model(pixel_values=image), self._features)
 
     @torch.inference_mode()
     def _evaluated(self, model: Any, split: str) -> tuple[Tensor, Tensor]:

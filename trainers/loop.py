@@ -34,18 +34,22 @@ class Work:
 
     `batches` lists the rows of each batch of an epoch, and depends on the epoch alone. `loss` is the sum over some rows of a
     batch in an epoch, `weight` what their mean divides it by: a batch that weighs 0 has nothing to learn from and is passed
-    over. `validate` measures the present weights, in fp32.
+    over. `validate` measures the present weights, in fp32, `measure` after it what does not change: what `settings.measure` says.
     """
 
     batches: Callable[[int], Sequence[Sequence[int]]]
     loss: Callable[[Sequence[int], int], Tensor]
     weight: Callable[[Sequence[int]], float]
     validate: Callable[[], Mapping[str, float]]
+    measure: Callable[[], Mapping[str, float]] = dict
 
 
 @dataclass
 class Position:
-    """Where a trial stands; all of it is in a checkpoint. Sums are since the last report; `ended` is an early stop."""
+    """Where a trial stands; all of it is in a checkpoint. Sums are since the last report; `ended` is an early stop.
+
+    `measured` is what was measured once of the model, so that a trial that goes on elsewhere says the same as before.
+    """
 
     micro_batch_size: int
     step: int = 0
@@ -58,6 +62,7 @@ class Position:
     reports_without_gain: int = 0
     ended: bool = False
     scaler: Mapping[str, Any] | None = None
+    measured: Mapping[str, float] | None = None
 
 
 class Loop:
@@ -144,7 +149,7 @@ class Loop:
         save_state(directory, self._model, self._optimizer, {**asdict(self._position), "scaler": scaler})
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `save` wrote. It holds no setting: learning rate, decay and dropout are those of this trainer."""
         self._position = Position(**load_position(directory))
         if self.freezing.is_gradual:  # weights that do not train yet are not in a state
             self.freezing.enter(self._position.epoch)
@@ -241,6 +246,7 @@ class Loop:
         measured = dict(work.validate()) if self._ranks.rank == 0 else {}
         metrics = {
             **{f"validation/{name}": value for name, value in measured.items()},
+            **self._measured_once(work),
             "train/loss": position.loss_sum / position.weight_sum if position.weight_sum else 0.0,
             "train/learning_rate": self._settings.learning_rate * rate_factor(self._settings, position.step - 1, total),
         }
@@ -249,6 +255,13 @@ class Loop:
         if not math.isfinite(loss):  # the last step may have spoilt the weights, with no other after it to notice
             raise TrainerError("diverged", f"The validation loss is {loss} after step {position.step}: lower the learning rate.")
         return found
+
+    def _measured_once(self, work: Work) -> Mapping[str, float]:
+        if not self._settings.measure or self._ranks.rank:
+            return {}
+        if self._position.measured is None:
+            self._position.measured = dict(work.measure())
+        return self._position.measured
 
     def _is_over(self, metrics: Mapping[str, float]) -> bool:
         """Whether early stopping ends the trial after this report."""

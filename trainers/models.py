@@ -200,6 +200,13 @@ def export_model(model: Any, settings: TrainingConfig, folder: Path) -> None:
             path.unlink()
 
 
+def exported_bytes(model: Any, settings: TrainingConfig) -> int:
+    """Bytes of the weights that `export_model` writes for `from_pretrained`: those of parts that share them once."""
+    state = model.state_dict() if settings.lora is None else _merged(model.get_base_model())
+    tensors = {(tensor.data_ptr(), tensor.shape): tensor.numel() * tensor.element_size() for tensor in state.values()}
+    return sum(tensors.values())
+
+
 def export_tokenizer(tokenizer: Any, max_length: int, folder: Path) -> None:
     """Write the tokenizer so that `from_pretrained(folder)` loads it."""
     tokenizer.model_max_length = max_length  # who predicts with it cuts where training cut

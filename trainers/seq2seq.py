@@ -15,6 +15,7 @@ from trainers.configs import Seq2SeqConfig
 from trainers.contract import Report, TrainerError, TrialContext
 from trainers.hardware import in_batches, open_device
 from trainers.loop import Loop, Work
+from trainers.measures import measured, median_row
 from trainers.models import (
     add_adapters,
     check_length,
@@ -62,7 +63,9 @@ class Seq2Seq:
 
     def reports(self) -> Iterator[Report]:
         """Yield a report every epoch, or every so many steps, from the resumed position on; returns early when asked to pause."""
-        return self._loop.reports(Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate))
+        return self._loop.reports(
+            Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate, measure=self._measure)
+        )
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs to go on bit for bit."""
@@ -136,6 +139,11 @@ class Seq2Seq:
         self._model.eval()
         self._validated = self._evaluated(self._model, "validation"), self._written(self._model, "validation")
         return self._measured("validation", *self._validated)
+
+    def _measure(self) -> Mapping[str, float]:
+        """What is measured once of the model, of one row of median length."""
+        row = median_row(self._sources["validation"].lengths)
+        return measured(self._model, self._config, lambda: self._predicted(self._model, "validation", [row]))
 
     def _evaluated(self, model: Any, split: str) -> Tokens:
         """How well each token of a split's targets is predicted, in fp32."""

@@ -24,6 +24,7 @@ from trainers.contract import Report, TrainerError, TrialContext
 from trainers.features import FrozenFeatures, Inputs, frozen_features
 from trainers.hardware import in_batches, open_device
 from trainers.loop import Loop, Work
+from trainers.measures import measured, median_row
 from trainers.models import (
     add_adapters,
     check_length,
@@ -89,7 +90,9 @@ class TokenClassification:
 
     def reports(self) -> Iterator[Report]:
         """Yield a report every epoch, or every so many steps, from the resumed position on; returns early when asked to pause."""
-        return self._loop.reports(Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate))
+        return self._loop.reports(
+            Work(batches=self._batches, loss=self._loss, weight=self._weight, validate=self._validate, measure=self._measure)
+        )
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs to go on bit for bit."""
@@ -172,6 +175,12 @@ class TokenClassification:
         self._model.eval()
         self._validated = self._evaluated(self._model, "validation")
         return self._measured("validation", self._validated)
+
+    def _measure(self) -> Mapping[str, float]:
+        """What is measured once of the model, of one row of median length."""
+        tokens = self._sentences("validation").tokens
+        inputs = tokens.padded([median_row(tokens.lengths)], -1)
+        return measured(self._model, self._config, lambda: self._logits(self._model, inputs), self._features)
 
     @torch.inference_mode()
     def _evaluated(self, model: Any, split: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from search_spaces.space import Parameter
+from search_spaces.parameters import Parameter
 
 
 class Preset(BaseModel):

@@ -1,1 +1,1 @@
-"""What a user sees of where a trial's model goes wrong: pictures of what `trainers.analysis` found."""
+"""What a user sees of where a trial's model goes wrong (`figures`), and of what a study's search has learned (`analyst`)."""

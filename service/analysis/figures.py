@@ -5,7 +5,6 @@ python -m service.analysis.figures ANALYSIS.json FOLDER
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import signal
@@ -16,43 +15,19 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from service.analysis.style import BLUE, GREEN, GREY, INK, ORANGE, STYLE, cut, page, png, titled
 
 Analysis = Mapping[str, Any]
 Draw = Callable[[Analysis], Figure | None]
 
 _LONGEST_SECONDS = 90
 _SHOWN_CLASSES = 20
-_NAME_CHARACTERS = 24
 _FEW = 8
 _DARK = 0.55
 """The share from which on the blue is too dark for black digits."""
-_BLUE, _ORANGE, _GREEN, _GREY, _INK = "#2f6db3", "#e07b39", "#4c9f70", "#9aa3ad", "#26323d"
-_STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": _GREY,
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.12,
-    "figure.constrained_layout.w_pad": 0.12,
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "font.size": 10,
-    "grid.color": "#e6e9ed",
-    "legend.frameon": False,
-    "text.color": _INK,
-    "text.parse_math": False,  # a label may hold dollar signs
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,19 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("analysis", type=Path, help="JSON file that `trainers.analysis` made")
     parser.add_argument("folder", type=Path, help="folder for the pictures")
     given = parser.parse_args(arguments)
-    for name, png in draw(json.loads(given.analysis.read_text("utf-8"))).items():
-        (given.folder / name).write_bytes(png)
+    for name, picture in draw(json.loads(given.analysis.read_text("utf-8"))).items():
+        (given.folder / name).write_bytes(picture)
     return 0
 
 
 def draw(analysis: Analysis) -> Mapping[str, bytes]:
     """A PNG under its file name for each part of the analysis that can be drawn."""
     drawn = {}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, picture in _PICTURES.items():
             figure = picture(analysis)
             if figure is not None:
-                drawn[f"{name}.png"] = _png(figure)
+                drawn[f"{name}.png"] = png(figure)
     return drawn
 
 
@@ -87,7 +62,7 @@ def confusion(analysis: Analysis) -> Figure | None:
     counts = counts[np.ix_(shown, shown)]
     shares = counts / np.maximum(rows, 1)[:, None]
     side = max(3.2, 0.42 * len(shown))
-    figure, axes = _page(side + 2.6, side + 2.0)
+    figure, axes = page(side + 2.6, side + 2.0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
@@ -96,7 +71,7 @@ def confusion(analysis: Analysis) -> Figure | None:
     axes.set_ylabel("label")
     axes.tick_params(length=0)
     for row, column in np.argwhere(counts).tolist():
-        color = "white" if shares[row, column] > _DARK else _INK
+        color = "white" if shares[row, column] > _DARK else INK
         number = _short(int(counts[row, column]))
         axes.text(column, row, number, ha="center", va="center", color=color, fontsize=8 if len(names) > _FEW else 10)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the label's rows")
@@ -111,19 +86,19 @@ def per_class(analysis: Analysis) -> Figure | None:
     if not scores:
         return None
     worst = sorted(scores, key=lambda one: (one["f1"], one["label"]))[:_SHOWN_CLASSES]
-    figure, axes = _page(7.5, 1.9 + 0.34 * len(worst))
+    figure, axes = page(7.5, 1.9 + 0.34 * len(worst))
     places = np.arange(len(worst))
-    axes.barh(places, [one["f1"] for one in worst], color=_BLUE, height=0.62, label="F1", alpha=0.5)
-    axes.plot([one["precision"] for one in worst], places, "o", color=_ORANGE, label="precision", markersize=6)
-    axes.plot([one["recall"] for one in worst], places, "D", color=_GREEN, label="recall", markersize=5)
-    axes.set_yticks(places, [f"{_name(one['label'])}  ({_short(one['support'])})" for one in worst])
+    axes.barh(places, [one["f1"] for one in worst], color=BLUE, height=0.62, label="F1", alpha=0.5)
+    axes.plot([one["precision"] for one in worst], places, "o", color=ORANGE, label="precision", markersize=6)
+    axes.plot([one["recall"] for one in worst], places, "D", color=GREEN, label="recall", markersize=5)
+    axes.set_yticks(places, [f"{cut(one['label'])}  ({_short(one['support'])})" for one in worst])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.02)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("score  (in brackets: how often the label occurs)")
     few = len(worst) < len(scores)
-    _title(axes, f"The {len(worst)} labels of {len(scores)} with the lowest F1" if few else "Scores by label, lowest first")
+    titled(axes, f"The {len(worst)} labels of {len(scores)} with the lowest F1" if few else "Scores by label, lowest first")
     return figure
 
 
@@ -137,14 +112,14 @@ def reliability(analysis: Analysis) -> Figure | None:
     middles = [(one["low"] + one["high"]) / 2 for one in bins]
     width = 0.94 * (bins[0]["high"] - bins[0]["low"])
     confidences, accuracies = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
-    curve.plot([0, 1], [0, 1], "--", color=_GREY, label="perfectly calibrated")
-    curve.bar(middles, accuracies, width, color=_BLUE, alpha=0.3)
-    curve.plot(confidences, accuracies, "o-", color=_BLUE, label="this model", markersize=5)
+    curve.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
+    curve.bar(middles, accuracies, width, color=BLUE, alpha=0.3)
+    curve.plot(confidences, accuracies, "o-", color=BLUE, label="this model", markersize=5)
     curve.set_xlim(0, 1)
     curve.set_ylim(0, 1.02)
     curve.set_ylabel("share that is right")
-    _title(curve, f"Calibration: expected error {analysis['calibration']['ece']:.3f}")
-    rows.bar(middles, [one["rows"] for one in bins], width, color=_GREY)
+    titled(curve, f"Calibration: expected error {analysis['calibration']['ece']:.3f}")
+    rows.bar(middles, [one["rows"] for one in bins], width, color=GREY)
     rows.set_ylabel("predictions")
     rows.set_xlabel("confidence")
     rows.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -163,7 +138,7 @@ def by_length(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(6.4 * len(parts), 4.2), layout="constrained")
     for axes, (key, measured, title) in zip(np.ravel([figure.subplots(1, len(parts))]), parts, strict=True):
         values = [_measure(one)[1] for one in measured]
-        bars = axes.bar(range(len(values)), values, color=_BLUE, alpha=0.85, width=0.7)
+        bars = axes.bar(range(len(values)), values, color=BLUE, alpha=0.85, width=0.7)
         axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2)
         counted = "rows" if key == "by_length" else "tokens"
         axes.set_xticks(range(len(values)), [f"{_span(one)}\n{_short(one[counted])} {counted}" for one in measured])
@@ -185,19 +160,19 @@ def residuals(analysis: Analysis) -> Figure | None:
     left, right = figure.subplots(1, 2)
     predicted, wanted = [one["predicted"] for one in binned], [one["wanted"] for one in binned]
     ends = [min(predicted + wanted), max(predicted + wanted)]
-    left.plot(ends, ends, "--", color=_GREY, label="right on average")
-    left.plot(predicted, wanted, "o-", color=_BLUE, label="this model")
+    left.plot(ends, ends, "--", color=GREY, label="right on average")
+    left.plot(predicted, wanted, "o-", color=BLUE, label="this model")
     left.set_xlabel("predicted (mean of each tenth of the rows)")
     left.set_ylabel("wanted (mean)")
-    _title(left, "Predicted and wanted")
+    titled(left, "Predicted and wanted")
     bars = analysis["residuals"]["histogram"]
     edges = [*(one["low"] for one in bars), bars[-1]["high"]]
-    right.stairs([one["rows"] for one in bars], edges, fill=True, color=_BLUE, alpha=0.85)
-    right.axvline(0, color=_INK, linewidth=1)
-    right.axvline(analysis["residuals"]["mean"], color=_ORANGE, linewidth=2, label=f"mean {analysis['residuals']['mean']:.3g}")
+    right.stairs([one["rows"] for one in bars], edges, fill=True, color=BLUE, alpha=0.85)
+    right.axvline(0, color=INK, linewidth=1)
+    right.axvline(analysis["residuals"]["mean"], color=ORANGE, linewidth=2, label=f"mean {analysis['residuals']['mean']:.3g}")
     right.set_xlabel("predicted less wanted")
     right.set_ylabel("rows")
-    _title(right, "Errors")
+    titled(right, "Errors")
     return figure
 
 
@@ -206,15 +181,15 @@ def losses(analysis: Analysis) -> Figure | None:
     worst = [one for one in analysis.get("mistakes", ()) if one.get("loss") is not None][:_SHOWN_CLASSES]
     if not worst:
         return None
-    figure, axes = _page(9.5, 1.7 + 0.34 * len(worst))
-    axes.barh(range(len(worst)), [one["loss"] for one in worst], color=_BLUE, height=0.62, alpha=0.85)
-    axes.axvline(analysis["metrics"]["loss"], color=_ORANGE, linewidth=2, label="all rows")
-    axes.set_yticks(range(len(worst)), [_name(one["text"], 60) for one in worst], fontsize=9)
+    figure, axes = page(9.5, 1.7 + 0.34 * len(worst))
+    axes.barh(range(len(worst)), [one["loss"] for one in worst], color=BLUE, height=0.62, alpha=0.85)
+    axes.axvline(analysis["metrics"]["loss"], color=ORANGE, linewidth=2, label="all rows")
+    axes.set_yticks(range(len(worst)), [cut(one["text"], 60) for one in worst], fontsize=9)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("loss for each token, in nats")
-    _title(axes, f"The {len(worst)} rows with the highest loss" if len(worst) > 1 else "The row with the highest loss")
+    titled(axes, f"The {len(worst)} rows with the highest loss" if len(worst) > 1 else "The row with the highest loss")
     return figure
 
 
@@ -241,7 +216,7 @@ def _counts(analysis: Analysis) -> tuple[np.ndarray[Any, np.dtype[np.int64]], li
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for wanted, predicted, count in analysis["confusion"]:
         counts[wanted, predicted] = count
-    return counts, [_name(label) for label in labels]
+    return counts, [cut(label) for label in labels]
 
 
 def _most_confused(counts: np.ndarray[Any, np.dtype[np.int64]]) -> list[int]:
@@ -271,35 +246,11 @@ def _span(part: Mapping[str, Any]) -> str:
     return f"{part['from']}" if part["from"] == part["to"] else f"{part['from']}–{part['to']}"  # noqa: RUF001 - an en dash
 
 
-def _name(text: str, characters: int = _NAME_CHARACTERS) -> str:
-    """In one line, and cut."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(line.split())
-    return line if len(line) <= characters else line[: characters - 1].rstrip() + "…"
-
-
 def _short(count: int) -> str:
     """At most four characters up to a million."""
     if count < 10_000:  # noqa: PLR2004 - five digits are too many for a cell
         return str(count)
     return f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.3g}M"  # noqa: PLR2004
-
-
-def _page(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _title(axes: Axes, title: str) -> None:
-    """With the legend in a line of its own below."""
-    axes.set_title(title, pad=26)
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, borderpad=0.2, fontsize=9)
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]  # matplotlib has no type for it
-    return content.getvalue()
 
 
 if __name__ == "__main__":

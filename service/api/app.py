@@ -7,7 +7,27 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from service import __version__
-from service.api import auth, checkpoints, datasets, events, gateway, health, models, presets, problems, studies, trials
+from service.api import (
+    auth,
+    checkpoints,
+    datasets,
+    events,
+    final,
+    fork,
+    gateway,
+    health,
+    lineage,
+    models,
+    presets,
+    preview,
+    problems,
+    refine,
+    studies,
+    study_analysis,
+    study_pareto,
+    trial_requests,
+    trials,
+)
 from service.api.dependencies import ApiParts
 from service.api.middleware import Shell
 from service.api.openapi import describe
@@ -30,8 +50,9 @@ def create_api(parts: ApiParts) -> FastAPI:
         app.include_router(router)
     known = [Depends(auth.authenticate)]
     for router in (
-        _index, _pages, studies.router, presets.router, trials.router, checkpoints.router, events.router, datasets.router,
-        models.router, health.router, gateway.router,
+        _index, _pages, studies.router, preview.router, fork.router, refine.router, final.router, study_analysis.router,
+        study_pareto.router, lineage.router, presets.router, trials.router, trial_requests.router, checkpoints.router,
+        events.router, datasets.router, models.router, health.router, gateway.router,
     ):  # fmt: skip
         app.include_router(router, dependencies=known)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Path, Request, Response, status
 
 from service.api.dependencies import ApiParts, Parts
 from service.api.downloads import Download, etag_matches, file_response, media_type_of, streamed, tar_chunks, tar_headers
+from service.api.final import best_of
 from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
 from service.api.problems import InvalidParameters, PreconditionFailed, RangeNotSatisfiable, documented
 from service.api.schemas import AnalysisView, ManifestView
@@ -34,9 +35,11 @@ IfMatch = Annotated[
     Header(max_length=4000, description="Only if the file has one of these ETags; otherwise 412.", examples=["*"]),
 ]
 
-_NO_BEST = documented(errors.StudyNotFound, errors.NoBestTrial, errors.CheckpointNotFound)
+_NO_BEST = documented(errors.StudyNotFound, errors.NoBestTrial, errors.NoSingleBest, errors.CheckpointNotFound)
 _NO_TRIAL = documented(errors.StudyNotFound, errors.TrialNotFound, errors.CheckpointNotFound)
-_NO_BEST_FILE = documented(errors.StudyNotFound, errors.NoBestTrial, errors.CheckpointNotFound, errors.FileNotInCheckpoint)
+_NO_BEST_FILE = documented(
+    errors.StudyNotFound, errors.NoBestTrial, errors.NoSingleBest, errors.CheckpointNotFound, errors.FileNotInCheckpoint
+)  # fmt: skip
 _NO_TRIAL_FILE = documented(errors.StudyNotFound, errors.TrialNotFound, errors.CheckpointNotFound, errors.FileNotInCheckpoint)
 _REFUSED = documented(PreconditionFailed, RangeNotSatisfiable, InvalidParameters)
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
@@ -89,7 +92,7 @@ def get_best_checkpoint(study_id: StudyId, parts: Parts) -> ManifestView:
     responses=_NO_TRIAL,
 )
 def get_trial_checkpoint(study_id: StudyId, number: TrialNumber, parts: Parts) -> ManifestView:
-    """The files of a trial's export, at its best report. Only the best trials' are kept (`checkpoints.keep`)."""
+    """The files of a trial's export, at its best report. Only those of the best trials and of the front are kept."""
     return ManifestView.of(_manifest(parts, study_id, number))
 
 
@@ -185,7 +188,7 @@ def get_trial_archive(study_id: StudyId, number: TrialNumber, request: Request, 
 
 
 def _best(parts: ApiParts, study_id: str) -> int:
-    best = parts.store.trials.best(study_id)
+    best = best_of(parts, parts.store.studies.get(study_id))
     if best is None:
         raise errors.NoBestTrial(study_id)
     return best.number

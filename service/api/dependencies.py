@@ -7,6 +7,8 @@ from fastapi import Depends, Request
 
 from service.domain.base_models import BaseModels
 from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
+from service.domain.preview import Previewer
+from service.domain.study_analysis import StudyAnalyst
 from service.settings import Settings
 
 
@@ -19,6 +21,8 @@ class ApiParts:
     checkpoints: CheckpointStore
     catalog: Catalog
     models: BaseModels
+    analyst: StudyAnalyst
+    previewer: Previewer
     clock: Clock
     settings: Settings
     token: str

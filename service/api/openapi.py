@@ -12,6 +12,7 @@ from service.api.auth import SESSION_COOKIE
 from service.api.documents import JSON_TYPE, YAML_TYPES
 from service.api.problems import everywhere
 from service.api.schemas import EventView, Problem
+from service.api.step_schemas import ForkRequest
 from service.api.studies import EXAMPLE
 from service.domain.definition import StudyDefinition
 
@@ -59,6 +60,7 @@ def _made(app: FastAPI) -> dict[str, Any]:
     schemas.update(_schemas_of(Problem, "serialization"))
     schemas.update(_definition_schemas())
     schemas.update(_schemas_of(EventView, "serialization"))
+    schemas.update(_schemas_of(ForkRequest, "validation"))
     components["securitySchemes"] = _SECURITY_SCHEMES
     for path, _, operation in _operations(document):
         is_open = path in _OPEN
@@ -68,9 +70,13 @@ def _made(app: FastAPI) -> dict[str, Any]:
         for parameter in operation.get("parameters", []):
             parameter["schema"] = _without_null(parameter["schema"])
     document["paths"]["/v1/studies"]["post"]["requestBody"] = _definition_body()
-    document["paths"]["/v1/studies"]["post"]["responses"]["201"]["headers"] = {
-        "Location": {"description": "The study.", "schema": {"type": "string"}, "example": "/v1/studies/intents-abc123"}
-    }
+    document["paths"]["/v1/studies:preview"]["post"]["requestBody"] = _definition_body()
+    fork = document["paths"]["/v1/studies/{study_id}:fork"]["post"]
+    fork["requestBody"] = _fork_body()
+    for operation in (document["paths"]["/v1/studies"]["post"], fork):
+        operation["responses"]["201"]["headers"] = {
+            "Location": {"description": "The study.", "schema": {"type": "string"}, "example": "/v1/studies/intents-abc123"}
+        }
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return document
@@ -109,6 +115,15 @@ def _definition_body() -> dict[str, Any]:
     }
 
 
+def _fork_body() -> dict[str, Any]:
+    media = {"schema": {"$ref": f"{_REF}ForkRequest"}}
+    return {
+        "required": False,
+        "description": "What the new study changes; without a body it is the same search again.",
+        "content": dict.fromkeys((JSON_TYPE, *YAML_TYPES), media),
+    }
+
+
 _EXAMPLES = {
     "hyperband": {"value": EXAMPLE},
     "preset": {"value": {**EXAMPLE, "space": {"preset": "text-classification/full", "batch_size": None}}},
@@ -119,6 +134,10 @@ _INPUT = "Posted"
 
 def _definition_schemas() -> dict[str, Any]:
     schemas = {f"{_INPUT}{name}": schema for name, schema in _schemas_of(StudyDefinition, "validation", _INPUT).items()}
+    # Of several objectives the first is filled in before the model sees the definition.
+    definition = schemas[f"{_INPUT}StudyDefinition"]
+    definition["required"] = [name for name in definition["required"] if name != "objective"]
+    definition["anyOf"] = [{"required": ["objective"]}, {"required": ["objectives"]}]
     # A preset is written out before the model sees the definition, so the model does not know of it.
     space = schemas[f"{_INPUT}StudyDefinition"]["properties"]["space"]
     names = sorted(presets())
@@ -128,7 +147,20 @@ def _definition_schemas() -> dict[str, Any]:
             "description": "A search space to start from; the other keys take the place of its own, or take them out where null.",
         }
     }  # fmt: skip
-    space["additionalProperties"] = {"anyOf": [space["additionalProperties"], {"type": "null"}]}
+    parameter, group = space["additionalProperties"], {"$ref": f"{_REF}{_INPUT}Group"}
+    space["additionalProperties"] = {"anyOf": [parameter, group, {"type": "null"}]}
+    # Groups are written out before the model sees the definition, too.
+    schemas[f"{_INPUT}Group"] = {
+        "type": "object", "title": "Group", "minProperties": 1, "additionalProperties": {"anyOf": [parameter, group]},
+        "description": "Parameters of a group of the trainer's keys: `lora: {rank: {...}}` is the parameter `lora.rank`.",
+        "properties": {
+            "when": {
+                "type": "object", "minProperties": 1, "description": "When the parameters in it exist: as in each of them.",
+                "examples": [{"optimizer": "adamw"}],
+            }
+        },
+        "examples": [{"when": {"optimizer": "adamw"}, "rank": {"kind": "int", "low": 4, "high": 64, "log": True}}],
+    }  # fmt: skip
     return schemas
 
 

@@ -95,6 +95,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     errors.NoBestTrial: Kind(
         404, "no-best-trial", "No trial has reported yet", "No trial of study 'intents-abc123' has reported yet: ask again later."
     ),
+    errors.NoFinal: Kind(
+        404, "no-final", "The study has no final",
+        "Study 'intents-abc123' has no final: one with `final: {top: 3, seeds: 3}` trains its best configurations again.",
+    ),
     errors.CheckpointNotFound: Kind(
         404, "checkpoint-not-found", "The trial has no checkpoint",
         "Trial 7 of study 'intents-abc123' has no checkpoint: only the best trials' are kept.",
@@ -117,9 +121,26 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         409, "idempotency-conflict", "The key was used for something else",
         "This Idempotency-Key came with another body before: use a new key for a new study.",
     ),
+    errors.NoSingleBest: Kind(
+        409, "no-single-best", "Several objectives have no best trial",
+        "Study 'intents-abc123' has several objectives, so no trial is the best: `GET /v1/studies/intents-abc123/pareto` lists "
+        "those that no other beats, and `GET /v1/studies/intents-abc123/trials/NUMBER/checkpoint` has the export of each.",
+    ),
     errors.StudyStillActive: Kind(
         409, "study-still-active", "The study has not ended",
         "Study 'intents-abc123' is running: cancel it and delete it once it has ended.",
+    ),
+    errors.TooFewTrials: Kind(
+        409, "too-few-trials", "There are too few trials yet",
+        "Refining needs 10 trials that can be compared, and study 'intents-abc123' has 4: ask again when there are more.",
+    ),
+    errors.StudyEnded: Kind(
+        409, "study-ended", "The study has ended",
+        "Study 'intents-abc123' is completed: it tries nothing more. Start another one with `initial`.",
+    ),
+    errors.ConfigurationKnown: Kind(
+        409, "configuration-known", "This was tried or asked for",
+        "Trial 7 has these parameters: look at it, or ask for other ones.",
     ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
     PreconditionFailed: Kind(
@@ -142,6 +163,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         422, "invalid-definition", "The study cannot be run as it stands",
         "/space/learning_rate/low: `learning_rate` cannot be -1.0: Input should be greater than 0",
     ),
+    errors.InvalidConfiguration: Kind(
+        422, "invalid-configuration", "The study cannot try this",
+        "/parameters/learning_rate: cannot be 2: give it a number from 1e-06 to 0.001",
+    ),
     InvalidParameters: Kind(
         422, "invalid-parameters", "A parameter is not what it should be",
         "query parameter `limit`: Input should be less than or equal to 200",
@@ -162,6 +187,14 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     errors.UnusableModel: Kind(422, "unusable-model", "The trainer cannot use this model", "Name another model."),
     errors.NotReady: Kind(
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
+    ),
+    errors.AnalysisFailed: Kind(
+        503, "analysis-failed", "The study could not be analysed",
+        "Measuring the parameters' importance ended with code 1; the service's log tells more. Ask again.",
+    ),
+    errors.AnalysisTimedOut: Kind(
+        504, "analysis-timed-out", "Analysing the study took too long",
+        "Measuring the parameters' importance was not done within 20 s: ask again when the machine is less busy.",
     ),
     errors.TuneyardError: _INTERNAL,
 }  # fmt: skip
@@ -243,7 +276,7 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
 
 def _violations(error: errors.TuneyardError) -> Sequence[ViolationView]:
     match error:
-        case errors.InvalidDefinition():
+        case errors.InvalidDefinition() | errors.InvalidConfiguration():
             return [ViolationView(pointer=one.pointer, detail=one.detail) for one in error.violations]
         case InvalidParameters():
             return error.violations

@@ -7,12 +7,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_spaces import Scalar
+from search_spaces import Value
+from service.api.decision_views import DecisionView, PlanView, WarmStartView
+from service.api.outcome_views import BrokenOutcomeView
 from service.domain.budget import Spending
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
+from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.events import Event, EventKind
+from service.domain.final import FinalResult
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialState
 
@@ -86,7 +90,7 @@ class BestView(_View):
     value: float = Field(description="Its objective at its best report.", examples=[0.925])
     report: int = Field(description="The number of that report.", examples=[2])
     epoch: float = Field(description="How many epochs it had trained by then.", examples=[2.0])
-    parameters: Mapping[str, Scalar] = Field(description="What was tried.", examples=[_PARAMETERS])
+    parameters: Mapping[str, Value] = Field(description="What was tried.", examples=[_PARAMETERS])
 
 
 class SpentView(_View):
@@ -113,6 +117,14 @@ class ProgressView(_View):
     )
 
 
+class FinalSummaryView(_View):
+    """How the final of a study stands: `GET .../final` tells more."""
+
+    finished: int = Field(description="Runs that have finished.", examples=[9])
+    winner: int | None = Field(description="The search's trial whose configuration wins; null before the end.", examples=[7])
+    verdict: str = Field(description="How it stands, in a sentence or two.", examples=["Trial 7 wins."])
+
+
 class StudyView(_View):
     """A study: what was asked for, and how far it is."""
 
@@ -130,7 +142,17 @@ class StudyView(_View):
         description="Number of trials in each state; states without a trial are left out.",
         examples=[{"running": 2, "completed": 10}],
     )
-    best: BestView | None = Field(description="The best trial so far; null before the first report.")
+    best: BestView | None = Field(
+        description="The best trial so far, of several objectives by the first, after a final the best run of its winner; null "
+        "before the first report that counts."
+    )
+    final: FinalSummaryView | None = Field(
+        default=None, description="How the best configurations do when trained again; null where the definition asks for none."
+    )
+    plan: PlanView | None = Field(default=None, description="The strategy that leads it, and why.")
+    warm_start: WarmStartView | None = Field(
+        default=None, description="What it knows of earlier studies; null where its definition names none."
+    )
     progress: ProgressView = Field(description="What it has spent, beside its budget.")
     links: StudyLinks = Field(description="Where to go from here.")
 
@@ -165,9 +187,9 @@ class TrialView(_View):
     state: TrialState = Field(
         description="Where it is; completed, pruned, stopped, cancelled, infeasible and failed are ends.", examples=["completed"]
     )
-    parameters: Mapping[str, Scalar] = Field(description="What is tried.", examples=[_PARAMETERS])
-    bracket: int = Field(description="Hyperband's bracket; 0 in other strategies.", examples=[0])
-    rung: int = Field(description="How often it was promoted.", examples=[1])
+    parameters: Mapping[str, Value] = Field(description="What is tried.", examples=[_PARAMETERS])
+    bracket: int = Field(description="Hyperband's bracket, or a population's member; 0 in other strategies.", examples=[0])
+    rung: int = Field(description="How often it was promoted; of a copy how often its parent was, and one more.", examples=[1])
     until: int = Field(description="The report its present or last attempt runs to.", examples=[3])
     reports: int = Field(description="How many reports it has given.", examples=[3])
     value: float | None = Field(description="The objective at its last report.", examples=[0.921])
@@ -184,10 +206,31 @@ class TrialView(_View):
     started_at: datetime | None = Field(description="When its first attempt began.", examples=[_AT])
     ended_at: datetime | None = Field(description="When it ended.", examples=[_AT])
     version: int = Field(description="Grows with every change of the trial.", examples=[6])
+    parent: int | None = Field(default=None, description="The trial that it began as a copy of.", examples=[None])
+    parent_report: int = Field(default=0, description="The report of that trial which it went on from.", examples=[0])
+    repeats: int | None = Field(
+        default=None, description="The search's trial that it trains again for the final; null for those of the search.",
+        examples=[None],
+    )  # fmt: skip
+    seed: int | None = Field(default=None, description="The trainer's seed, where it has its own.", examples=[None])
+    broken: Sequence[BrokenOutcomeView] | None = Field(
+        default=None,
+        description="The outcomes that the nearest of its reports breaks; none where one keeps them all. In lists left out.",
+        examples=[None],
+    )
+    decisions: Sequence[DecisionView] | None = Field(
+        default=None, description="Why it was proposed, promoted and cut, in order; null in lists, which leave it out.",
+        examples=[None],
+    )  # fmt: skip
     links: TrialLinks = Field(description="Where to go from here.")
 
     @classmethod
-    def of(cls, trial: Trial) -> "TrialView":
+    def of(
+        cls,
+        trial: Trial,
+        decisions: Sequence[tuple[datetime, Decision]] | None = None,
+        broken: Sequence[BrokenOutcomeView] | None = None,
+    ) -> "TrialView":
         study = f"/v1/studies/{trial.study_id}"
         place = f"{study}/trials/{trial.number}"
         return cls(
@@ -196,7 +239,10 @@ class TrialView(_View):
             best_value=_finite(trial.best_value), best_report=trial.best_report, best_epoch=trial.best_epoch,
             attempts=trial.attempts, retries=trial.retries, seconds=trial.seconds, gpu_seconds=trial.gpu_seconds,
             reason=trial.reason, detail=trial.detail, created_at=trial.created_at, started_at=trial.started_at,
-            ended_at=trial.ended_at, version=trial.version,
+            ended_at=trial.ended_at, version=trial.version, parent=trial.parent, parent_report=trial.parent_report,
+            repeats=trial.repeats, seed=trial.seed,
+            decisions=None if decisions is None else [DecisionView.of(at, decision) for at, decision in decisions],
+            broken=broken,
             links=TrialLinks(
                 self=place, study=study, reports=f"{place}/reports", attempts=f"{place}/attempts",
                 checkpoint=f"{place}/checkpoint", analysis=f"{place}/analysis",
@@ -244,7 +290,7 @@ class AttemptView(_View):
     started_at: datetime = Field(description="When it began.", examples=[_AT])
     ended_at: datetime | None = Field(description="When it ended.", examples=[_AT])
     outcome: AttemptOutcome | None = Field(
-        description="How it ended: it reached its last report, was lost, was stopped with its study, or failed.",
+        description="How it ended: it reached its last report, was lost, was stopped before that, or failed.",
         examples=["done"],
     )
     worker: str | None = Field(description="The host and process that ran it.", examples=["localhost:4711"])
@@ -399,7 +445,13 @@ class IndexView(_View):
 
 
 def study_view(
-    study: Study, *, counts: Mapping[TrialState, int], best: Trial | None, spent: Spending, experiment: str | None
+    study: Study,
+    *,
+    counts: Mapping[TrialState, int],
+    best: Trial | None,
+    spent: Spending,
+    experiment: str | None,
+    final: FinalResult | None = None,
 ) -> StudyView:
     """The view of a study; `experiment` is MLflow's id of it."""
     place = f"/v1/studies/{study.id}"
@@ -407,12 +459,18 @@ def study_view(
         id=study.id, name=study.definition.name, state=study.state, reason=study.reason, detail=study.detail,
         definition=study.definition, created_at=study.created_at, started_at=study.started_at, ended_at=study.ended_at,
         version=study.version, trials={state: counts[state] for state in TrialState if counts.get(state)},
-        best=_best_view(best), progress=_progress(study.definition, spent),
+        best=_best_view(best), progress=_progress(study.definition, spent), plan=PlanView.of(study.definition),
+        warm_start=study.warm_start and WarmStartView.of(study.warm_start), final=final and _final_view(final),
         links=StudyLinks(
             self=place, trials=f"{place}/trials", events=f"{place}/events", best=f"{place}/best",
             mlflow=f"/mlflow/#/experiments/{experiment}/runs" if experiment else None,
         ),
     )  # fmt: skip
+
+
+def _final_view(final: FinalResult) -> FinalSummaryView:
+    winner = None if final.winner is None else final.winner.trial
+    return FinalSummaryView(finished=final.finished, winner=winner, verdict=final.verdict)
 
 
 def _best_view(best: Trial | None) -> BestView | None:
@@ -440,7 +498,7 @@ def _progress(definition: StudyDefinition, spent: Spending) -> ProgressView:
 
 def _trial_of(event: Event) -> int | None:
     """Events about a trial carry its number."""
-    if event.kind in {EventKind.STUDY_CREATED, EventKind.STUDY_STATE}:
+    if event.kind in {EventKind.STUDY_CREATED, EventKind.STUDY_STATE, EventKind.TRIAL_REQUESTED}:
         return None
     number = event.payload.get("trial", event.payload.get("number"))
     return number if isinstance(number, int) else None

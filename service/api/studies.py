@@ -2,24 +2,36 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 
 from service.api.dependencies import ApiParts, Parts
 from service.api.documents import MAX_BYTES, decode
+from service.api.final import best_of, final_of
 from service.api.pagination import Cursor, Limit
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import StudyPage, StudyView, TrialView, study_view
+from service.api.warm_start import resolve
 from service.domain import errors
 from service.domain.budget import Spending
-from service.domain.definition import parse_definition
+from service.domain.definition import StudyDefinition, parse_definition
+from service.domain.grouped import said_of
 from service.domain.ports import IdempotencyKey, StudyQuery, TrialTotals
 from service.domain.study import Study, StudyReason, StudyState, new_study_id
 from service.domain.trial import TrialState
 
 router = APIRouter(tags=["studies"])
+
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[!-~]{1,200}$", examples=["9d2c1f0e-6b1f-4c57-8a55-0f8f2f1c7f11"],
+        description="A name for this request: sent again with the same body, it answers what came of it the first time.",
+    ),
+]  # fmt: skip
 
 _TRIES = 5
 """Of a stop or cancel whose write another process overtakes."""
@@ -27,7 +39,12 @@ _TRIES = 5
 
 async def whole_body(request: Request) -> bytes:
     """The request's body, if it is no larger than a definition may be. Raises BodyTooLarge."""
-    detail = f"A study definition has at most {MAX_BYTES} bytes: upload rows as a data set and name it in the definition."
+    advice = "upload rows as a data set and name it in the definition"
+    return await limited_body(request, f"A study definition has at most {MAX_BYTES} bytes: {advice}.")
+
+
+async def limited_body(request: Request, detail: str) -> bytes:
+    """The request's body, if it is no larger than a definition may be. Raises BodyTooLarge with this detail."""
     declared = request.headers.get("Content-Length", "")
     if declared.isdecimal() and int(declared[:20]) > MAX_BYTES:
         raise BodyTooLarge(detail)
@@ -55,26 +72,21 @@ def create_study(
     response: Response,
     parts: Parts,
     body: Annotated[bytes, Depends(whole_body)],
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=r"^[!-~]{1,200}$", examples=["9d2c1f0e-6b1f-4c57-8a55-0f8f2f1c7f11"],
-            description="A name for this request: sent again with the same body, it answers the study of the first time.",
-        ),
-    ] = None,
-) -> StudyView:  # fmt: skip
+    idempotency_key: IdempotencyHeader = None,
+) -> StudyView:
     """Check the definition and queue the study; a driver takes it up within seconds.
 
     Anything that could not work is refused here, with every violation named by its field, and nothing is stored.
     """
-    key = None if idempotency_key is None else IdempotencyKey(idempotency_key, hashlib.sha256(body).hexdigest())
+    key = key_of(idempotency_key, body)
     # A repeated request is answered first: what was right then may be refused now, when a model or rows are gone.
     stored = None if key is None else parts.store.studies.with_key(key)
     if stored is None:
-        definition = parse_definition(decode(body, request.headers.get("Content-Type")))
-        parts.catalog.check(definition)
-        study = Study(id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now())
-        stored = parts.store.studies.add(study, key)
+        document = decode(body, request.headers.get("Content-Type"))
+        definition = parse_definition(document)
+        with said_of(document):
+            parts.catalog.check(definition)
+        stored = store_new(parts, definition, key)
     response.headers["Location"] = f"/v1/studies/{stored.id}"
     return view_of(parts, stored)
 
@@ -171,14 +183,34 @@ def cancel_study(study_id: StudyId, parts: Parts) -> StudyView:
     operation_id="getBestTrial",
     summary="Get the best trial",
     response_description="The best trial so far.",
-    responses=documented(errors.StudyNotFound, errors.NoBestTrial),
+    responses=documented(errors.StudyNotFound, errors.NoBestTrial, errors.NoSingleBest),
 )
 def get_best_trial(study_id: StudyId, parts: Parts) -> TrialView:
-    """The trial with the best value of the objective at any of its reports; the earlier one of two equals."""
-    best = parts.store.trials.best(study_id)
+    """The trial with the best value of the objective at any of its reports; the earlier one of two equals.
+
+    Reports that break an outcome do not count, and of several objectives there is no single best. After a final it is the best
+    run of the configuration that won it.
+    """
+    best = best_of(parts, parts.store.studies.get(study_id))
     if best is None:
         raise errors.NoBestTrial(study_id)
     return TrialView.of(best)
+
+
+def key_of(header: str | None, body: bytes) -> IdempotencyKey | None:
+    """The client's name for a request with this body, if it gave one."""
+    return None if header is None else IdempotencyKey(header, hashlib.sha256(body).hexdigest())
+
+
+def store_new(
+    parts: ApiParts, definition: StudyDefinition, key: IdempotencyKey | None, settled: AbstractSet[str] = frozenset()
+) -> Study:
+    """A new study of a checked definition, stored with what it knows of earlier ones. Raises InvalidDefinition for those."""
+    prior, known = resolve(parts.store, definition, settled)
+    study = Study(
+        id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now(), warm_start=known
+    )  # fmt: skip
+    return parts.store.studies.add(study, key, prior)
 
 
 def view_of(parts: ApiParts, study: Study) -> StudyView:
@@ -195,13 +227,14 @@ def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
 def _view(parts: ApiParts, study: Study, counts: Mapping[TrialState, int], totals: TrialTotals) -> StudyView:
     now = parts.clock.now()
     seconds = ((study.ended_at or now) - study.started_at).total_seconds() if study.started_at else 0.0
-    trials = sum(counts.values())
+    final = final_of(parts, study) if study.definition.final else None
     return study_view(
         study,
         counts=counts,
-        best=parts.store.trials.best(study.id) if trials else None,
-        spent=Spending(trials, totals.reports, max(0.0, seconds), totals.gpu_seconds),
+        best=(final and final.champion) or (parts.store.trials.best(study.id) if totals.trials else None),
+        spent=Spending(totals.trials, totals.reports, max(0.0, seconds), totals.gpu_seconds),
         experiment=parts.store.mirror.experiment(study.id),
+        final=final,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from service.api.dependencies import Parts
+from service.api.outcome_views import broken_outcomes
 from service.api.pagination import Cursor, Limit
 from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
 from service.api.problems import InvalidParameters, documented
@@ -54,8 +55,11 @@ def list_trials(
     responses=documented(errors.StudyNotFound, errors.TrialNotFound),
 )
 def get_trial(study_id: StudyId, number: TrialNumber, parts: Parts) -> TrialView:
-    """One trial: what it tries, how far it is, and its best value so far."""
-    return TrialView.of(parts.store.trials.get(study_id, number))
+    """One trial: what it tries and why, how far it is, and its best value so far."""
+    trial = parts.store.trials.get(study_id, number)
+    limits = parts.store.studies.get(study_id).definition.limits
+    broken = broken_outcomes(limits, parts.store.trials.reports(study_id, number)) if limits else []
+    return TrialView.of(trial, parts.store.trials.decisions(study_id, number), broken)
 
 
 @router.get(

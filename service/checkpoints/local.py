@@ -1,6 +1,7 @@
 """Checkpoints on a local (or shared) disk.
 
-    ROOT/STUDY/TRIAL/resume-000003/reports.json     every report up to 3, so that none is lost with a driver
+    ROOT/STUDY/TRIAL/resume-000003/reports.json     every report up to 3, so that none is lost with a driver; of a trial that
+                                                    began as a copy its parent's too
                                    state/           what the trainer goes on from; absent when report 3 was the last one
     ROOT/STUDY/TRIAL/export-000002/manifest.json    files, bytes and SHA-256 of the best report's export
                                    analysis.json    where that report's validation rows went wrong
@@ -41,6 +42,14 @@ class Resume:
     state: Path | None
 
 
+@dataclass(frozen=True)
+class State:
+    """What a trial may go on from after its report `number`: the folder with that state and the reports up to it."""
+
+    number: int
+    folder: Path
+
+
 class TrialFolder:
     """The folder of one trial; one worker writes it at a time."""
 
@@ -73,6 +82,29 @@ class TrialFolder:
                 continue
             state = folder / "state"
             return Resume(number=number, reports=reports, state=state if state.is_dir() else None)
+        return None
+
+    def begin_as(self, parent: "TrialFolder", report: int) -> int:
+        """Take over the parent's furthest state up to `report`, unless there is one here; answers its report, 0 for none.
+
+        A state is never written into, so that both may hold the same files.
+        """
+        known = self.resume()
+        if known is not None:
+            return known.number
+        found = parent.furthest(report)
+        if found is None:
+            return 0
+        with _Staging(self._path, f"resume-{found.number:06d}") as staging:
+            shutil.copytree(found.folder, staging, copy_function=_shared, dirs_exist_ok=True)
+        return found.number
+
+    def furthest(self, report: int) -> "State | None":
+        """The state of that report or, where it is gone, the last one before it."""
+        for number in sorted((one for one in self._numbers("resume") if one <= report), reverse=True):
+            folder = self._path / f"resume-{number:06d}"
+            if (folder / "state").is_dir() and _is_readable(folder / "reports.json"):
+                return State(number, folder)
         return None
 
     def save_export(
@@ -173,6 +205,9 @@ class LocalCheckpointStore:
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         return TrialFolder(self._root, study_id, trial).open(report, path)
 
+    def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
+        return TrialFolder(self._root, study_id, child).begin_as(TrialFolder(self._root, study_id, parent), report)
+
     def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
         for trial, report in reports.items():
             TrialFolder(self._root, study_id, trial).keep_only(report)
@@ -203,6 +238,22 @@ class _Staging:
             _to_disk(self._final.parent)
         else:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _shared(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the disk cannot do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _to_disk(path: Path) -> None:

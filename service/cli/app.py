@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import datasets, models, presets, studies, trials
+from service.cli import datasets, fork, imports, models, presets, preview, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -24,6 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(studies.app, name="study")
+studies.app.command("import")(imports.import_study)
+studies.app.command("preview")(preview.preview)
+studies.app.command("final")(preview.final)
+studies.app.command("refine")(fork.refine)
+studies.app.command("fork")(fork.fork)
 app.add_typer(trials.app, name="trial")
 app.add_typer(trials.best_app, name="best")
 app.add_typer(datasets.app, name="dataset")

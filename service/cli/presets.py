@@ -64,13 +64,15 @@ def _preset_table(preset: "Preset") -> "Table":
 
 def _range(parameter: "Parameter") -> str:
     """The values of a parameter, for people."""
-    from search_spaces import CategoricalParameter, FloatParameter, IntParameter
+    from search_spaces import CategoricalParameter, ConstantParameter, FloatParameter, IntParameter
 
     match parameter:
         case FloatParameter() | IntParameter():
             return f"{parameter.low:g} to {parameter.high:g}{', log' if parameter.log else ''}"
         case CategoricalParameter():
             return " or ".join(str(choice) for choice in parameter.choices)
+        case ConstantParameter():
+            return str(parameter.value)
         case _:
             assert_never(parameter)
 

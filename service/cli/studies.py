@@ -1,4 +1,4 @@
-"""`tuneyard study`: apply, list, show, watch, stop, cancel and remove studies."""
+"""`tuneyard study`: apply, list, show, watch, analyse, stop, cancel and remove studies."""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.exits import EPILOG, ExitCode
-from service.cli.output import Format, FormatOption, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, OutputFormatOption, emit, is_terminal, say
 from service.cli.session import session_of
 
 if TYPE_CHECKING:
     from service.api.schemas import StudyView
     from service.client import Client
 
-app = typer.Typer(help="Searches: apply, list, show, watch, stop, cancel, remove.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Searches: apply, list, show, watch, analyse, stop, cancel, remove.", no_args_is_help=True, epilog=EPILOG)
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's id.", show_default=False)]
 TimeoutOption = Annotated[
@@ -94,6 +94,59 @@ def cancel(context: typer.Context, study: StudyArgument, output: FormatOption = 
     """End a study now."""
     with session_of(context).client() as client:
         _show(client, output, client.cancel(study))
+
+
+@app.command()
+def analysis(
+    context: typer.Context,
+    study: StudyArgument,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-o", help="File to write all of it to, as JSON.", show_default=False)
+    ] = None,
+    output: OutputFormatOption = Format.TABLE,
+) -> None:
+    """Show which parameters matter, and how the best was found."""
+    from service.cli.analysis_tables import analysis_table
+
+    with session_of(context).client() as client:
+        found = client.study_analysis(study)
+    if file is not None:
+        try:
+            file.write_text(found.model_dump_json(indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--file") from error
+        say(f"the analysis of {study} is in {file}")
+    emit(output, found, lambda: analysis_table(found))
+
+
+@app.command()
+def lineage(context: typer.Context, study: StudyArgument, output: OutputFormatOption = Format.TABLE) -> None:
+    """Show what a population's members were trained with, over their copies."""
+    from service.cli.lineage_table import lineage_table
+
+    with session_of(context).client() as client:
+        found = client.lineage(study)
+    if not found.members:
+        say(f"{study} has no population: only the strategy pbt copies trials")
+    emit(output, found, lambda: lineage_table(found))
+
+
+@app.command()
+def pareto(
+    context: typer.Context,
+    study: StudyArgument,
+    reference: Annotated[
+        list[float] | None,
+        typer.Option("--reference", help="Worst value of an objective for the volume; once for each.", show_default=False),
+    ] = None,
+    output: OutputFormatOption = Format.TABLE,
+) -> None:
+    """Show the trials that no other beats in all objectives."""
+    from service.cli.pareto_table import pareto_table
+
+    with session_of(context).client() as client:
+        found = client.pareto(study, reference or ())
+    emit(output, found, lambda: pareto_table(found))
 
 
 @app.command("rm")

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from service.api.decision_views import TrialRequestView, WarmStartView
 from service.api.schemas import AttemptView, BuiltinDatasetView, DatasetFileView, ManifestView, ReportView, StudyView, TrialView
 from service.cli.words import STATE_STYLES, configuration, number, scalar, since, size, trial_state
 
@@ -37,6 +38,8 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         ("state", _state(study.state, study.reason)),
         ("detail", study.detail),
         ("strategy", study.definition.strategy.kind),
+        ("plan", study.plan.reason if study.plan else None),
+        ("knows", _known(study.warm_start) if study.warm_start else None),
         ("model", study.definition.trainer.model),
         ("trials", counts),
         ("took", since(study.started_at, study.ended_at, datetime.now(UTC)) if study.started_at else None),
@@ -45,8 +48,22 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         value = f"{number(study.best.value)} {study.definition.objective.metric}"
         rows += [("best", f"{value} (trial {study.best.trial}, report {study.best.report})")]
         rows += [("", configuration(study.best.parameters))]
-    rows += [("mlflow", mlflow)]
+    rows += [("final", study.final.verdict if study.final else None), ("mlflow", mlflow)]
     return _pairs(rows)
+
+
+def _known(known: WarmStartView) -> str:
+    """`28 trials of earlier studies; 4 left out (3 out_of_range, 1 no_value)`."""
+    because = ", ".join(f"{count} {reason}" for reason, count in known.because.items())
+    left_out = f"; {known.left_out} left out ({because})" if known.left_out else ""
+    return f"{known.carried_over} trials of earlier studies{left_out}"
+
+
+def request_table(asked: TrialRequestView) -> RenderableType:
+    """What was asked for, and when it is tried."""
+    begun = f"trial {asked.trial} tries it" if asked.trial is not None else None
+    rows = [("study", asked.study_id), ("parameters", configuration(asked.parameters))]
+    return _pairs([*rows, ("place", begun or f"{asked.place} in the queue")])
 
 
 def trials_table(trials: Sequence[TrialView]) -> Table:
@@ -56,7 +73,7 @@ def trials_table(trials: Sequence[TrialView]) -> Table:
     for trial in trials:
         values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
         table.add_row(
-            str(trial.number),
+            str(trial.number) if trial.repeats is None else f"{trial.number}, again {trial.repeats}",
             _state(trial.state, trial.reason),
             f"{trial.reports}/{trial.until}",
             number(trial.value),
@@ -75,6 +92,7 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
             ("detail", trial.detail),
             ("parameters", configuration(trial.parameters)),
             ("best", f"{number(trial.best_value)} at report {trial.best_report}" if trial.best_report else None),
+            *[("why" if at == 0 else "", decision.sentence) for at, decision in enumerate(trial.decisions or ())],
         ]
     )
     metrics = list(dict.fromkeys(name for report in reports for name in report.metrics))

@@ -1,10 +1,10 @@
-"""`tuneyard trial` and `tuneyard best`: look at trials, pull their checkpoints."""
+"""`tuneyard trial` and `tuneyard best`: look at trials, ask for further ones, pull their checkpoints."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from service.cli.studies import StudyArgument
 if TYPE_CHECKING:
     from service.client import Progress
 
-app = typer.Typer(help="Trials of a study: list, show, analyse.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Trials of a study: list, show, analyse, add.", no_args_is_help=True, epilog=EPILOG)
 best_app = typer.Typer(help="The best checkpoint of a study: pull it.", no_args_is_help=True, epilog=EPILOG)
 
 
@@ -49,7 +49,7 @@ def get(
     number: NumberArgument,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show one trial; as a table, with its reports and attempts."""
+    """Show one trial; as a table, with why it was tried, its reports and attempts."""
     from service.cli.tables import trial_table
 
     with session_of(context).client() as client:
@@ -67,6 +67,49 @@ def analysis(context: typer.Context, study: StudyArgument, number: NumberArgumen
     with session_of(context).client() as client:
         found = client.analysis(study, number)
     emit(Format.JSON, found, lambda: "")
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    study: StudyArgument,
+    parameters: Annotated[
+        list[str],
+        typer.Option(
+            "--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the space, as in learning_rate=3e-5; one for each.",
+            show_default=False,
+        ),
+    ],
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key and parameters ask once.", show_default=False)
+    ] = None,
+    output: OutputFormatOption = Format.TABLE,
+) -> None:  # fmt: skip
+    """Ask a study to try these parameters next."""
+    from service.cli.tables import request_table
+
+    with session_of(context).client() as client:
+        asked = client.request_trial(study, parameters_of(parameters), idempotency_key=key)
+    emit(output, asked, lambda: request_table(asked))
+
+
+def parameters_of(settings: Sequence[str]) -> dict[str, Any]:
+    """Values by name from lines like `learning_rate=3e-5`, read as a definition file would be. Raises `typer.BadParameter`."""
+    from service.api.documents import decode
+    from service.domain.errors import MalformedDocument
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, has_value, text = setting.partition("=")
+        if not name or not has_value:
+            raise typer.BadParameter(f"{setting!r} is not NAME=VALUE, as in learning_rate=3e-5", param_hint="--parameter")
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is given twice: leave one out", param_hint="--parameter")
+        try:
+            found[name] = decode(text.encode(), None)
+        except MalformedDocument as error:
+            raise typer.BadParameter(f"{setting!r}: {error.detail}", param_hint="--parameter") from error
+    return found
 
 
 @best_app.command()

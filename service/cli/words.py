@@ -1,10 +1,11 @@
 """Numbers, times and configurations in few characters."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from search_spaces import Scalar
+from search_spaces import Value
 
 STATE_STYLES = {
     "queued": "dim",
@@ -21,12 +22,14 @@ STATE_STYLES = {
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def scalar(value: Scalar) -> str:
-    """A parameter's value: three significant digits of a float, the last part of a path."""
+def scalar(value: Value) -> str:
+    """A parameter's value: three significant digits of a float, the last part of a path, a list as JSON."""
     if isinstance(value, float):
         return _short_float(value)
     if isinstance(value, str):
         return value.rsplit("/", 1)[-1]
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -80,7 +83,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def configuration(parameters: Mapping[str, Scalar], names: Mapping[str, str] | None = None) -> str:
+def configuration(parameters: Mapping[str, Value], names: Mapping[str, str] | None = None) -> str:
     """`learning_rate 3e-5 · batch_size 32`, with shorter names where given."""
     return " · ".join(f"{(names or {}).get(key, key)} {scalar(value)}" for key, value in parameters.items())
 

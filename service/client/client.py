@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,7 +12,11 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
+from service.api.analysis_schemas import StudyAnalysisView
+from service.api.decision_views import TrialRequestView
+from service.api.lineage_schemas import LineageView
 from service.api.model_views import CandidatesView, ModelView
+from service.api.pareto_schemas import ParetoView
 from service.api.schemas import (
     AnalysisView,
     AttemptView,
@@ -27,6 +31,7 @@ from service.api.schemas import (
     TrialPage,
     TrialView,
 )
+from service.api.step_schemas import FinalView, PreviewView, RefinementView
 from service.client.address import find_address
 from service.client.connection import Connection, reason_of
 from service.client.errors import ProblemError, ServiceUnreachable, WaitedTooLong
@@ -35,6 +40,7 @@ from service.client.stream import lines_of, messages
 from service.domain.events import EventKind
 from service.domain.memory import Method
 from service.domain.study import StudyState
+from service.domain.study_analysis import Figure
 
 Definition = Mapping[str, Any] | str | bytes | Path
 """A study definition: an object, the text of one in YAML or JSON, or a file that holds it."""
@@ -120,6 +126,13 @@ class Client:
         """One trial."""
         return _read(TrialView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}"))
 
+    def request_trial(self, study_id: str, parameters: Mapping[str, Any], idempotency_key: str | None = None) -> TrialRequestView:
+        """Ask for a configuration to be tried next. The same key with the same parameters asks for it once."""
+        body = json.dumps({"parameters": dict(parameters)}, allow_nan=False).encode()
+        headers = {"Content-Type": _JSON, "Idempotency-Key": idempotency_key or str(uuid4())}
+        answer = self._connection.request("POST", f"{_study(study_id)}/trials", headers=headers, content=body)
+        return _read(TrialRequestView, answer)
+
     def reports(self, study_id: str, number: int, *, after: int = 0) -> list[ReportView]:
         """A trial's reports with a number above `after`, in order."""
         path, found = f"{_study(study_id)}/trials/{number}/reports", list[ReportView]()
@@ -137,6 +150,50 @@ class Client:
     def analysis(self, study_id: str, number: int) -> AnalysisView:
         """Where a trial's best report went wrong on the validation rows."""
         return _read(AnalysisView, self._connection.request("GET", f"{_study(study_id)}/trials/{number}/analysis"))
+
+    def study_analysis(self, study_id: str) -> StudyAnalysisView:
+        """What a study has learned so far: which parameters matter, how the best was found, and trials to draw."""
+        return _read(StudyAnalysisView, self._connection.request("GET", f"{_study(study_id)}/analysis"))
+
+    def lineage(self, study_id: str) -> LineageView:
+        """Of a population, the trials and parameters that each member's weights were trained with."""
+        return _read(LineageView, self._connection.request("GET", f"{_study(study_id)}/lineage"))
+
+    def pareto(self, study_id: str, reference: Sequence[float] = ()) -> ParetoView:
+        """The trials that no other beats in all objectives, and the volume they dominate up to the reference point."""
+        query = {"reference": [str(value) for value in reference]} if reference else {}
+        return _read(ParetoView, self._connection.request("GET", f"{_study(study_id)}/pareto", params=query))
+
+    def study_figure(self, study_id: str, figure: Figure) -> bytes:
+        """One part of that as a picture (PNG)."""
+        return self._connection.request("GET", f"{_study(study_id)}/analysis/{figure}.png").content
+
+    def preview(self, definition: Definition) -> PreviewView:
+        """What a study of this definition would do, and how long that takes; nothing is started."""
+        body, kind = _encoded(definition)
+        answer = self._connection.request("POST", "/v1/studies:preview", headers={"Content-Type": kind}, content=body)
+        return _read(PreviewView, answer)
+
+    def final(self, study_id: str) -> FinalView:
+        """How a study's best configurations do when trained again under new seeds, and which of them wins."""
+        return _read(FinalView, self._connection.request("GET", f"{_study(study_id)}/final"))
+
+    def refinement(self, study_id: str) -> RefinementView:
+        """A narrower space, drawn around a study's good trials."""
+        return _read(RefinementView, self._connection.request("GET", f"{_study(study_id)}/refine"))
+
+    def fork(
+        self,
+        study_id: str,
+        *,
+        refine: bool = False,
+        changes: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> StudyView:
+        """Start a study like this one, which knows its trials; `changes` is a merge patch of the definition (RFC 7396)."""
+        body = json.dumps({"refine": refine, "changes": dict(changes or {})}, allow_nan=False).encode()
+        headers = {"Content-Type": _JSON, "Idempotency-Key": idempotency_key or str(uuid4())}
+        return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:fork", headers=headers, content=body))
 
     def stop(self, study_id: str) -> StudyView:
         """Let running trials reach their next report, then end the study and keep its results."""

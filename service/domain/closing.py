@@ -35,7 +35,7 @@ def closing_changes(study: Study, history: History, now: datetime) -> list[Chang
 
 def hopeless(history: History) -> str | None:
     """Why to give up: some failed, or none fitted, and none has reported; or many in a row failed. None while there is hope."""
-    trials = list(history.trials.values())
+    trials = list(history.searched.trials.values())  # a final whose runs all fail takes nothing from what was found
     failed = [trial for trial in trials if trial.reason in _FAULTS]
     if len(failed) >= FAILURES_BEFORE_GIVING_UP and not any(trial.reports for trial in trials):
         return f"{len(failed)} trials failed and none has given a report; the last one said: {_said(failed[-1])}"

@@ -1,45 +1,39 @@
 """The study definition: the user's file, POSTed as it is. Strict: what is not understood is refused, never ignored."""
 
 import json
-from collections.abc import Iterator, Mapping
-from itertools import combinations, product
-from math import isqrt
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from search_spaces import Parameter, Scalar, grid_size, grid_values
+from search_spaces import Configuration, Parameter, Space
+from search_spaces.expressions import MOST_CHARACTERS
+from service.domain.automatic import Plan, plan_of
 from service.domain.budget import Budget
+from service.domain.configuration_rules import initial_violations
 from service.domain.errors import InvalidDefinition, Violation
-from service.domain.pointers import Location, pointer, violations_of
+from service.domain.final_rules import final_violations
+from service.domain.grouped import ungroup
+from service.domain.objective import MOST_OBJECTIVES, Objective, complete_objective
+from service.domain.outcome_rules import goal_violations, metrics_needed, several_violations
+from service.domain.outcomes import OUTCOME_PATTERN, Outcome, Point, add_measured, outcome_of, point_of
+from service.domain.pointers import violations_of
 from service.domain.presets import expand_preset
 from service.domain.requirements import Requirements
-from service.domain.searched import add_searched_keys, configured, extremes, parameter_names
-from service.domain.strategy import GridStrategy, HyperbandStrategy, Strategy
-from trainers.configs import TrainerConfig, metrics_of
+from service.domain.searched import add_searched_keys, configured
+from service.domain.space_rules import bound, condition_violations, constraint_violations, space_violations
+from service.domain.strategy import AutoStrategy, Strategy
+from service.domain.strategy_rules import strategy_violations
+from trainers.configs import TrainerConfig
+
+__all__ = ["Checkpoints", "Objective", "Resources", "StudyDefinition", "parse_definition"]
+
+_Limit = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": OUTCOME_PATTERN})]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Objective(_Strict):
-    """What makes one trial better than another."""
-
-    metric: str = Field(description="One of the metrics the trainer reports.", examples=["validation/accuracy"])
-    direction: Literal["maximize", "minimize"] = Field(description="Whether more or less of it is better.", examples=["maximize"])
-
-    def better(self, one: float, other: float) -> bool:
-        """Whether `one` is strictly better than `other`."""
-        return one > other if self.direction == "maximize" else one < other
-
-    def sort_key(self, value: float) -> float:
-        """A number that is smaller for better values."""
-        return -value if self.direction == "maximize" else value
-
-    def reaches(self, value: float, target: float) -> bool:
-        """Whether `value` is at least as good as `target`."""
-        return value >= target if self.direction == "maximize" else value <= target
 
 
 class Resources(_Strict):
@@ -67,6 +61,16 @@ class Checkpoints(_Strict):
     keep: int = Field(default=5, ge=1, le=1000, description="Number of best trials whose exported model is kept.", examples=[5])
 
 
+class Final(_Strict):
+    """The best configurations trained again, whole and under new seeds, before the study ends: so that luck is no winner."""
+
+    top: int = Field(default=3, ge=1, le=20, description="Number of best configurations.", examples=[3])
+    seeds: int = Field(
+        default=3, ge=2, le=20, description="Runs of each, with seeds of their own; they do not count as trials of the budget.",
+        examples=[3],
+    )  # fmt: skip
+
+
 class StudyDefinition(_Strict):
     """One search: what to train, what varies, what is better, how to search and what it may spend."""
 
@@ -78,27 +82,113 @@ class StudyDefinition(_Strict):
     space: dict[str, Parameter] = Field(
         min_length=1, max_length=100,
         description="What varies: a key of the trainer's configuration (nested keys with dots, as in `lora.rank`) and its "
-        "parameter. A group of keys that the trainer does not set starts from its defaults.",
+        "parameter. A group of keys that the trainer does not set starts from its defaults. Groups may be nested, as in "
+        "`lora: {rank: {...}}`, with a `when` for all in them; they are kept with dots.",
         examples=[{"learning_rate": {"kind": "float", "low": 1e-6, "high": 1e-3, "log": True}}],
     )  # fmt: skip
-    objective: Objective = Field(description="What the search optimises.")
-    strategy: Strategy = Field(description="How the search proposes and stops trials.")
+    constraints: tuple[Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)], ...] = Field(
+        default=(), max_length=20,
+        description="What the values of a trial must meet together: expressions of numbers, strings, parameters and keys of the "
+        "trainer, with `+ - * / // % **`, comparisons, `in [...]`, `and`, `or`, `not`, `A if B else C`, `min`, `max`, `abs`, "
+        "`log` and `sqrt`. One that names a parameter which a trial does not have is met; one without an answer is not.",
+        examples=[["batch_size * max_length <= 65536"]],
+    )  # fmt: skip
+    objective: Objective = Field(description="What the search optimises; of several `objectives` the first.")
+    objectives: tuple[Objective, ...] = Field(
+        default_factory=lambda known: (known["objective"],), min_length=2, max_length=MOST_OBJECTIVES,
+        exclude_if=lambda objectives: len(objectives) < 2,  # noqa: PLR2004 - several
+        description="What it optimises together, in place of `objective`: the result is the trials that no other beats in all of "
+        "them (`GET /v1/studies/{id}/pareto`). Where one number is needed, as in lists, it is the first objective's.",
+        examples=[
+            [{"metric": "validation/accuracy", "direction": "maximize"}, {"metric": "model/latency_ms", "direction": "minimize"}]
+        ],
+    )  # fmt: skip
+    outcomes: tuple[_Limit, ...] = Field(
+        default=(), max_length=10,
+        description="Limits on what a report measures: a metric, `<=` or `>=`, and a number. A report that breaks one is not the "
+        "best; a trial none of whose reports keeps them all ends infeasible, and at once where it breaks one on `model/...`.",
+        examples=[["model/megabytes <= 100", "validation/loss <= 0.5"]],
+    )  # fmt: skip
+    strategy: Strategy = Field(
+        default=AutoStrategy(kind="auto"), description="How the search proposes and stops trials.", examples=[{"kind": "auto"}]
+    )
+    initial: tuple[dict[str, JsonValue], ...] = Field(
+        default=(), max_length=1000, description="Configurations to try first, in this order: each of the space's parameters, "
+        "but for those that do not exist beside the others' values.",
+        examples=[[{"learning_rate": 3e-5}]],
+    )  # fmt: skip
+    warm_start: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        default=(), max_length=20,
+        description="Ids of earlier studies with the same trainer kind and objective. The search knows their trials from its "
+        "start, as far as the space holds their values; the study's `warm_start` counts them. They should have been trained "
+        "alike in what no space names, above all on the same data.",
+        examples=[["banking-intents-k3v9x2"]],
+    )  # fmt: skip
     budget: Budget = Field(default=Budget(), description="What the study may spend.")
     resources: Resources = Field(default=Resources(), description="What a trial holds and how many run at once.")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="Which exported models are kept.")
     requirements: Requirements = Field(default=Requirements(), description="What base models have to be like.")
+    final: Final | None = Field(
+        default=None, description="What is trained again once the search is over, to tell the winner from a lucky one.",
+        examples=[{"top": 3, "seeds": 3}],
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the search itself.", examples=[0])
 
-    def configured(self, parameters: Mapping[str, Scalar]) -> TrainerConfig:
-        """The trainer's configuration of a trial with these parameters."""
-        return configured(self.trainer, parameters)
+    @field_validator("warm_start")
+    @classmethod
+    def _studies_are_different(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [study_id for at, study_id in enumerate(value) if study_id in value[:at]]
+        if twice:
+            raise ValueError(f"names study {twice[0]!r} twice: keep one of them")
+        return value
+
+    @cached_property
+    def search_space(self) -> Space:
+        """What varies, with the constraints, and the trainer's own values in them."""
+        plain = Space(self.space)
+        return Space(self.space, tuple(bound(self.trainer, plain, text) for text in self.constraints))
+
+    @cached_property
+    def limits(self) -> tuple[Outcome, ...]:
+        """The outcomes, read."""
+        return tuple(limit for limit in map(outcome_of, self.outcomes) if limit is not None)
+
+    def point(self, metrics: Mapping[str, float]) -> Point | None:
+        """What a report measured; None where its first objective's value says all."""
+        if len(self.objectives) == 1 and not self.limits:
+            return None
+        return point_of(self.objectives, self.limits, metrics)
+
+    def counts(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a report with these metrics keeps all outcomes."""
+        point = self.point(metrics)
+        return point is None or point.counts
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The strategy that leads the study, and why where it was chosen for the user."""
+        return plan_of(self)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some values changed. What was worked out from the old ones does not come with it."""
+        changed = dict(update or {})
+        if "objective" in changed:
+            changed.setdefault("objectives", (changed["objective"],))
+        copied = super().model_copy(update=changed, deep=deep)
+        for worked_out in ("search_space", "plan", "limits"):
+            copied.__dict__.pop(worked_out, None)
+        return copied
+
+    def configured(self, parameters: Configuration, seed: int | None = None) -> TrainerConfig:
+        """The trainer's configuration of a trial with these parameters, and with a seed of its own where it has one."""
+        return configured(self.trainer, parameters if seed is None else {**parameters, "seed": seed})
 
     @property
     def max_reports(self) -> int:
         """Reports of a trial that runs to its end when `epochs` is not searched."""
         return self.trainer.reports
 
-    def reports_of(self, parameters: Mapping[str, Scalar]) -> int:
+    def reports_of(self, parameters: Configuration) -> int:
         """Reports of a trial with these parameters that runs to its end."""
         if "epochs" not in parameters or self.trainer.max_steps is not None:
             return self.max_reports
@@ -115,7 +205,16 @@ def parse_definition(document: Any) -> StudyDefinition:
         raise InvalidDefinition([Violation("", f"the document holds a value that JSON cannot hold ({error})")]) from error
     except RecursionError as error:
         raise InvalidDefinition([Violation("", "the document is nested too deeply")]) from error
-    expanded = expand_preset(json.loads(text))
+    ungrouped = ungroup(json.loads(text))
+    try:
+        return _expanded(ungrouped.document)
+    except InvalidDefinition as refused:
+        raise InvalidDefinition(ungrouped.as_sent(refused.violations)) from refused
+
+
+def _expanded(document: Any) -> StudyDefinition:
+    """The definition that a document without groups holds; its preset is written out."""
+    expanded = expand_preset(document)
     try:
         return _parsed(expanded.document)
     except InvalidDefinition as refused:
@@ -123,156 +222,31 @@ def parse_definition(document: Any) -> StudyDefinition:
 
 
 def _parsed(whole: Any) -> StudyDefinition:
-    """The definition that a document without a preset holds; searched keys are added to its trainer."""
+    """The definition that a document without a preset holds; what it searches and asks to measure is added to its trainer."""
     origins = add_searched_keys(whole)
+    add_measured(whole)
+    is_added = complete_objective(whole)
     try:
         study = StudyDefinition.model_validate_json(json.dumps(whole))
     except ValidationError as error:
-        raise InvalidDefinition(violations_of(whole, origins, error.errors(include_url=False))) from error
-    violations = [*_space_violations(study), *_objective_violations(study), *_strategy_violations(study)]
+        errors = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
+        if is_added:  # it is said of `objectives`
+            errors = [one for one in errors if one["loc"][0] != "objective"]
+        raise InvalidDefinition(violations_of(whole, origins, errors)) from error
+    violations = _violations(study)
     if violations:
         raise InvalidDefinition(violations)
     return study
 
 
-def _space_violations(study: StudyDefinition) -> list[Violation]:
-    """Whether the trainer has each parameter, takes every value it can get, and takes them together."""
-    found = []
-    for name, parameter in study.space.items():
-        key = name.partition(".")[0]
-        if key in _FIXED:
-            found.append(Violation(pointer(["space", name]), _FIXED[key]))
-        elif name == "epochs" and study.trainer.max_steps is not None:
-            found.append(Violation("/space/epochs", "says nothing beside the trainer's `max_steps`: take it out of the space"))
-        else:
-            found += _value_violations(study, name, parameter)
-    return found or _pair_violations(study)
-
-
-def _value_violations(study: StudyDefinition, name: str, parameter: Parameter) -> Iterator[Violation]:
-    metric = study.objective.metric
-    is_reported = metric in metrics_of(study.trainer)
-    for at, value in extremes(parameter):
-        try:
-            reported = metrics_of(_configured(study, {name: value}))
-        except (KeyError, TypeError):
-            names = ", ".join(f"`{key}`" for key in sorted(parameter_names(type(study.trainer))) if key not in _FIXED)
-            yield Violation(pointer(["space", name]), f"trainer `{study.trainer.kind}` has no parameter `{name}`: it has {names}")
-            return
-        except ValidationError as error:
-            yield Violation(pointer(["space", name, *at]), f"`{name}` cannot be {value!r}: {_reason(error)}")
-        else:
-            if is_reported and metric not in reported:
-                detail = f"`{name}` cannot be {value!r}: the trainer then does not report `{metric}`, the objective"
-                yield Violation(pointer(["space", name, *at]), detail)
-
-
-def _pair_violations(study: StudyDefinition) -> list[Violation]:
-    """Values that the trainer takes alone, but not together with another parameter's: the first such pair of two parameters.
-
-    What a configuration asks of its keys together, it asks of two at a time. Of very many values a spread is looked at.
-    """
-    values = {name: extremes(parameter) for name, parameter in study.space.items()}
-    pairs = list(combinations(values, 2))
-    if sum(len(values[one]) * len(values[other]) for one, other in pairs) > _MOST_PAIRS:
-        most = max(2, isqrt(_MOST_PAIRS // len(pairs)))
-        values = {name: _spread(found, most) for name, found in values.items()}
-    violations = []
-    for one, other in pairs:
-        for (_, before), (at, value) in product(values[one], values[other]):
-            try:
-                _configured(study, {one: before, other: value})
-            except ValidationError as error:
-                detail = f"`{other}` cannot be {value!r} where `{one}` is {before!r}: {_reason(error)}"
-                violations.append(Violation(pointer(["space", other, *at]), detail))
-                break
-    return violations
-
-
-def _configured(study: StudyDefinition, parameters: Mapping[str, Scalar]) -> TrainerConfig:
-    """The configuration with these values, among the trainer's own or, where it does not take them there, among searched ones.
-
-    What the trainer itself says of a searched key, no trial ever has. Raises as `StudyDefinition.configured` does.
-    """
-    try:
-        return study.configured(parameters)
-    except ValidationError as error:
-        searched = {name: extremes(parameter)[0][1] for name, parameter in study.space.items()}
-        try:
-            return study.configured({**searched, **parameters})
-        except (KeyError, TypeError, ValidationError):
-            raise error from None
-
-
-def _spread(values: list[tuple[Location, Scalar]], most: int) -> list[tuple[Location, Scalar]]:
-    """So many of the values at most, the first and the last among them."""
-    if len(values) <= most:
-        return values
-    return [values[at * (len(values) - 1) // (most - 1)] for at in range(most)]
-
-
-def _reason(error: ValidationError) -> str:
-    return str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-
-
-def _objective_violations(study: StudyDefinition) -> list[Violation]:
-    metrics = metrics_of(study.trainer)
-    if study.objective.metric in metrics:
-        return []
-    listed = ", ".join(f"`{metric}`" for metric in sorted(metrics))
-    return [Violation("/objective/metric", f"trainer `{study.trainer.kind}` reports {listed}: name one of them")]
-
-
-def _strategy_violations(study: StudyDefinition) -> list[Violation]:
-    match study.strategy:
-        case GridStrategy():
-            return _grid_violations(study)
-        case HyperbandStrategy():
-            return _hyperband_violations(study)
-        case _:
-            if study.budget.is_bounded:
-                return []
-            detail = "would never end: set at least one of `trials`, `epochs`, `wall_clock`, `gpu_hours`"
-            return [Violation("/budget", detail)]
-
-
-def _grid_violations(study: StudyDefinition) -> list[Violation]:
-    continuous = [name for name, parameter in study.space.items() if grid_values(parameter) is None]
-    if continuous:
-        return [
-            Violation(pointer(["space", name]), "a grid needs values: add `grid: [...]`, or use `choices`") for name in continuous
-        ]
-    size = grid_size(study.space)
-    if study.budget.trials is not None and size > study.budget.trials:
-        detail = f"the grid has {size} configurations: raise `trials` to {size}, or leave it out"
-        return [Violation("/budget/trials", detail)]
-    if size > MAX_GRID:
-        return [Violation("/space", f"the grid has {size} configurations, more than {MAX_GRID}: make it coarser")]
-    return []
-
-
-def _hyperband_violations(study: StudyDefinition) -> list[Violation]:
-    assert isinstance(study.strategy, HyperbandStrategy)  # noqa: S101 - narrowed by the caller
-    found = []
-    if "epochs" in study.space:
-        detail = "hyperband decides how long a trial runs: take `epochs` out of the space"
-        found.append(Violation("/space/epochs", detail))
-    if study.strategy.min_epochs > study.max_reports:
-        detail = f"is above the {study.max_reports} reports of a whole trial: lower it"
-        found.append(Violation("/strategy/min_epochs", detail))
-    if study.strategy.mode == "async" and not study.budget.is_bounded:
-        detail = "would never end: set at least one of `trials`, `epochs`, `wall_clock`, `gpu_hours`"
-        found.append(Violation("/budget", detail))
-    return found
-
-
-MAX_GRID = 100_000
-_MOST_PAIRS = 20_000
-"""Pairs of values that are looked at: a second's work."""
-_ALIKE = "all trials of a study report alike: set it in `trainer` alone"
-_FIXED = {
-    "kind": "the kind of trainer cannot vary: make one study of each kind",
-    "report_every": _ALIKE,
-    "max_steps": _ALIKE,
-}
-"""Keys of the trainer that no space may name, and why."""
+def _violations(study: StudyDefinition) -> list[Violation]:
+    """All that the parts say against each other; what needs a sound space to be asked is left out without one."""
+    trainer, space = study.trainer, Space(study.space)
+    unsound = condition_violations(space)
+    if unsound:
+        return [*unsound, *goal_violations(study)]
+    unsound = constraint_violations(trainer, space, study.constraints)
+    found = space_violations(trainer, space if unsound else study.search_space, metrics_needed(study))
+    rest = [] if unsound else [*several_violations(study), *strategy_violations(study), *final_violations(study)]
+    asked = [] if found or unsound else initial_violations(study)
+    return [*found, *unsound, *goal_violations(study), *rest, *asked]

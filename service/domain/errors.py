@@ -30,6 +30,16 @@ class InvalidDefinition(TuneyardError):
         self.violations = tuple(violations)
 
 
+class InvalidConfiguration(TuneyardError):
+    """A configuration that the study's space does not hold; every violation names its field."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        first = violations[0]
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        self.violations = tuple(violations)
+
+
 class MalformedDocument(TuneyardError):
     """The body is not JSON or YAML at all."""
 
@@ -61,11 +71,21 @@ class TrialNotFound(NotFound):
 
 
 class NoBestTrial(NotFound):
-    """No trial of the study has reported yet, so none is the best."""
+    """No trial of the study has a report that counts yet, so none is the best."""
 
     def __init__(self, study_id: str) -> None:
         super().__init__(
-            f"No trial of study {study_id!r} has reported yet: ask again later, or watch `GET /v1/studies/{study_id}/events`."
+            f"No trial of study {study_id!r} has reported yet, or none has kept its `outcomes`: ask again later, or watch "
+            f"`GET /v1/studies/{study_id}/events`."
+        )
+
+
+class NoFinal(NotFound):
+    """The study's definition asks for no final."""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__(
+            f"Study {study_id!r} has no final: one with `final: {{top: 3, seeds: 3}}` trains its best configurations again."
         )
 
 
@@ -121,8 +141,30 @@ class IdempotencyConflict(Conflict):
     """The same Idempotency-Key came with another body."""
 
 
+class NoSingleBest(Conflict):
+    """The study has several objectives: many trials are best, each in its own way."""
+
+    def __init__(self, study_id: str) -> None:
+        super().__init__(
+            f"Study {study_id!r} has several objectives, so no trial is the best: `GET /v1/studies/{study_id}/pareto` lists "
+            f"those that no other beats, and `GET /v1/studies/{study_id}/trials/NUMBER/checkpoint` has the export of each."
+        )
+
+
 class StudyStillActive(Conflict):
     """The study has not ended yet."""
+
+
+class StudyEnded(Conflict):
+    """The study has ended, or is about to: it tries nothing more."""
+
+
+class ConfigurationKnown(Conflict):
+    """The study has tried this configuration, or was asked for it already."""
+
+
+class TooFewTrials(Conflict):
+    """What was asked for needs more trials than the study has yet."""
 
 
 class LeaseLost(Conflict):
@@ -143,3 +185,11 @@ class InvalidLoginCode(TuneyardError):
 
 class NotReady(TuneyardError):
     """A part of the service that this needs is not up yet."""
+
+
+class AnalysisFailed(TuneyardError):
+    """The process that analyses a study, or draws the analysis, ended without an answer."""
+
+
+class AnalysisTimedOut(TuneyardError):
+    """The process that analyses a study, or draws the analysis, was not done in time."""

@@ -12,6 +12,7 @@ class EventKind(StrEnum):
 
     STUDY_CREATED = "study.created"
     STUDY_STATE = "study.state"
+    TRIAL_REQUESTED = "trial.requested"
     TRIAL_CREATED = "trial.created"
     TRIAL_STATE = "trial.state"
     TRIAL_REPORT = "trial.report"

@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
+from search_spaces import Configuration
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
+from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.events import Event
-from service.domain.history import History
+from service.domain.history import History, PriorTrial
 from service.domain.study import Study, StudyState
-from service.domain.trial import Attempt, Report, Trial, TrialState
+from service.domain.trial import Attempt, Report, Trial, TrialRequest, TrialState
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,18 +58,22 @@ class TrialQuery:
 
 @dataclass(frozen=True)
 class Change:
-    """What one decision of a driver wrote, all or nothing: a trial as it is now, and what came with it."""
+    """What one decision of a driver wrote, all or nothing: a trial as it is now, what came with it, and the reason for it."""
 
     trial: Trial
     report: Report | None = None
     attempt: Attempt | None = None
+    decision: Decision | None = None
 
 
 class StudyStore(Protocol):
     """The studies. Every write appends the matching event in the same transaction."""
 
-    def add(self, study: Study, idempotency: IdempotencyKey | None = None) -> Study:
-        """Store a new study, or return the one stored under the same key; raises IdempotencyConflict on another body."""
+    def add(self, study: Study, idempotency: IdempotencyKey | None = None, prior: Sequence[PriorTrial] = ()) -> Study:
+        """Store a new study with what it knows of earlier ones, or return the one stored under the same key.
+
+        Raises IdempotencyConflict on another body.
+        """
         ...
 
     def with_key(self, idempotency: IdempotencyKey) -> Study | None:
@@ -93,14 +99,15 @@ class StudyStore(Protocol):
 
 @dataclass(frozen=True)
 class TrialTotals:
-    """Sums over all trials of a study."""
+    """Sums over all trials of a study; of `trials` and `reports` those that the final adds are left out."""
 
     reports: int = 0
     gpu_seconds: float = 0.0
+    trials: int = 0
 
 
 class TrialStore(Protocol):
-    """Trials, their attempts and reports. Only the holder of the study's lease writes."""
+    """Trials, their attempts and reports, and what was decided. Only the holder of the study's lease writes, but for requests."""
 
     def get(self, study_id: str, number: int) -> Trial:
         """Raises StudyNotFound, TrialNotFound."""
@@ -119,7 +126,11 @@ class TrialStore(Protocol):
         ...
 
     def best(self, study_id: str) -> Trial | None:
-        """The trial with the best value by the study's objective, the earlier of equals. Raises StudyNotFound."""
+        """The search's trial with the best value by the study's objective, the earlier of equals. Raises StudyNotFound."""
+        ...
+
+    def repeats(self, study_id: str) -> Sequence[Trial]:
+        """The trials that train another again, by number. Raises StudyNotFound."""
         ...
 
     def history(self, study_id: str) -> History:
@@ -132,6 +143,23 @@ class TrialStore(Protocol):
 
     def attempts(self, study_id: str, number: int) -> Sequence[Attempt]:
         """A trial's attempts, in order. Raises StudyNotFound, TrialNotFound."""
+        ...
+
+    def decisions(self, study_id: str, number: int) -> Sequence[tuple[datetime, Decision]]:
+        """What was decided about a trial and when, in order. Raises StudyNotFound, TrialNotFound."""
+        ...
+
+    def request(
+        self, study_id: str, parameters: Configuration, at: datetime, idempotency: IdempotencyKey | None = None
+    ) -> TrialRequest:
+        """Remember a configuration to try, or return the request made under the same key; not only for the lease's holder.
+
+        Raises StudyNotFound, StudyEnded, ConfigurationKnown when it was tried or asked for, IdempotencyConflict on another body.
+        """
+        ...
+
+    def requests(self, study_id: str) -> Sequence[TrialRequest]:
+        """All configurations that were asked for, in order. Raises StudyNotFound."""
         ...
 
     def record(self, owner: str, changes: Sequence[Change]) -> None:
@@ -269,6 +297,14 @@ class CheckpointStore(Protocol):
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
+        ...
+
+    def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
+        """Let trial `child` go on from the state of `parent` at that report, whatever becomes of the parent after.
+
+        Answers the report that it goes on from: an earlier one, or 0, where that state is gone. A child that has a state of its
+        own keeps it, so that asking again changes nothing.
+        """
         ...
 
     def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:

@@ -1,12 +1,12 @@
 """Keys of a trainer's configuration, as a search space names them: nested ones with dots."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, assert_never, get_args
 
 from pydantic import BaseModel
 
-from search_spaces import FloatParameter, IntParameter, Parameter, Scalar
+from search_spaces import CategoricalParameter, Configuration, ConstantParameter, FloatParameter, IntParameter, Parameter, Value
 from service.domain.pointers import Location
 from trainers.configs import CONFIGS, TrainerConfig
 
@@ -14,8 +14,9 @@ from trainers.configs import CONFIGS, TrainerConfig
 def add_searched_keys(document: Any) -> dict[Location, Location]:
     """A trainer key that `space` sets need not stand in `trainer` too: its first value there makes it whole.
 
-    A group that is not there, such as `lora`, is added with it, and has its defaults for the rest. Answers where each value
-    and each group that was added came from.
+    A group that is not there, such as `lora`, is added with it, and has its defaults for the rest. A parameter that exists only
+    sometimes adds nothing, as a trial without it has what `trainer` says. Answers where each value and each group that was
+    added came from.
     """
     trainer, space = (document.get("trainer"), document.get("space")) if isinstance(document, dict) else (None, None)
     origins: dict[Location, Location] = {}
@@ -24,26 +25,31 @@ def add_searched_keys(document: Any) -> dict[Location, Location]:
         for name, parameter in space.items():
             path = tuple(name.split("."))
             at, value = _first_value(parameter)
-            if value is None or not _is_key_of(config, path):
+            if value is None or parameter.get("when") is not None or not _is_key_of(config, path):
                 continue
             for added in _add(trainer, path, value):
                 origins["trainer", *added] = ("space", name, *at) if added == path else ("space", name)
     return origins
 
 
-def configured(trainer: TrainerConfig, parameters: Mapping[str, Scalar]) -> TrainerConfig:
-    """The configuration with these values. Raises KeyError or TypeError for no key of it, ValidationError for no value of it."""
+def configured(trainer: TrainerConfig, parameters: Configuration) -> TrainerConfig:
+    """The configuration with these values. Raises KeyError for no key of it, ValidationError for no value of it.
+
+    A group that is not there, such as `lora`, comes with its first value.
+    """
     tree: dict[str, Any] = trainer.model_dump(mode="json")
     if "data.train" in parameters:
         tree["data"] = trainer.data.without_brought_splits()
     for name, value in parameters.items():
-        *parents, last = name.split(".")
-        branch = tree
-        for part in parents:
-            branch = branch[part]
-        if last not in branch:
+        path = name.split(".")
+        if not _is_key_of(type(trainer), path):
             raise KeyError(name)
-        branch[last] = value
+        branch = tree
+        for part in path[:-1]:
+            if branch.get(part) is None:
+                branch[part] = {}
+            branch = branch[part]
+        branch[path[-1]] = value
     return type(trainer).model_validate_json(json.dumps(tree))
 
 
@@ -57,11 +63,28 @@ def parameter_names(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from parameter_names(group, f"{prefix}{name}.")
 
 
-def extremes(parameter: Parameter) -> list[tuple[Location, Scalar]]:
+def setting(trainer: TrainerConfig, name: str) -> Value:
+    """What the trainer itself says of a key; raises KeyError for no key of it, or one of a group that it does not set."""
+    found: Any = trainer.model_dump(mode="json")
+    for part in name.split("."):
+        if not isinstance(found, dict):
+            raise KeyError(name)
+        found = found[part]
+    value: Value = found
+    return value
+
+
+def extremes(parameter: Parameter) -> list[tuple[Location, Value]]:
     """The values of a parameter that stand for all of them, each with its place in it."""
-    if isinstance(parameter, FloatParameter | IntParameter):
-        return [(("low",), parameter.low), (("high",), parameter.high)]
-    return [(("choices", index), choice) for index, choice in enumerate(parameter.choices)]
+    match parameter:
+        case FloatParameter() | IntParameter():
+            return [(("low",), parameter.low), (("high",), parameter.high)]
+        case CategoricalParameter():
+            return [(("choices", index), choice) for index, choice in enumerate(parameter.choices)]
+        case ConstantParameter():
+            return [(("value",), parameter.value)]
+        case _:
+            assert_never(parameter)
 
 
 def _is_key_of(config: Any, path: Sequence[str]) -> bool:
@@ -81,9 +104,15 @@ def _group_of(annotation: Any) -> type[BaseModel] | None:
 
 def _first_value(parameter: Any) -> tuple[Location, Any]:
     """The first value that a parameter can take, and where it stands in it."""
-    choices, low = (parameter.get("choices"), parameter.get("low")) if isinstance(parameter, Mapping) else (None, None)
-    at, value = (("choices", 0), choices[0]) if isinstance(choices, list) and choices else (("low",), low)
-    return at, value if isinstance(value, str | int | float) else None
+    match parameter:
+        case {"choices": [first, *_]}:
+            return ("choices", 0), first
+        case {"value": value}:
+            return ("value",), value
+        case {"low": low}:
+            return ("low",), low
+        case _:
+            return (), None
 
 
 def _add(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:

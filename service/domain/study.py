@@ -71,6 +71,17 @@ _END_OF_REASON: Mapping[StudyReason, StudyState] = {
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """What became of the trials of the studies that a study starts from: how many it knows, and why it does not know the others.
+
+    `because` has the number of trials for each reason.
+    """
+
+    carried_over: int
+    because: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Study:
     """A study as the store remembers it. `version` counts its writes; times are aware and in UTC."""
 
@@ -83,6 +94,7 @@ class Study:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     version: int = 0
+    warm_start: WarmStart | None = None
 
     def running(self, now: datetime) -> "Study":
         """The study with a driver at work on it."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from search_spaces import Scalar
-from service.domain.definition import Objective
+from search_spaces import Value
 from service.domain.errors import IllegalMove
+from service.domain.objective import Objective
 
 
 class TrialState(StrEnum):
@@ -30,7 +30,14 @@ class TrialState(StrEnum):
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.QUEUED: frozenset(
-        {TrialState.RUNNING, TrialState.STOPPED, TrialState.CANCELLED, TrialState.INFEASIBLE, TrialState.FAILED}
+        {
+            TrialState.RUNNING,
+            TrialState.PRUNED,
+            TrialState.STOPPED,
+            TrialState.CANCELLED,
+            TrialState.INFEASIBLE,
+            TrialState.FAILED,
+        }
     ),
     TrialState.RUNNING: frozenset(
         {
@@ -63,6 +70,8 @@ class TrialReason(StrEnum):
     EPOCHS_DONE = "epochs_done"
     NO_IMPROVEMENT = "no_improvement"
     RUNG_CUT = "rung_cut"
+    BELOW_MEDIAN = "below_median"
+    EXPLOITED = "exploited"
     TARGET_REACHED = "target_reached"
     BUDGET_SPENT = "budget_spent"
     STOP_REQUESTED = "stop_requested"
@@ -70,6 +79,7 @@ class TrialReason(StrEnum):
     STUDY_FAILED = "study_failed"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    OUTCOME_BROKEN = "outcome_broken"
     TRAINER_ERROR = "trainer_error"
     RETRIES_EXHAUSTED = "retries_exhausted"
 
@@ -83,6 +93,8 @@ _END_OF_REASON: Mapping[TrialReason, TrialState] = {
     TrialReason.EPOCHS_DONE: TrialState.COMPLETED,
     TrialReason.NO_IMPROVEMENT: TrialState.COMPLETED,
     TrialReason.RUNG_CUT: TrialState.PRUNED,
+    TrialReason.BELOW_MEDIAN: TrialState.PRUNED,
+    TrialReason.EXPLOITED: TrialState.PRUNED,
     TrialReason.TARGET_REACHED: TrialState.STOPPED,
     TrialReason.BUDGET_SPENT: TrialState.STOPPED,
     TrialReason.STOP_REQUESTED: TrialState.STOPPED,
@@ -90,6 +102,7 @@ _END_OF_REASON: Mapping[TrialReason, TrialState] = {
     TrialReason.STUDY_FAILED: TrialState.STOPPED,
     TrialReason.DIVERGED: TrialState.FAILED,
     TrialReason.OUT_OF_MEMORY: TrialState.INFEASIBLE,
+    TrialReason.OUTCOME_BROKEN: TrialState.INFEASIBLE,
     TrialReason.TRAINER_ERROR: TrialState.FAILED,
     TrialReason.RETRIES_EXHAUSTED: TrialState.FAILED,
 }
@@ -109,7 +122,10 @@ class AttemptOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Report:
-    """One report of a trial as the store remembers it: `number` counts from 1 without gaps, `seconds` is what it took."""
+    """One report of a trial as the store remembers it: `seconds` is what it took.
+
+    `number` counts without gaps from 1, or on from `parent_report` where the trial began as a copy.
+    """
 
     number: int
     epoch: float
@@ -118,6 +134,15 @@ class Report:
     seconds: float
     attempt: int
     worker: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """A configuration that a user asked for while the study ran; `number` counts from 1 within the study."""
+
+    number: int
+    parameters: Mapping[str, Value]
     at: datetime
 
 
@@ -141,11 +166,14 @@ class Trial:
 
     `until` is the report its present attempt runs to, `reports` how many it has given, `value` the objective at the last of
     them, `best_value` and `best_report` the best one so far, `retries` the lost attempts since the last report.
+
+    A trial with a `parent` began as a copy of that trial at its `parent_report`, and counts its reports on from there. One that
+    `repeats` another tries that one's parameters again under a `seed` of its own.
     """
 
     study_id: str
     number: int
-    parameters: Mapping[str, Scalar]
+    parameters: Mapping[str, Value]
     until: int
     created_at: datetime
     state: TrialState = TrialState.QUEUED
@@ -165,17 +193,21 @@ class Trial:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     version: int = 0
+    parent: int | None = None
+    parent_report: int = 0
+    repeats: int | None = None
+    seed: int | None = None
 
     def started(self, now: datetime) -> "Trial":
         """The trial with a new attempt at work on it."""
         return replace(self._moved(TrialState.RUNNING), attempts=self.attempts + 1, started_at=self.started_at or now)
 
-    def reported(self, report: Report, objective: Objective, gpus: float) -> "Trial":
-        """The trial one report further; reports arrive in order."""
+    def reported(self, report: Report, objective: Objective, gpus: float, *, counts: bool = True) -> "Trial":
+        """The trial one report further; reports arrive in order. One that does not count, for its outcomes, is not the best."""
         if report.number != self.reports + 1:
             raise IllegalMove(f"Trial {self.number} has {self.reports} reports: report {report.number} cannot be next.")
         value = report.metrics[objective.metric]
-        is_best = self.best_value is None or objective.better(value, self.best_value)
+        is_best = counts and (self.best_value is None or objective.better(value, self.best_value))
         return replace(
             self,
             reports=report.number,
@@ -214,7 +246,7 @@ class Trial:
 
     def ended(self, reason: TrialReason, now: datetime, detail: str | None = None) -> "Trial":
         """The trial at the end its reason leads to."""
-        return replace(self._moved(reason.end), reason=reason, detail=detail, ended_at=now)
+        return replace(self._moved(reason.end), reason=reason, detail=detail or self.detail, ended_at=now)
 
     def _moved(self, state: TrialState) -> "Trial":
         if state not in TRIAL_MOVES[self.state]:

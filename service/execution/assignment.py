@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from search_spaces import Scalar
+from search_spaces import Value
 from service.domain.ports import LocalSources
 from service.domain.study import Study
 from service.domain.trial import Report, Trial
@@ -17,7 +17,8 @@ from service.domain.trial import Report, Trial
 class Assignment:
     """One attempt of one trial: train `configuration` from where the trial stands on disk to report `until`.
 
-    `last` is the report after which the trial is whole. Paths are strings, as they go through JSON.
+    `last` is the report after which the trial is whole, `inherited` the one up to which its reports are its parent's. Paths are
+    strings, as they go through JSON.
     """
 
     study_id: str
@@ -25,12 +26,15 @@ class Assignment:
     definition: Mapping[str, Any]
     number: int
     attempt: int
-    parameters: Mapping[str, Scalar]
+    parameters: Mapping[str, Value]
     configuration: Mapping[str, Any]
     metric: str
     direction: Literal["maximize", "minimize"]
+    outcomes: Sequence[str]
     until: int
     last: int
+    inherited: int
+    parent: int | None
     checkpoints: str
     cache: str
     models: Mapping[str, str]
@@ -56,11 +60,14 @@ def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path,
         number=trial.number,
         attempt=trial.attempts,
         parameters=trial.parameters,
-        configuration=definition.configured(trial.parameters).model_dump(mode="json"),
+        configuration=definition.configured(trial.parameters, trial.seed).model_dump(mode="json"),
         metric=definition.objective.metric,
         direction=definition.objective.direction,
+        outcomes=definition.outcomes,
         until=trial.until,
         last=definition.reports_of(trial.parameters),
+        inherited=trial.parent_report,
+        parent=trial.parent,
         checkpoints=str(checkpoints),
         cache=str(cache),
         models={name: str(path) for name, path in sources.models.items()},

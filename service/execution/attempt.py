@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.checkpoints.local import TrialFolder
-from service.domain.definition import Objective
+from service.domain.objective import Objective
+from service.domain.outcomes import outcome_of, point_of
 from service.domain.ports import Clock
 from service.domain.trial import Report, TrialReason
 from service.execution.assignment import Assignment, Progress, report_from_dict, report_to_dict
@@ -41,6 +42,7 @@ class AttemptRun:
         self._make_trainer = make_trainer
         self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number)
         self._objective = Objective(metric=assignment.metric, direction=assignment.direction)
+        self._outcomes = [limit for limit in map(outcome_of, assignment.outcomes) if limit is not None]
         self._known: list[Report] = []
         self._stopped_early = False
         self._trainer: contract.Trainer | None = None
@@ -133,9 +135,9 @@ class AttemptRun:
         at_end = trained.last or report.number >= self._assignment.last
         # The export comes first: a kill in between trains this report again, the other order would lose its weights.
         best = self._best_known()
-        if best is None or self._better(report, best):
+        if self._counts(report) and (best is None or self._better(report, best)):
             report = self._exported(report, before=best, at_end=at_end)
-        elif at_end:
+        elif at_end and best is not None:
             report = self._tested(report, self._folder.model(best.number))
         self._known.append(report)
         self._stopped_early = trained.last and not self._is_whole()
@@ -176,10 +178,14 @@ class AttemptRun:
     def _best_known(self) -> Report | None:
         """The best report so far, the earlier of equals: the one whose export the store names until it records a better one."""
         best = None
-        for report in self._known:
+        for report in filter(self._counts, self._known):
             if best is None or self._better(report, best):
                 best = report
         return best
+
+    def _counts(self, report: Report) -> bool:
+        """Whether it may be the best: it keeps all outcomes, and is not the parent's, which exported it."""
+        return report.number > self._assignment.inherited and point_of((), self._outcomes, report.metrics).counts
 
     def _better(self, report: Report, than: Report) -> bool:
         return self._objective.better(report.metrics[self._objective.metric], than.metrics[self._objective.metric])

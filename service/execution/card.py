@@ -24,6 +24,7 @@ def write_card(folder: Path, assignment: Assignment, report: Report, facts: Mapp
         "objective": {"metric": assignment.metric, "direction": assignment.direction},
         "metrics": dict(report.metrics),
         "parameters": dict(assignment.parameters),
+        **({"parent": {"trial": assignment.parent, "report": assignment.inherited}} if assignment.inherited else {}),
         "configuration": dict(assignment.configuration),
         "facts": dict(facts),
         "definition": dict(assignment.definition),
@@ -63,11 +64,19 @@ def _card(assignment: Assignment, report: Report, record: Mapping[str, Any]) -> 
         "The validation metrics were measured in 32-bit floating point on exactly these weights.",
         *([_TESTED] if is_tested else []),
         *(["## Adapter", _ADAPTER] if assignment.configuration.get("lora") else []),
+        *([_copied(assignment)] if assignment.inherited else []),
         f"## Configuration\n\n```yaml\n{_yaml(assignment.configuration)}```",
         f"## Rows and model\n\n```yaml\n{_yaml(record['facts'])}```",
         f"## Study\n\n```yaml\n{_yaml(assignment.definition)}```",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _copied(assignment: Assignment) -> str:
+    return (
+        f"The trial began with the weights of trial {assignment.parent} at report {assignment.inherited}, and trained on with "
+        f"the configuration below; `GET /v1/studies/{assignment.study_id}/lineage` has what they were trained with before."
+    )
 
 
 def _yaml(value: Any) -> str:

@@ -7,10 +7,12 @@ driver opens the ledger again, and goes on where the last one was killed.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import zip_longest
 from threading import RLock
 
 from service.domain.budget import time_is_up
 from service.domain.closing import closing_changes, end_trial_with, hopeless
+from service.domain.decision import Decision
 from service.domain.errors import IllegalMove, StaleWrite
 from service.domain.history import History
 from service.domain.ports import Change, Clock, Store
@@ -18,6 +20,9 @@ from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialState
 from service.execution.assignment import Progress
 from service.search import Cut, Done, Promote, Resume, Start, Wait, next_action
+from service.search.decide import end_of
+from service.search.feasible import broken_outcome
+from service.search.final import ends_study
 
 _WRITES = 20
 
@@ -73,9 +78,10 @@ class Ledger:
             self._stop_study(StudyReason.TARGET_REACHED)
 
     def refresh(self) -> Study:
-        """Read what the API and the clock have decided since: a stop or cancel request, time that is up."""
+        """Read what the API and the clock have decided since: a stop or cancel request, trials asked for, time that is up."""
         with self._lock:
             self._study = self._store.studies.get(self._study.id)
+            self._read_requests()
             spent = self._history.spending(self._study, self._clock.now())
             if self._study.state is StudyState.RUNNING and time_is_up(self._study.definition.budget, spent):
                 self._stop_study(StudyReason.BUDGET_SPENT)
@@ -91,26 +97,19 @@ class Ledger:
             while True:
                 now = self._clock.now()
                 match next_action(self._study, self._history, now):
-                    case Start(number, parameters, bracket, rung, until):
-                        trial = Trial(
-                            study_id=self._study.id,
-                            number=number,
-                            parameters=parameters,
-                            until=until,
-                            bracket=bracket,
-                            rung=rung,
-                            created_at=now,
-                        )
-                        return self._start(trial, now)
+                    case Start() as start:
+                        return self._start(start.trial(self._study.id, now), now, start.why)
                     case Resume(number):
                         return self._start(self._history.trials[number], now)
-                    case Promote(number, rung, until):
-                        return self._start(self._history.trials[number].promoted(rung, until), now)
-                    case Cut(numbers, reason):
-                        self._write([Change(trial=self._history.trials[number].ended(reason, now)) for number in numbers])
+                    case Promote(number, rung, until, why):
+                        return self._start(self._history.trials[number].promoted(rung, until), now, why)
+                    case Cut() as cut:
+                        self._cut(cut, now)
                     case Wait():
                         return nothing
                     case Done(reason):
+                        if self._read_requests():
+                            continue  # asked for since the last refresh
                         self._stop_study(reason)
                         return nothing
 
@@ -130,7 +129,22 @@ class Ledger:
             if self._study.state is not StudyState.RUNNING:
                 self._end_attempt(end_trial_with(self._study, trial, self._clock.now()), AttemptOutcome.STOPPED)
                 return False
-            return True
+            end = end_of(self._study, self._history, trial)
+            if end is not None:
+                reason, why = end
+                self._end_attempt(trial.ended(reason, self._clock.now(), why.outcome), AttemptOutcome.STOPPED, why=why)
+            return end is None
+
+    def note_beginning(self, copy: Trial, report: int) -> None:
+        """Say of a copy that begins from report `report` where that is not its parent's, as the state there is gone."""
+        if report >= copy.parent_report:
+            return
+        whence = f"from its report {report}" if report else "from its start"
+        detail = f"the state of trial {copy.parent} at report {copy.parent_report} is gone: trained again {whence}"
+        with self._lock:
+            trial = self._history.trials[copy.number]
+            if trial.detail is None:
+                self._write([Change(trial=replace(trial, detail=detail))])
 
     def lose(self, number: int, attempt_number: int, detail: str) -> None:
         """The process of a live attempt is gone: its trial is queued again, or fails after too many losses in a row."""
@@ -169,11 +183,28 @@ class Ledger:
             changes.append(Change(trial=trial.interrupted(), attempt=closed[-1] if closed else None))
         self._write(changes)
 
-    def _start(self, trial: Trial, now: datetime) -> Trial:
+    def _read_requests(self) -> bool:
+        """Whether users asked for trials that the history does not have yet."""
+        known = len(self._history.requested)
+        new = [request.parameters for request in self._store.trials.requests(self._study.id)[known:]]
+        if new:
+            self._history = replace(self._history, requested=(*self._history.requested, *new))
+        return bool(new)
+
+    def _cut(self, cut: Cut, now: datetime) -> None:
+        trials = self._history.trials
+        self._write(
+            [
+                Change(trials[number].ended(cut.reason, now, None if why is None else why.outcome), decision=why)
+                for number, why in zip_longest(cut.numbers, cut.why)
+            ]
+        )
+
+    def _start(self, trial: Trial, now: datetime, why: Decision | None = None) -> Trial:
         started = trial.started(now)
         attempt = Attempt(number=started.attempts, first=started.reports, until=started.until, started_at=now)
         self._attempts[started.number] = attempt
-        self._write([Change(trial=started, attempt=attempt)])
+        self._write([Change(trial=started, attempt=attempt, decision=why)])
         return started
 
     def _take_reports(self, progress: Progress, attempt: Attempt) -> None:
@@ -184,7 +215,7 @@ class Ledger:
         for report in progress.reports:
             if report.number <= trial.reports:
                 continue
-            trial = trial.reported(report, objective, gpus)
+            trial = trial.reported(report, objective, gpus, counts=self._study.definition.counts(report.metrics))
             changes.append(Change(trial=trial, report=report))
         if attempt.worker is None:
             self._attempts[trial.number] = replace(attempt, worker=progress.worker)
@@ -197,40 +228,45 @@ class Ledger:
         if progress.outcome == "failed":
             reason = TrialReason(progress.reason or TrialReason.TRAINER_ERROR)
             self._end_attempt(trial.ended(reason, now, progress.detail), AttemptOutcome.FAILED, progress.detail)
-            why = hopeless(self._history)
-            if why and self._study.state is StudyState.RUNNING:
-                self._stop_study(StudyReason.TOO_MANY_FAILURES, why)
-        elif trial.reports >= self._study.definition.reports_of(trial.parameters):
-            self._end_attempt(trial.ended(TrialReason.EPOCHS_DONE, now), AttemptOutcome.DONE)
-        elif progress.outcome == "stopped_early":
-            self._end_attempt(trial.ended(TrialReason.NO_IMPROVEMENT, now), AttemptOutcome.DONE)
+            given_up = hopeless(self._history)
+            if given_up and self._study.state is StudyState.RUNNING:
+                self._stop_study(StudyReason.TOO_MANY_FAILURES, given_up)
+            return
+        is_whole = trial.reports >= self._study.definition.reports_of(trial.parameters)
+        is_over = is_whole or progress.outcome == "stopped_early"
+        broken = broken_outcome(self._study, self._history, trial, is_last=is_over)
+        if broken is not None:
+            reason, why = broken
+            self._end_attempt(trial.ended(reason, now, why.outcome), AttemptOutcome.DONE, why=why)
+        elif is_over:
+            reason = TrialReason.EPOCHS_DONE if is_whole else TrialReason.NO_IMPROVEMENT
+            self._end_attempt(trial.ended(reason, now), AttemptOutcome.DONE)
         else:
             self._end_attempt(trial.paused(), AttemptOutcome.DONE)
 
-    def _end_attempt(self, trial: Trial, outcome: AttemptOutcome, detail: str | None = None) -> None:
+    def _end_attempt(self, trial: Trial, outcome: AttemptOutcome, detail: str | None = None, why: Decision | None = None) -> None:
         attempt = replace(self._attempts[trial.number], ended_at=self._clock.now(), outcome=outcome, detail=detail)
         del self._attempts[trial.number]
-        self._write([Change(trial=trial, attempt=attempt)])
+        self._write([Change(trial=trial, attempt=attempt, decision=why)])
 
     def _closed(self, number: int, now: datetime) -> Attempt | None:
         attempt = self._attempts.get(number)
         return attempt and replace(attempt, ended_at=now, outcome=AttemptOutcome.STOPPED)
 
     def _reached_target(self, trial: Trial) -> bool:
-        target = self._study.definition.budget.target
-        value = trial.best_value
-        return target is not None and value is not None and self._study.definition.objective.reaches(value, target)
+        return ends_study(self._study, trial)
 
     def _write(self, changes: list[Change]) -> None:
         if not changes:
             return
         self._store.trials.record(self._owner, changes)
-        metric = self._study.definition.objective.metric
+        definition = self._study.definition
         for change in changes:
             self._history = self._history.with_trial(change.trial)
             report: Report | None = change.report
             if report is not None:
-                self._history = self._history.with_value(change.trial.number, report.metrics[metric])
+                value, point = report.metrics[definition.objective.metric], definition.point(report.metrics)
+                self._history = self._history.with_value(change.trial.number, value, point)
 
     def _stop_study(self, reason: StudyReason, detail: str | None = None) -> None:
         self._save_study(lambda study: study if study.state.is_end else study.stopping(reason, detail))

@@ -1,28 +1,41 @@
-"""What a study does next."""
+"""What a study does next, and whether a trial that has reported goes on."""
 
 from datetime import datetime
 from typing import assert_never
 
-from search_spaces import grid_size
 from service.domain.budget import Spending, may_add_trial, may_train, time_is_up
+from service.domain.decision import Decision
 from service.domain.history import History
-from service.domain.strategy import BayesianStrategy, GridStrategy, HyperbandStrategy, RandomStrategy
+from service.domain.strategy import (
+    AutoStrategy,
+    BayesianStrategy,
+    GridStrategy,
+    HyperbandStrategy,
+    MedianStrategy,
+    PbtStrategy,
+    RandomStrategy,
+    SobolStrategy,
+)
 from service.domain.study import Study, StudyReason
-from service.domain.trial import TrialReason, TrialState
+from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Done, Resume, Start, Wait
-from service.search.draws import size_of
-from service.search.hyperband import last_promotion, next_async, next_sync
+from service.search.feasible import broken_outcome
+from service.search.final import next_run, reached_target, search_is_over
+from service.search.hyperband import last_cut, last_promotion, next_async, next_sync
+from service.search.median import below_median
+from service.search.pbt import next_of_population
 from service.search.samplers import next_number, propose
 
 
 def next_action(study: Study, history: History, now: datetime) -> Action:
     """The one thing to do next; to be asked again after every action that starts or cuts trials, while a slot is free.
 
-    In this order: a queued trial goes on (highest rung first, then lowest number); a rung's losers end; a rung's winner goes
-    on; a new trial starts, when the budget holds all it needs up to its first pause; `Wait` while anything runs; what is
-    still paused ends; `Done`. Once wall-clock or GPU time is spent nothing starts any more. `max_concurrent_trials` is the
-    caller's to hold. `space_exhausted` means that every configuration was tried, `budget_spent` everything else: also one
-    whole cycle of brackets when hyperband has no budget, or that a next trial would need more reports than are left.
+    In this order: a queued trial goes on (highest rung first, then lowest number), or ends where its last report was its end;
+    a rung's losers end; a rung's winner goes on; a new trial starts, when the budget holds all it needs up to its first pause;
+    `Wait` while anything runs; what is still paused ends; the final's runs start; `Done`. Once wall-clock or GPU time is spent
+    nothing starts any more. `max_concurrent_trials` is the caller's to hold. `space_exhausted` means that every configuration
+    was tried, `target_reached` that a final followed a target, `budget_spent` everything else: also one whole cycle of brackets
+    when hyperband has no budget, or that a next trial would need more reports than are left, or that a population is at its end.
     """
     spent = history.spending(study, now)
     running = bool(history.in_state(TrialState.RUNNING))
@@ -30,29 +43,52 @@ def next_action(study: Study, history: History, now: datetime) -> Action:
         return Wait() if running else Done(StudyReason.BUDGET_SPENT)
     queued = history.in_state(TrialState.QUEUED)
     if queued:
-        return Resume(min(queued, key=lambda trial: (-trial.rung, trial.number)).number)
-    action = _search(study, history, spent)
-    if action is not None:
-        return action
-    if running:
-        return Wait()
-    paused = history.in_state(TrialState.PAUSED)
-    if paused:
-        promotion = last_promotion(study, history, spent)
-        return promotion or Cut(tuple(trial.number for trial in paused), TrialReason.RUNG_CUT)
-    return Done(StudyReason.SPACE_EXHAUSTED if _is_exhausted(study, history) else StudyReason.BUDGET_SPENT)
+        return _go_on(study, history, min(queued, key=lambda trial: (-trial.rung, trial.number)))
+    searched, is_over = history.searched, search_is_over(study, history)
+    action = None if is_over else _search(study, searched, spent)
+    if action is None:
+        action = Wait() if searched.in_state(TrialState.RUNNING) else _clear(study, searched, spent, is_over=is_over)
+    return action or next_run(study, history) or (Wait() if running else Done(_reason(study, searched)))
+
+
+def end_of(study: Study, history: History, trial: Trial) -> tuple[TrialReason, Decision] | None:
+    """Why a live trial ends with its last report, by a rule that looks at every report; None when it goes on."""
+    broken = broken_outcome(study, history, trial, is_last=False)
+    if broken is not None or trial.repeats is not None:
+        return broken
+    if study.definition.final is not None and reached_target(study, history):
+        best = history.best(study.definition.objective)
+        assert best is not None  # noqa: S101 - it reached the target
+        return TrialReason.TARGET_REACHED, Decision("cut", "target", incumbent=best.number, incumbent_value=best.best_value)
+    match study.definition.plan.strategy:
+        case MedianStrategy() as strategy if trial.reports:
+            why = below_median(study, history.searched, trial, strategy)
+            return None if why is None else (TrialReason.BELOW_MEDIAN, why)
+        case _:
+            return None
+
+
+def _go_on(study: Study, history: History, trial: Trial) -> Action:
+    # Its driver may have died after the report and before what follows from it.
+    end = end_of(study, history, trial)
+    return Resume(trial.number) if end is None else Cut((trial.number,), end[0], (end[1],))
 
 
 def _search(study: Study, history: History, spent: Spending) -> Action | None:
-    match study.definition.strategy:
-        case GridStrategy() | RandomStrategy() | BayesianStrategy():
+    strategy = study.definition.plan.strategy
+    match strategy:
+        case GridStrategy() | RandomStrategy() | SobolStrategy() | BayesianStrategy() | MedianStrategy():
             return _whole_trial(study, history, spent)
         case HyperbandStrategy(mode="sync"):
             return next_sync(study, history, spent)
         case HyperbandStrategy():
             return next_async(study, history, spent)
+        case PbtStrategy():
+            return next_of_population(study, history, spent)
+        case AutoStrategy():
+            raise AssertionError("a plan leaves nothing open")
         case _:
-            assert_never(study.definition.strategy)
+            assert_never(strategy)
 
 
 def _whole_trial(study: Study, history: History, spent: Spending) -> Start | None:
@@ -63,13 +99,37 @@ def _whole_trial(study: Study, history: History, spent: Spending) -> Start | Non
     if not may_add_trial(definition.budget, spent) or not may_train(definition.budget, spent, shortest):
         return None
     number = next_number(history)
-    parameters = propose(study, history, number)
-    if parameters is None or not may_train(definition.budget, spent, definition.reports_of(parameters)):
+    proposal = propose(study, history, number)
+    if proposal is None:
         return None
-    return Start(number=number, parameters=parameters, bracket=0, rung=0, until=definition.reports_of(parameters))
+    until = definition.reports_of(proposal.parameters)
+    if not may_train(definition.budget, spent, until):
+        return None
+    why = proposal.decision(study, history)
+    return Start(number=number, parameters=proposal.parameters, bracket=0, rung=0, until=until, why=why)
+
+
+def _clear(study: Study, history: History, spent: Spending, *, is_over: bool) -> Action | None:
+    """What becomes of paused trials when nothing of the search runs and no new trial may start."""
+    paused = history.in_state(TrialState.PAUSED)
+    if not paused:
+        return None
+    if is_over:
+        return Cut(tuple(trial.number for trial in paused), TrialReason.TARGET_REACHED)
+    if isinstance(study.definition.plan.strategy, PbtStrategy):
+        return None  # a member that cannot go on did not lose
+    return last_promotion(study, history, spent) or last_cut(study, history, paused)
+
+
+def _reason(study: Study, history: History) -> StudyReason:
+    if study.definition.final is not None and reached_target(study, history):
+        return StudyReason.TARGET_REACHED
+    return StudyReason.SPACE_EXHAUSTED if _is_exhausted(study, history) else StudyReason.BUDGET_SPENT
 
 
 def _is_exhausted(study: Study, history: History) -> bool:
-    space = study.definition.space
-    size = grid_size(space) if isinstance(study.definition.strategy, GridStrategy) else size_of(space)
+    if isinstance(study.definition.plan.strategy, PbtStrategy):
+        return False  # a population ends with its last report
+    space = study.definition.search_space
+    size = space.grid_size() if isinstance(study.definition.plan.strategy, GridStrategy) else space.size()
     return size is not None and len(history.trials) >= size

@@ -1,20 +1,20 @@
 """The grid: every combination of the space's values once, in an order drawn from the study's seed."""
 
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from itertools import chain
 
-from search_spaces import Parameter, grid_size, grid_values
-from service.search.draws import Configuration, configuration_at, random_of
+from search_spaces import Configuration, Key, Space
+from service.search.draws import random_of
 
 
-def grid_configuration(space: Mapping[str, Parameter], seed: int, number: int) -> Configuration | None:
-    """The configuration of trial `number`; None behind the last one."""
-    size = grid_size(space)
-    if number >= size:
-        return None
-    values = {name: grid_values(parameter) or () for name, parameter in space.items()}
-    configuration = configuration_at(values, _order(size, seed)[number])
-    return {name: configuration[name] for name in space}
+def grid_configuration(space: Space, seed: int, number: int, seen: AbstractSet[Key]) -> Configuration | None:
+    """The configuration of trial `number`: the first from that place on that is not in `seen`; None when all are."""
+    grid = space.grid()
+    order = _order(len(grid), seed)
+    # From its own place on, as all before it are seen but for those whose place a user's own configuration took.
+    places = chain(range(number, len(grid)), range(min(number, len(grid))))
+    return next((grid[order[place]] for place in places if space.key(grid[order[place]]) not in seen), None)
 
 
 @lru_cache(maxsize=4)

@@ -11,10 +11,12 @@ trained one after the other by its colleague; it waits for the rung instead, at 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from service.domain.budget import Spending, may_add_trial, may_train
+from service.domain.decision import Decision
 from service.domain.history import History
 from service.domain.strategy import HyperbandStrategy
 from service.domain.study import Study
@@ -22,7 +24,7 @@ from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Promote, Start
 from service.search.rungs import Bracket, all_rungs, brackets
 from service.search.samplers import next_number, propose
-from service.search.values import best_of
+from service.search.values import Comparison, best_of, counts_at
 
 _MARGIN = 2
 """Trials of one study differ in speed: this many times longer than planned, and winners still run side by side."""
@@ -32,7 +34,7 @@ _MARGIN = 2
 class _Open:
     """What the brackets that have begun ask for."""
 
-    losers: list[Trial] = field(default_factory=list)
+    losers: list[tuple[int, Decision]] = field(default_factory=list)
     promotions: list[Promote] = field(default_factory=list)
     longest_start: float = float("inf")
     """The longest attempt that may begin elsewhere, in reports."""
@@ -51,7 +53,8 @@ def next_sync(study: Study, history: History, spent: Spending) -> Action | None:
             break
         _climb(study, history, bracket, members[bracket.index], found)
     if found.losers:
-        return Cut(tuple(sorted(trial.number for trial in found.losers)), TrialReason.RUNG_CUT)
+        losers = sorted(found.losers, key=lambda loser: loser[0])
+        return Cut(tuple(number for number, _ in losers), TrialReason.RUNG_CUT, tuple(why for _, why in losers))
     promotion = _first_affordable(study, history, spent, found.promotions)
     if promotion is not None or opening is None or opening.rungs[0] > found.longest_start:
         return promotion
@@ -70,9 +73,16 @@ def _climb(study: Study, history: History, bracket: Bracket, members: list[Trial
             return
         winners = best_of(history, cohort, report, winners_wanted, study.definition.objective)
         numbers = {trial.number for trial in winners}
-        found.losers += [trial for trial in cohort if trial.number not in numbers and trial.state is TrialState.PAUSED]
+        losers = [trial for trial in cohort if trial.number not in numbers and trial.state is TrialState.PAUSED]
+        waiting = [trial for trial in winners if trial.state is TrialState.PAUSED and trial.rung == rung]
+        if not losers and not waiting:
+            cohort = winners
+            continue
+        compared = Comparison.of(study, history, cohort, report, winners_wanted)
+        found.losers += [(trial.number, compared.decision("cut", "hyperband", trial, rung)) for trial in losers]
         found.promotions += [
-            Promote(trial.number, rung + 1, above) for trial in winners if trial.state is TrialState.PAUSED and trial.rung == rung
+            Promote(trial.number, rung + 1, above, compared.decision("promoted", "hyperband", trial, rung + 1))
+            for trial in waiting
         ]
         cohort = winners
 
@@ -85,24 +95,32 @@ def next_async(study: Study, history: History, spent: Spending) -> Action | None
 
 
 def _promotable(study: Study, history: History, rungs: tuple[int, ...]) -> list[Promote]:
-    """Trials in the best 1/factor of their rung that are still there, highest rung first, then best first."""
-    strategy = study.definition.strategy
+    """Trials in the best 1/factor of their rung that are still there, highest rung first, then best first.
+
+    A rung that has sent as many on as its size allows sends no other one before it has grown (delayed promotion, as in
+    Hyper-Tune, Li et al. 2022): whom the first few made look good would else be promoted beside whom many do.
+    """
+    strategy = study.definition.plan.strategy
     assert isinstance(strategy, HyperbandStrategy)  # noqa: S101 - narrowed by the caller
     found: list[Promote] = []
     risen: set[int] = set()  # those that stopped early, and are among the best of the rung below
     for rung, (report, above) in enumerate(pairwise(rungs)):
         there = [trial for trial in history.trials.values() if trial.rung >= rung or trial.number in risen]
         settled = [trial for trial in there if _has_settled(trial, rung, report)]
-        best = best_of(history, settled, report, len(settled) // strategy.reduction_factor, study.definition.objective)
+        places = len(settled) // strategy.reduction_factor
+        best = best_of(history, settled, report, places, study.definition.objective)
         risen = {trial.number for trial in best if trial.stopped_early}
-        found = [
-            *(
-                Promote(trial.number, rung + 1, above)
-                for trial in best
-                if trial.state is TrialState.PAUSED and trial.rung == rung
-            ),
-            *found,
-        ]
+        gone = sum(trial.rung > rung for trial in there) + len(risen)
+        waiting = [trial for trial in best if trial.state is TrialState.PAUSED and trial.rung == rung][: max(0, places - gone)]
+        if waiting:
+            compared = Comparison.of(study, history, settled, report, places)
+            found = [
+                *(
+                    Promote(trial.number, rung + 1, above, compared.decision("promoted", "asha", trial, rung + 1))
+                    for trial in waiting
+                ),
+                *found,
+            ]
     return found
 
 
@@ -111,7 +129,7 @@ def last_promotion(study: Study, history: History, spent: Spending) -> Promote |
 
     Only `async` needs it, for studies of fewer trials than its rungs would ask for; a synchronous rung always sends one on.
     """
-    strategy = study.definition.strategy
+    strategy = study.definition.plan.strategy
     if not isinstance(strategy, HyperbandStrategy) or strategy.mode == "sync":
         return None
     rungs = all_rungs(study.definition)[::-1]
@@ -121,11 +139,25 @@ def last_promotion(study: Study, history: History, spent: Spending) -> Promote |
             return None
         waiting = [trial for trial in history.in_state(TrialState.PAUSED) if trial.rung == rung]
         ranked = best_of(history, waiting, rungs[rung], len(waiting), study.definition.objective)
-        promotions = [Promote(trial.number, rung + 1, rungs[rung + 1]) for trial in ranked]
+        compared = Comparison.of(study, history, waiting, rungs[rung], 1)
+        promotions = [
+            Promote(trial.number, rung + 1, rungs[rung + 1], compared.decision("promoted", "asha", trial, rung + 1))
+            for trial in ranked
+        ]
         promotion = _first_affordable(study, history, spent, promotions)
         if promotion is not None:
             return promotion
     return None
+
+
+def last_cut(study: Study, history: History, paused: Sequence[Trial]) -> Cut:
+    """The end of what is still paused when the study ends: nothing is left that could take it further."""
+    by = "hyperband" if isinstance(study.definition.plan.strategy, HyperbandStrategy) else study.definition.plan.strategy.kind
+    why = []
+    for trial in paused:
+        there = [one for one in history.trials.values() if counts_at(one, trial.reports)]
+        why.append(Comparison.of(study, history, there, trial.reports, 0).decision("cut", by, trial, trial.rung))
+    return Cut(tuple(trial.number for trial in paused), TrialReason.RUNG_CUT, tuple(why))
 
 
 def _has_settled(trial: Trial, rung: int, report: int) -> bool:
@@ -148,7 +180,8 @@ def _start(study: Study, history: History, spent: Spending, bracket: int, until:
     if not may_add_trial(budget, spent) or not may_train(budget, spent, until):
         return None
     number = next_number(history)
-    parameters = propose(study, history, number)
-    if parameters is None:
+    proposal = propose(study, history, number)
+    if proposal is None:
         return None
-    return Start(number=number, parameters=parameters, bracket=bracket, rung=0, until=until)
+    why = proposal.decision(study, history, bracket)
+    return Start(number=number, parameters=proposal.parameters, bracket=bracket, rung=0, until=until, why=why)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import count
 
@@ -27,11 +28,11 @@ class Bracket:
 
 
 def ladder(reports: int, factor: int, steps: int) -> tuple[int, ...]:
-    """Reports of the rungs of a bracket with `steps` promotions: `reports` divided by powers of `factor`, rounded.
+    """Reports of the rungs of a bracket with `steps` promotions: `reports` divided by powers of `factor`, rounded half to even.
 
     They strictly increase while the lowest is at least 1: neighbours differ by a factor of at least 2 before rounding.
     """
-    return tuple((2 * reports + factor**power) // (2 * factor**power) for power in range(steps, -1, -1))
+    return tuple(round(Fraction(reports, factor**power)) for power in range(steps, -1, -1))
 
 
 def most_steps(reports: int, lowest: int, factor: int) -> int:
@@ -50,12 +51,12 @@ def brackets(definition: StudyDefinition) -> Iterator[Bracket]:
     rung they can reach. Time cannot be planned: with nothing else bounded the cycles go on for ever, and with no budget at
     all there is one. Failed trials leave the plan as it is: what they did not train is left unspent.
     """
-    strategy = definition.strategy
+    strategy = definition.plan.strategy
     assert isinstance(strategy, HyperbandStrategy)  # noqa: S101 - narrowed by the caller
     budget = definition.budget
     reports, factor = definition.max_reports, strategy.reduction_factor
     widest = most_steps(reports, strategy.min_epochs, factor)
-    trials = min(budget.trials or math.inf, size_of(definition.space) or math.inf)
+    trials = min(budget.trials or math.inf, size_of(definition.search_space) or math.inf)
     left = math.inf if budget.epochs is None else budget.epochs + 1e-9
     for index in count() if budget.is_bounded else range(widest + 1):
         steps = widest - index % (widest + 1)
@@ -90,7 +91,7 @@ def _bracket(index: int, rungs: tuple[int, ...], factor: int, width: int) -> Bra
 
 def all_rungs(definition: StudyDefinition) -> tuple[int, ...]:
     """Every report at which some bracket compares its trials, highest first: ladders end alike, the longest has them all."""
-    strategy = definition.strategy
+    strategy = definition.plan.strategy
     assert isinstance(strategy, HyperbandStrategy)  # noqa: S101 - narrowed by the caller
     return longest_ladder(definition.max_reports, strategy.min_epochs, strategy.reduction_factor)[::-1]
 

@@ -5,19 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from search_spaces import Scalar
+from search_spaces import Configuration
 from service.domain.budget import time_is_up
 from service.domain.closing import closing_changes
 from service.domain.history import History
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Report, Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Done, Promote, Resume, Start, Wait
-from service.search.decide import next_action
+from service.search.decide import end_of, next_action
+from service.search.feasible import broken_outcome
+from service.search.final import ends_study
 
-Objective = Callable[[Mapping[str, Scalar], int], float]
-Seconds = Callable[[Mapping[str, Scalar], int], float]
+Objective = Callable[[Configuration, int], float]
+Seconds = Callable[[Configuration, int], float]
 Fail = Callable[[Trial, int], TrialReason | None]
 Stop = Callable[[Trial, int], bool]
+Measure = Callable[[Configuration, int], Mapping[str, float]]
+Row = Callable[[Configuration, History], Configuration | None]
+Gain = Callable[[Configuration, int, float | None], float]
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,21 @@ def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first
     stop: Stop | None = None,
     history: History | None = None,
     stop_after_reports: int | None = None,
+    row: Row | None = None,
+    gain: Gain | None = None,
+    measure: Measure | None = None,
 ) -> Simulation:
     """Run a study to its end, or until so many reports have come in.
 
     `objective` gives the value at a report of a configuration, `seconds` how long that report takes, `fail` the reason for
-    which a trial fails in place of a report, `stop` whether it stops early by itself with a report. A `history` to go on from
-    is taken as after a crash: what runs is queued again.
+    which a trial fails in place of a report, `stop` whether it stops early by itself with a report. `row` puts what is known in
+    the place of what was proposed, for a world of fixed rows; None ends the study. `gain` stands in for `objective` in a world
+    where the way counts: it is told the value at the report before too, of a copy its parent's. `measure` gives the other
+    metrics of a report, for several objectives and for outcomes. A `history` to go on from is
+    taken as after a crash: what runs is queued again.
     """
     running = replace(study, state=StudyState.RUNNING, started_at=study.started_at or study.created_at)
-    world = _World(running, objective, workers, seconds, fail, stop, _replayed(history or History()))
+    world = _World(running, objective, workers, seconds, fail, stop, row, gain, measure, _replayed(history or History()))
     reason = world.run(stop_after_reports)
     return Simulation(world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time))
 
@@ -93,6 +104,9 @@ class _World:
     seconds: Seconds | float
     fail: Fail | None
     stop: Stop | None
+    row: Row | None
+    gain: Gain | None
+    measure: Measure | None
     history: History
     clock: float = 0.0
     attempts: list[SimulatedAttempt] = field(default_factory=list)
@@ -132,7 +146,10 @@ class _World:
             self.actions.append(action)
             match action:
                 case Start():
-                    self._begin(_new_trial(self.study, action, self._now))
+                    parameters = self.row(action.parameters, self.history) if self.row else action.parameters
+                    if parameters is None:
+                        return StudyReason.SPACE_EXHAUSTED
+                    self._begin(replace(action, parameters=parameters).trial(self.study.id, self._now))
                 case Resume(number):
                     self._begin(self.history.trials[number])
                 case Promote(number, rung, until):
@@ -163,24 +180,44 @@ class _World:
         if failure is not None:
             self._end(trial.ended(failure, self._now))
             return
-        metric = self.study.definition.objective.metric
-        value = self.objective(trial.parameters, number)
+        definition = self.study.definition
+        value = self._value(trial, number)
+        metrics = {**(self.measure(trial.parameters, number) if self.measure else {}), definition.objective.metric: value}
         report = Report(
-            number=number, epoch=float(number), step=number, metrics={metric: value}, seconds=0.0,
+            number=number, epoch=float(number), step=number, metrics=metrics, seconds=0.0,
             attempt=trial.attempts, worker=str(self._live[trial.number][0]), at=self._now,
         )  # fmt: skip
-        trial = trial.reported(report, self.study.definition.objective, 0.0)
-        self.history = self.history.with_trial(trial).with_value(trial.number, value)
-        if not self.best_by_time or self.study.definition.objective.better(value, self.best_by_time[-1][1]):
+        point = definition.point(metrics)
+        counts = point is None or point.counts
+        trial = trial.reported(report, definition.objective, 0.0, counts=counts)
+        self.history = self.history.with_trial(trial).with_value(trial.number, value, point)
+        if counts and (not self.best_by_time or definition.objective.better(value, self.best_by_time[-1][1])):
             self.best_by_time.append((self.clock, value))
-        if number >= self.study.definition.reports_of(trial.parameters):
-            self._end(trial.ended(TrialReason.EPOCHS_DONE, self._now))
-        elif self.stop and self.stop(trial, number):
-            self._end(trial.ended(TrialReason.NO_IMPROVEMENT, self._now))
+        is_whole = number >= definition.reports_of(trial.parameters)
+        is_over = is_whole or bool(self.stop and self.stop(trial, number))
+        broken = broken_outcome(self.study, self.history, trial, is_last=is_over)
+        if broken is not None:
+            self._end(trial.ended(broken[0], self._now, broken[1].outcome))
+        elif is_over:
+            self._end(trial.ended(TrialReason.EPOCHS_DONE if is_whole else TrialReason.NO_IMPROVEMENT, self._now))
         elif number < trial.until:
-            self._expect(trial)
+            self._go_on(trial)
         else:
             self._end(trial.paused())
+
+    def _value(self, trial: Trial, number: int) -> float:
+        if self.gain is None:
+            return self.objective(trial.parameters, number)
+        values = self.history.values
+        known = values.get(trial.number, () if trial.parent is None else values[trial.parent][: trial.parent_report])
+        return self.gain(trial.parameters, number, known[-1] if known else None)
+
+    def _go_on(self, trial: Trial) -> None:
+        end = end_of(self.study, self.history, trial)
+        if end is None:
+            self._expect(trial)
+        else:
+            self._end(trial.ended(end[0], self._now))
 
     def _end(self, trial: Trial) -> None:
         worker, began = self._live.pop(trial.number)
@@ -189,20 +226,12 @@ class _World:
 
     def _overdue(self, number: int) -> StudyReason | None:
         """What the caller of `next_action` looks after: the target, and time that is up."""
-        budget, best = self.study.definition.budget, self.history.trials[number].best_value
-        if budget.target is not None and best is not None and self.study.definition.objective.reaches(best, budget.target):
+        if ends_study(self.study, self.history.trials[number]):
             return StudyReason.TARGET_REACHED
-        is_over = time_is_up(budget, self.history.spending(self.study, self._now))
+        is_over = time_is_up(self.study.definition.budget, self.history.spending(self.study, self._now))
         return StudyReason.BUDGET_SPENT if is_over else None
 
     def _close(self, reason: StudyReason) -> None:
         ending = self.study.stopping(reason)
         for change in closing_changes(ending, self.history, self._now):
             self.history = self.history.with_trial(change.trial)
-
-
-def _new_trial(study: Study, start: Start, now: datetime) -> Trial:
-    return Trial(
-        study_id=study.id, number=start.number, parameters=start.parameters, until=start.until,
-        created_at=now, bracket=start.bracket, rung=start.rung,
-    )  # fmt: skip

@@ -1,15 +1,17 @@
 """Values from rows, and rows from values."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.events import Event, EventKind
-from service.domain.study import Study, StudyReason, StudyState
-from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialState
+from service.domain.history import PriorTrial
+from service.domain.study import Study, StudyReason, StudyState, WarmStart
+from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialRequest, TrialState
 
 _TRIAL_FIELDS = [field.name for field in fields(Trial)]
 _ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]
@@ -29,6 +31,7 @@ def study_row(study: Study) -> dict[str, Any]:
         "started_at": study.started_at,
         "ended_at": study.ended_at,
         "version": study.version,
+        "warm_start": study.warm_start and asdict(study.warm_start),
     }
 
 
@@ -43,6 +46,7 @@ def study_of(row: RowMapping) -> Study:
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         version=row["version"],
+        warm_start=row["warm_start"] and WarmStart(**row["warm_start"]),
     )
 
 
@@ -77,6 +81,22 @@ def report_row(report: Report) -> dict[str, Any]:
 
 def report_of(row: RowMapping) -> Report:
     return Report(**{name: row[name] for name in _REPORT_FIELDS})
+
+
+def decision_of(row: RowMapping) -> Decision:
+    return Decision(**row["document"])
+
+
+def request_of(row: RowMapping) -> TrialRequest:
+    return TrialRequest(row["number"], row["parameters"], row["at"])
+
+
+def prior_row(prior: PriorTrial) -> dict[str, Any]:
+    return {**asdict(prior), "parameters": dict(prior.parameters)}
+
+
+def prior_of(row: RowMapping) -> PriorTrial:
+    return PriorTrial(**{**row["document"], "values": tuple(row["document"]["values"])})
 
 
 def event_of(row: RowMapping) -> Event:

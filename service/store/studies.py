@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, func, literal, select
+from sqlalchemy import BigInteger, Connection, RowMapping, func, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import IdempotencyConflict, StaleWrite, StudyNotFound, StudyStillActive
 from service.domain.events import Event, EventKind
+from service.domain.history import PriorTrial
 from service.domain.ports import Clock, IdempotencyKey, Page, StudyQuery
 from service.domain.study import Study, StudyState
 from service.store import tables
 from service.store.cursors import after, decode, encode
 from service.store.database import Database
-from service.store.rows import event_of, study_of, study_payload, study_row
+from service.store.rows import event_of, prior_row, study_of, study_payload, study_row
 
 _STUDIES = tables.studies.c
 
@@ -26,9 +27,9 @@ class SqlStudies:
         self._database = database
         self._clock = clock
 
-    def add(self, study: Study, idempotency: IdempotencyKey | None = None) -> Study:
+    def add(self, study: Study, idempotency: IdempotencyKey | None = None, prior: Sequence[PriorTrial] = ()) -> Study:
         try:
-            return self._add(study, idempotency)
+            return self._add(study, idempotency, prior)
         except IntegrityError:
             # Another request with this key was a moment faster.
             known = self.with_key(idempotency) if idempotency else None
@@ -36,7 +37,7 @@ class SqlStudies:
                 raise
             return known
 
-    def _add(self, study: Study, idempotency: IdempotencyKey | None) -> Study:
+    def _add(self, study: Study, idempotency: IdempotencyKey | None, prior: Sequence[PriorTrial]) -> Study:
         with self._database.writing() as connection:
             if idempotency is not None:
                 known = _with_key(connection, idempotency)
@@ -46,6 +47,9 @@ class SqlStudies:
             if idempotency is not None:
                 row = {"key": idempotency.key, "body_sha256": idempotency.body_sha256, "study_id": study.id}
                 connection.execute(tables.idempotency.insert().values(row))
+            if prior:
+                rows = [{"study_id": study.id, "number": at, "document": prior_row(one)} for at, one in enumerate(prior)]
+                connection.execute(tables.prior_trials.insert(), rows)
             payload = {"name": study.definition.name, **study_payload(study)}
             append_events(connection, study.id, [Event(EventKind.STUDY_CREATED, study.id, study.created_at, payload)])
         return study
@@ -167,11 +171,16 @@ def _with_key(connection: Connection, idempotency: IdempotencyKey) -> Study | No
     row = connection.execute(select(tables.idempotency).where(keys.key == idempotency.key)).mappings().one_or_none()
     if row is None:
         return None
+    require_same(row, idempotency, "study")
+    return read_study(connection, row["study_id"])
+
+
+def require_same(row: RowMapping, idempotency: IdempotencyKey, what: str) -> None:
+    """Raises IdempotencyConflict unless the key came with the same body before."""
     if row["body_sha256"] != idempotency.body_sha256:
         raise IdempotencyConflict(
-            f"The Idempotency-Key {idempotency.key!r} was used for another request: send a new one with every new study."
+            f"The Idempotency-Key {idempotency.key!r} was used for another request: send a new one with every new {what}."
         )
-    return read_study(connection, row["study_id"])
 
 
 def _number(moment: Any) -> int:

@@ -79,6 +79,7 @@ studies = Table(
     Column("ended_at", Moment),
     Column("version", Integer, nullable=False),
     Column("last_event", Integer, nullable=False),
+    Column("warm_start", Json),
     Index("ix_studies_created_at", "created_at", "id"),
     Index("ix_studies_name", "name", "id"),
 )
@@ -116,6 +117,10 @@ trials = Table(
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("version", Integer, nullable=False),
+    Column("parent", Integer),
+    Column("parent_report", Integer, nullable=False, server_default="0"),
+    Column("repeats", Integer),
+    Column("seed", Integer),
     Index("ix_trials_best_value", "study_id", "best_value", "number"),
 )
 
@@ -154,6 +159,32 @@ reports = _of_trial(
     Column("worker", Words, nullable=False),
     Column("at", Moment, nullable=False),
 )
+
+decisions = _of_trial("decisions", Column("at", Moment, nullable=False), Column("document", Json, nullable=False))
+
+
+def _of_study(name: str, *columns: Column[Any]) -> Table:
+    """A table of what belongs to a study, numbered within it."""
+    return Table(
+        name,
+        metadata,
+        Column("study_id", Text, _study_key(), primary_key=True),
+        Column("number", Integer, primary_key=True),
+        *columns,
+    )
+
+
+requests = _of_study(
+    "requests",
+    Column("at", Moment, nullable=False),
+    Column("parameters", Json, nullable=False),
+    Column("key", Text),
+    Column("body_sha256", Text),
+)
+"""Configurations that users asked for while the study ran, each under the client's name for the request where it gave one."""
+
+prior_trials = _of_study("prior_trials", Column("document", Json, nullable=False))
+"""What a study knows of the studies that it starts from. They may be deleted; this stays."""
 
 events = Table(
     "events",

@@ -1,26 +1,45 @@
-"""Trials with their attempts and reports."""
+"""Trials with their attempts and reports, and what was decided about them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
+from search_spaces import Configuration
+from service.domain.decision import Decision
 from service.domain.errors import LeaseLost, TrialNotFound
 from service.domain.events import Event, EventKind
 from service.domain.history import History
-from service.domain.ports import Change, Clock, Page, TrialQuery, TrialTotals
-from service.domain.trial import Attempt, Report, Trial, TrialState
+from service.domain.outcomes import Point
+from service.domain.ports import Change, Clock, IdempotencyKey, Page, TrialQuery, TrialTotals
+from service.domain.trial import Attempt, Report, Trial, TrialRequest, TrialState
 from service.store import tables
 from service.store.cursors import after, decode, encode
 from service.store.database import Database
-from service.store.rows import attempt_of, attempt_row, report_of, report_payload, report_row, trial_of, trial_payload, trial_row
+from service.store.requests import add_request, requests_of
+from service.store.rows import (
+    attempt_of,
+    attempt_row,
+    decision_of,
+    prior_of,
+    report_of,
+    report_payload,
+    report_row,
+    trial_of,
+    trial_payload,
+    trial_row,
+)
 from service.store.studies import append_events, read_study, require_study
 
 _TRIALS = tables.trials.c
 _REPORTS = tables.reports.c
 _ATTEMPTS = tables.attempts.c
+_DECISIONS = tables.decisions.c
+_PRIOR = tables.prior_trials.c
 
 
 class SqlTrials:
@@ -75,14 +94,19 @@ class SqlTrials:
     def totals(self, study_ids: Iterable[str]) -> Mapping[str, TrialTotals]:
         wanted = list(study_ids)
         statement = (
-            select(_TRIALS.study_id, func.sum(_TRIALS.reports), func.sum(_TRIALS.gpu_seconds))
+            select(
+                _TRIALS.study_id,
+                func.sum(case((_TRIALS.repeats.is_(None), 1), else_=0)),
+                func.sum(case((_TRIALS.repeats.is_(None), _TRIALS.reports - _TRIALS.parent_report), else_=0)),
+                func.sum(_TRIALS.gpu_seconds),
+            )
             .where(_TRIALS.study_id.in_(wanted))
             .group_by(_TRIALS.study_id)
         )
         found = dict.fromkeys(wanted, TrialTotals())
         with self._database.reading() as connection:
-            for study_id, reports, gpu_seconds in connection.execute(statement):
-                found[study_id] = TrialTotals(int(reports), float(gpu_seconds))
+            for study_id, trials, reports, gpu_seconds in connection.execute(statement):
+                found[study_id] = TrialTotals(int(reports), float(gpu_seconds), int(trials))
         return found
 
     def best(self, study_id: str) -> Trial | None:
@@ -91,16 +115,23 @@ class SqlTrials:
             value = _TRIALS.best_value.desc() if objective.direction == "maximize" else _TRIALS.best_value
             statement = (
                 select(tables.trials)
-                .where(_TRIALS.study_id == study_id, _TRIALS.best_value.is_not(None))
+                .where(_TRIALS.study_id == study_id, _TRIALS.best_value.is_not(None), _TRIALS.repeats.is_(None))
                 .order_by(value, _TRIALS.number)
                 .limit(1)
             )
             row = connection.execute(statement).mappings().one_or_none()
         return None if row is None else trial_of(row)
 
+    def repeats(self, study_id: str) -> Sequence[Trial]:
+        here = (_TRIALS.study_id == study_id) & _TRIALS.repeats.is_not(None)
+        statement = select(tables.trials).where(here).order_by(_TRIALS.number)
+        with self._database.reading() as connection:
+            require_study(connection, study_id)
+            return [trial_of(row) for row in connection.execute(statement).mappings()]
+
     def history(self, study_id: str) -> History:
         with self._database.reading() as connection:
-            metric = read_study(connection, study_id).definition.objective.metric
+            definition = read_study(connection, study_id).definition
             all_trials = select(tables.trials).where(_TRIALS.study_id == study_id).order_by(_TRIALS.number)
             found = [trial_of(row) for row in connection.execute(all_trials).mappings()]
             all_metrics = (
@@ -109,9 +140,20 @@ class SqlTrials:
                 .order_by(_REPORTS.trial, _REPORTS.number)
             )
             values: defaultdict[int, list[float]] = defaultdict(list)
+            points: defaultdict[int, list[Point]] = defaultdict(list)
             for number, metrics in connection.execute(all_metrics):
-                values[number].append(metrics[metric])
-        return History({trial.number: trial for trial in found}, {number: tuple(each) for number, each in values.items()})
+                values[number].append(metrics[definition.objective.metric])
+                point = definition.point(metrics)
+                if point is not None:
+                    points[number].append(point)
+            all_prior = select(tables.prior_trials).where(_PRIOR.study_id == study_id).order_by(_PRIOR.number)
+            prior = tuple(prior_of(row) for row in connection.execute(all_prior).mappings())
+            requested = tuple(request.parameters for request in requests_of(connection, study_id))
+        trials = {trial.number: trial for trial in found}
+        # A copy of another trial counts its reports on from those that it took over.
+        curves = {number: (math.nan,) * trials[number].parent_report + tuple(each) for number, each in values.items()}
+        placed = {number: (Point.unknown(),) * trials[number].parent_report + tuple(each) for number, each in points.items()}
+        return History(trials, curves, requested, prior, placed)
 
     def reports(self, study_id: str, number: int, after: int = 0, limit: int | None = None) -> Sequence[Report]:
         statement = _of_trial(tables.reports, study_id, number).where(_REPORTS.number > after).limit(limit)
@@ -120,6 +162,21 @@ class SqlTrials:
     def attempts(self, study_id: str, number: int) -> Sequence[Attempt]:
         statement = _of_trial(tables.attempts, study_id, number)
         return [attempt_of(row) for row in self._rows_of(statement, study_id, number)]
+
+    def decisions(self, study_id: str, number: int) -> Sequence[tuple[datetime, Decision]]:
+        statement = _of_trial(tables.decisions, study_id, number)
+        return [(row["at"], decision_of(row)) for row in self._rows_of(statement, study_id, number)]
+
+    def request(
+        self, study_id: str, parameters: Configuration, at: datetime, idempotency: IdempotencyKey | None = None
+    ) -> TrialRequest:
+        with self._database.writing() as connection:
+            return add_request(connection, study_id, parameters, at, idempotency)
+
+    def requests(self, study_id: str) -> Sequence[TrialRequest]:
+        with self._database.reading() as connection:
+            require_study(connection, study_id)
+            return requests_of(connection, study_id)
 
     def record(self, owner: str, changes: Sequence[Change]) -> None:
         if not changes:
@@ -153,6 +210,8 @@ class SqlTrials:
             events.append(Event(EventKind.TRIAL_REPORT, trial.study_id, change.report.at, payload))
         if change.attempt is not None:
             _put_attempt(connection, trial, change.attempt)
+        if change.decision is not None:
+            _add_decision(connection, trial, change.decision, now)
         if before is not None and (before["state"], before["attempts"]) != (trial.state.value, trial.attempts):
             events.append(Event(EventKind.TRIAL_STATE, trial.study_id, now, trial_payload(trial)))
         return events
@@ -210,6 +269,13 @@ def _is_new(connection: Connection, table: Any, trial: Trial, number: int) -> bo
 
 def _keyed(trial: Trial, row: dict[str, Any]) -> dict[str, Any]:
     return {"study_id": trial.study_id, "trial": trial.number, **row}
+
+
+def _add_decision(connection: Connection, trial: Trial, decision: Decision, now: datetime) -> None:
+    last = select(func.max(_DECISIONS.number)).where(_DECISIONS.study_id == trial.study_id, _DECISIONS.trial == trial.number)
+    number = (connection.execute(last).scalar() or 0) + 1
+    row = {"number": number, "at": now, "document": decision.to_json()}
+    connection.execute(tables.decisions.insert().values(_keyed(trial, row)))
 
 
 def _put_attempt(connection: Connection, trial: Trial, attempt: Attempt) -> None:

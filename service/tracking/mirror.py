@@ -14,12 +14,15 @@ from pathlib import Path
 from service.clock import SystemClock
 from service.domain.checkpoint import may_leave
 from service.domain.errors import CheckpointNotFound, StudyNotFound
+from service.domain.final import FinalResult, export_sizes, final_result
+from service.domain.front import front_of
 from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, TrialQuery
 from service.domain.study import Study
 from service.domain.trial import Trial
 from service.tracking import records
 from service.tracking.analyses import Analyses, Draw, no_pictures
 from service.tracking.mlflow import MlflowTracker
+from service.tracking.study_analyses import Make, StudyAnalyses, no_files
 from service.tracking.surroundings import surroundings
 from service.tracking.tracker import STUDY, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
 
@@ -29,16 +32,16 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
-def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str, draw: Draw) -> "Mirror":
+def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str, draw: Draw, make: Make) -> "Mirror":
     """The mirror into the tracking server at this address, which need not be up yet."""
     environment = surroundings(Path(__file__).parent)
-    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, environment, SystemClock(), draw)
+    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, environment, SystemClock(), draw, make=make)
 
 
 class Mirror:
     """Follows the store into a tracker, which only one mirror writes to. `environment` is what parent runs say of software."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it follows, what it writes to, and what makes pictures
         self,
         store: Store,
         tracker: Tracker,
@@ -46,6 +49,8 @@ class Mirror:
         environment: Mapping[str, str],
         clock: Clock,
         draw: Draw = no_pictures,
+        *,
+        make: Make = no_files,
     ) -> None:
         self._store = store
         self._tracker = tracker
@@ -61,6 +66,7 @@ class Mirror:
         """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
         self._analyses: dict[str, Analyses] = {}
         """What is left to upload of studies that have ended and are otherwise mirrored."""
+        self._study_analyses = StudyAnalyses(make)
 
     def sync_once(self) -> int:
         """One pass; the number of runs brought up to date. A tracker that is away is asked again later, less and less often."""
@@ -69,7 +75,7 @@ class Mirror:
             return 0
         done = 0
         try:
-            for study_id in self._store.mirror.behind():
+            for study_id in dict.fromkeys([*self._store.mirror.behind(), *self._study_analyses.made()]):
                 done += self._unless_it_failed(study_id, self._catch_up)
             for study_id in self._store.mirror.deleted():
                 self._unless_it_failed(study_id, self.forget)
@@ -86,7 +92,7 @@ class Mirror:
         Answers the number of experiments deleted.
         """
         self._checkpoints.delete(study_id)
-        self._analyses.pop(study_id, None)
+        self._drop_analyses(study_id)
         experiment_id = self._tracker.experiments().get(study_id)
         if experiment_id is not None:
             _LOG.info("study %s is deleted: deleting its experiment", study_id)
@@ -121,11 +127,11 @@ class Mirror:
         try:
             done = self._sync(study_id, is_whole=is_whole)
         except StudyNotFound:
-            self._analyses.pop(study_id, None)
+            self._drop_analyses(study_id)
             return 0  # deleted in the meantime
         except TrackerForgot as error:
             self._anew.add(study_id)
-            self._analyses.pop(study_id, None)
+            self._drop_analyses(study_id)
             raise TrackerRefused(f"{error.detail} It is mirrored from the start.") from error
         self._anew.discard(study_id)
         self._whole.add(study_id)
@@ -145,36 +151,64 @@ class Mirror:
 
     def _sync_trial(self, study: Study, trial: Trial, runs: "_Runs", seen: MirroredTrial) -> None:
         reports = self._store.trials.reports(study.id, trial.number, after=seen.reports)
-        self._tracker.log(seen.run_id, records.trial_batch(study, trial, reports, is_new=seen.version < 0))
+        decisions = [decision for _, decision in self._store.trials.decisions(study.id, trial.number)]
+        self._tracker.log(seen.run_id, records.trial_batch(study, trial, reports, decisions, is_new=seen.version < 0))
         if trial.ended_at is not None:
             self._tracker.end_run(seen.run_id, records.status_of(trial.state), trial.ended_at)
-        runs.remember(replace(seen, version=trial.version, reports=seen.reports + len(reports)))
+        runs.remember(replace(seen, version=trial.version, reports=reports[-1].number if reports else seen.reports))
 
     def _sync_study(self, study: Study, trials: Sequence[Trial], runs: "_Runs", seen: MirroredTrial) -> int:
         curve = records.best_curve(study, trials)
         if seen.version >= study.version and seen.reports >= len(curve):
+            if study.ended_at is None:
+                self._follow(study, trials, seen)
             return 0
         analyses = self._analyses.get(study.id)
         if analyses is None or analyses.version != study.version:
             points = curve[seen.reports :]
             self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
             if study.ended_at is not None:
+                final = self._final(study, trials)
+                if final is not None:
+                    self._tracker.log(seen.run_id, records.final_batch(final))
                 # First the run, which must not look as if it went on when there is something wrong with the model.
                 self._tracker.end_run(seen.run_id, records.status_of(study.state), study.ended_at)
-                self._crown(study, runs)
+                self._crown(study, runs, None if final is None else final.champion)
+                self._mark_front(study, runs)
                 analyses = self._analyses[study.id] = Analyses(study, trials)
-        if study.ended_at is not None and analyses is not None and not self._analyse(analyses, runs):
-            return 0  # it stays behind: the next pass goes on, and so does the next mirror
-        self._analyses.pop(study.id, None)
+        is_analysed = analyses is None or self._analyse(analyses, runs)
+        is_followed = self._follow(study, trials, seen)
+        if study.ended_at is not None:
+            if not (is_analysed and is_followed):
+                return 0  # it stays behind: the next pass goes on, and so does the next mirror
+            self._drop_analyses(study.id)
         runs.remember(replace(seen, version=study.version, reports=len(curve)))
         return 1
 
     def _analyse(self, analyses: Analyses, runs: "_Runs") -> bool:
         return analyses.upload_next(self._checkpoints, self._tracker, self._draw, lambda number: runs.known[number].run_id)
 
-    def _crown(self, study: Study, runs: "_Runs") -> None:
-        """Register the best trial's exported model."""
-        best = self._store.trials.best(study.id)
+    def _follow(self, study: Study, trials: Sequence[Trial], seen: MirroredTrial) -> bool:
+        return self._study_analyses.follow(study, trials, self._tracker, seen.run_id, self._clock.now())
+
+    def _drop_analyses(self, study_id: str) -> None:
+        self._analyses.pop(study_id, None)
+        self._study_analyses.forget(study_id)
+
+    def _final(self, study: Study, trials: Sequence[Trial]) -> FinalResult | None:
+        if study.definition.final is None:
+            return None
+        return final_result(study, trials, export_sizes(self._checkpoints, study, trials))
+
+    def _mark_front(self, study: Study, runs: "_Runs") -> None:
+        """Tag the runs of the trials that no other beats, where there are several objectives."""
+        if len(study.definition.objectives) > 1:
+            for member in front_of(study, self._store.trials.history(study.id)).members:
+                self._tracker.log(runs.known[member.trial.number].run_id, records.pareto_batch())
+
+    def _crown(self, study: Study, runs: "_Runs", champion: Trial | None) -> None:
+        """Register the exported model of the final's champion, or else of the search's best trial."""
+        best = champion or self._store.trials.best(study.id)
         if best is None or best.best_report is None:
             return
         try:

@@ -10,6 +10,9 @@ from typing import Any, assert_never
 import yaml
 from pydantic import ValidationError
 
+from service.domain.automatic import Plan
+from service.domain.decision import Decision, DecisionKind
+from service.domain.final import FinalResult
 from service.domain.study import Study, StudyState
 from service.domain.trial import Report, Trial, TrialState
 from service.tracking.tracker import STUDY_TAG, TRIAL_TAG, Batch, Champion, Metric, NewRun, RunStatus
@@ -77,24 +80,43 @@ def study_batch(study: Study, environment: Mapping[str, str], metrics: Sequence[
         described["mlflow.source.git.commit"] = environment["git_revision"]
     tags |= {
         "mlflow.note.content": _as_note(study),
+        "tuneyard.plan": _planned(study.definition.plan),
         "tuneyard.device": "gpu" if study.definition.resources.gpus_per_trial else "cpu",
         **described,
     }
     return Batch(params=_study_params(study), tags=_tags(tags), metrics=metrics)
 
 
-def trial_batch(study: Study, trial: Trial, reports: Sequence[Report], *, is_new: bool) -> Batch:
-    """What a trial's run gets: its state and these reports, and its whole configuration when it is new."""
+def final_batch(final: FinalResult) -> Batch:
+    """What the run of a study that has ended says of its final."""
+    winner = {} if final.winner is None else {"tuneyard.winner": str(final.winner.trial)}
+    return Batch(tags=_tags({**winner, "tuneyard.verdict": final.verdict}))
+
+
+def pareto_batch() -> Batch:
+    """What the runs on the front of a study with several objectives get once it has ended."""
+    return Batch(tags={"tuneyard.pareto": "true"})
+
+
+def trial_batch(
+    study: Study, trial: Trial, reports: Sequence[Report], decisions: Sequence[Decision] = (), *, is_new: bool
+) -> Batch:
+    """What a trial's run gets: its state, why it is there and these reports, and its whole configuration when it is new."""
     tags = {
         "tuneyard.state": trial.state.value,
         "tuneyard.attempt": str(trial.attempts),
         "tuneyard.rung": str(trial.rung),
         "tuneyard.bracket": str(trial.bracket),
     }
+    if trial.repeats is not None:
+        tags["tuneyard.repeats"] = str(trial.repeats)
+    if trial.parent is not None:
+        tags["tuneyard.parent"] = f"{trial.parent} at report {trial.parent_report}"
     if trial.reason is not None:
         tags["tuneyard.reason"] = trial.reason.value
     if trial.detail:
         tags |= {"tuneyard.detail": trial.detail, "mlflow.note.content": f"```\n{_cut(trial.detail, _MAX_TAG - 10)}\n```"}
+    tags |= _reasons(decisions)
     configuration = _configuration(study, trial) if is_new else {}
     metrics = list(itertools.chain.from_iterable(map(_metrics, reports)))
     return Batch(params=_params(configuration), tags=_tags(tags), metrics=metrics)
@@ -106,7 +128,7 @@ def best_curve(study: Study, trials: Iterable[Trial]) -> Sequence[Metric]:
     ended: list[tuple[datetime, int, float]] = sorted(
         (trial.ended_at, trial.number, trial.best_value)
         for trial in trials
-        if trial.ended_at is not None and trial.best_value is not None
+        if trial.ended_at is not None and trial.best_value is not None and trial.repeats is None
     )
     points: list[Metric] = []
     for step, (at, _, value) in enumerate(ended, start=1):
@@ -132,6 +154,24 @@ def champion_of(study: Study, best: Trial, run_id: str) -> Champion:
 _SOURCE = {"mlflow.source.name": "tuneyard", "mlflow.source.type": "LOCAL"}
 
 
+def _reasons(decisions: Sequence[Decision]) -> Mapping[str, str]:
+    """Tags that say why a trial was proposed, promoted and cut."""
+    tags: dict[str, str] = {}
+    for decision in decisions:
+        tag = _WHY[decision.kind]
+        tags[tag] = f"{tags[tag]} {decision.sentence}" if tag in tags else decision.sentence
+        if decision.kind == "proposed":
+            tags["tuneyard.proposed_by"] = decision.by
+    return tags
+
+
+_WHY: Mapping[DecisionKind, str] = {
+    "proposed": "tuneyard.why_proposed",
+    "promoted": "tuneyard.why_promoted",
+    "cut": "tuneyard.why_ended",
+}
+
+
 def _metrics(report: Report) -> list[Metric]:
     values = {**report.metrics, "epoch": report.epoch}
     return [Metric(key, value, report.number, report.at) for key, value in values.items()]
@@ -139,7 +179,7 @@ def _metrics(report: Report) -> list[Metric]:
 
 def _configuration(study: Study, trial: Trial) -> Mapping[str, Any]:
     try:
-        return study.definition.configured(trial.parameters).model_dump(mode="json")
+        return study.definition.configured(trial.parameters, trial.seed).model_dump(mode="json")
     except ValidationError:  # a trial that failed for that
         return trial.parameters
 
@@ -154,7 +194,15 @@ def _study_params(study: Study) -> Mapping[str, str]:
         name: getattr(definition, name).model_dump(mode="json", exclude_none=True)
         for name in ("objective", "strategy", "budget", "resources", "checkpoints", "requirements")
     }
+    if len(definition.objectives) > 1:
+        rest["objectives"] = {str(place): one.model_dump(mode="json") for place, one in enumerate(definition.objectives)}
+    if definition.outcomes:
+        rest["outcomes"] = {str(place): text for place, text in enumerate(definition.outcomes)}
     return _params({**fixed, **searched, **rest, "search_seed": definition.seed})
+
+
+def _planned(plan: Plan) -> str:
+    return plan.reason or f"`{plan.strategy.kind}`, as the definition says."
 
 
 def _params(tree: Mapping[str, Any]) -> Mapping[str, str]:

@@ -17,9 +17,19 @@ from service.domain.base_models import FoundModel, Probed, ProbeRows
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.datasets import DatasetFile
 from service.domain.definition import StudyDefinition
-from service.domain.errors import CheckpointNotFound, DatasetNotFound, FileNotInCheckpoint, ModelNotFound, UnreadableDataset
+from service.domain.errors import (
+    CheckpointNotFound,
+    DatasetNotFound,
+    FileNotInCheckpoint,
+    ModelNotFound,
+    StudyNotFound,
+    UnreadableDataset,
+)
+from service.domain.history import PriorTrial
 from service.domain.ports import Change, LocalSources
+from service.domain.preview import PlannedBracket, PlannedTrial, Preview
 from service.domain.study import Study, StudyReason
+from service.domain.study_analysis import Figure, StudyAnalysis
 from service.domain.trial import Trial
 from service.settings import Settings
 from service.store.memory import memory_store
@@ -141,11 +151,51 @@ class FakeCheckpoints:
         self.opened.append(RecordedFile(files[path]))
         return self.opened[-1]
 
+    def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
+        raise NotImplementedError
+
     def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
         raise NotImplementedError
 
     def delete(self, study_id: str) -> None:
         self.deleted.append(study_id)
+
+
+@dataclass
+class FakeAnalyst:
+    """Analyses to answer, by study; figures are their own names."""
+
+    analyses: dict[str, StudyAnalysis] = field(default_factory=dict)
+    refusal: Exception | None = None
+
+    def analysis(self, study_id: str) -> StudyAnalysis:
+        if self.refusal:
+            raise self.refusal
+        if study_id not in self.analyses:
+            raise StudyNotFound(study_id)
+        return self.analyses[study_id]
+
+    def figure(self, study_id: str, figure: Figure) -> bytes:
+        self.analysis(study_id)
+        return figure.encode()
+
+
+@dataclass
+class FakePreviewer:
+    """Foresees the same of every study; `asked` is what it was given."""
+
+    refusal: Exception | None = None
+    asked: list[tuple[StudyDefinition, Sequence[PriorTrial], float | None]] = field(default_factory=list)
+
+    def __call__(self, definition: StudyDefinition, prior: Sequence[PriorTrial], seconds_per_report: float | None) -> Preview:
+        self.asked.append((definition, prior, seconds_per_report))
+        if self.refusal:
+            raise self.refusal
+        return Preview(
+            strategy={"kind": "random"}, reason=None, brackets=[PlannedBracket(0, (1, 3), (3, 1))],
+            configurations=[PlannedTrial({"learning_rate": 1e-3}, "Drawn at random.")], grid_size=None, space_size=None,
+            trials=4, reports=12, final_runs=0, seconds=None if seconds_per_report is None else 12 * seconds_per_report,
+        )  # fmt: skip
 
 
 @dataclass
@@ -158,6 +208,8 @@ class World:
     models: FakeModels
     datasets: FakeDatasets
     checkpoints: FakeCheckpoints
+    analyst: FakeAnalyst
+    previewer: FakePreviewer
 
     def has_study(self, study_id: str = "intents-abc123", **changes: object) -> Study:
         return self.parts.store.studies.add(a_study(study_id, **changes))  # type: ignore[arg-type]  # the builder's keywords
@@ -193,12 +245,12 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     clock, catalog, models, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeModels(), FakeDatasets(), FakeCheckpoints()
-    settings = Settings(home=tmp_path, max_upload_bytes=2000)
+    settings, analyst, previewer = Settings(home=tmp_path, max_upload_bytes=2000), FakeAnalyst(), FakePreviewer()
     parts = ApiParts(
-        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, models=models, clock=clock,
-        settings=settings, token=TOKEN,
+        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, models=models,
+        analyst=analyst, previewer=previewer, clock=clock, settings=settings, token=TOKEN,
     )  # fmt: skip
-    return World(parts, clock, catalog, models, datasets, checkpoints)
+    return World(parts, clock, catalog, models, datasets, checkpoints, analyst, previewer)
 
 
 def client_of(parts: ApiParts, token: str | None = TOKEN) -> TestClient:

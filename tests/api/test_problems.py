@@ -39,7 +39,8 @@ def test_an_error_without_a_problem_of_its_own_is_what_its_base_is() -> None:
 PROTECTED = [
     ("GET", "/v1"), ("GET", "/v1/studies"), ("POST", "/v1/studies"), ("GET", "/v1/studies/a"), ("DELETE", "/v1/studies/a"),
     ("POST", "/v1/studies/a:stop"), ("POST", "/v1/studies/a:cancel"), ("GET", "/v1/studies/a/trials"),
-    ("GET", "/v1/studies/a/events"),
+    ("GET", "/v1/studies/a/events"), ("GET", "/v1/studies/a/analysis"), ("GET", "/v1/studies/a/analysis/slices.png"),
+    ("GET", "/v1/studies/a/pareto"), ("GET", "/v1/studies/a/lineage"),
     ("GET", "/v1/studies/a/best"), ("GET", "/v1/studies/a/best/checkpoint"), ("GET", "/v1/studies/a/best/checkpoint/archive"),
     ("GET", "/v1/studies/a/best/checkpoint/files/config.json"), ("GET", "/v1/studies/a/trials/0"),
     ("GET", "/v1/studies/a/trials/0/reports"), ("GET", "/v1/studies/a/trials/0/attempts"),
@@ -47,6 +48,8 @@ PROTECTED = [
     ("HEAD", "/v1/studies/a/trials/0/checkpoint/archive"), ("GET", "/v1/datasets"),
     ("PUT", "/v1/datasets/a/files/b.csv"), ("GET", "/v1/models"), ("GET", "/v1/models/a"),
     ("GET", "/v1/presets"), ("GET", "/v1/presets/a/b"),
+    ("GET", "/v1/studies/a/final"), ("GET", "/v1/studies/a/refine"), ("POST", "/v1/studies/a:fork"),
+    ("POST", "/v1/studies:preview"),
     ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"),
 ]  # fmt: skip
 
@@ -63,7 +66,11 @@ def test_a_stranger_gets_in_nowhere(stranger: TestClient, world: World, method: 
 
 def test_every_route_of_the_description_is_among_those_tried(client: TestClient) -> None:
     templates = {
-        re.sub("{(study_id|name|task)}", "a", path).replace("{number}", "0").replace("{file}", "b.csv").replace("{method}", "b")
+        re.sub("{(study_id|name|task)}", "a", path)
+        .replace("{number}", "0")
+        .replace("{file}", "b.csv")
+        .replace("{method}", "b")
+        .replace("{figure}", "slices")
         for path in client.get("/openapi.json").json()["paths"]
         if path.startswith("/v1/") and "login" not in path and "logout" not in path
     }

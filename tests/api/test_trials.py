@@ -5,6 +5,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.schemas import TrialPage
+from service.domain.decision import Decision
 from service.domain.ports import Change
 from service.domain.trial import Attempt, AttemptOutcome
 from tests.api.conftest import World
@@ -104,3 +105,26 @@ def test_parameters_keep_their_types(client: TestClient, world: World) -> None:
     world.parts.store.trials.record("driver", [Change(a_trial(1, study.id, parameters={"a": 1, "b": 1.0, "c": "1", "d": True}))])
     text = client.get(f"/v1/studies/{study.id}/trials/1").text
     assert '"parameters":{"a":1,"b":1.0,"c":"1","d":true}' in text
+
+
+def test_a_trial_says_why_it_is_there_and_a_list_of_trials_does_not(client: TestClient, world: World) -> None:
+    study = world.runs(world.has_study())
+    world.has_trial(study, 0)
+    cut = Decision("cut", "hyperband", report=1, value=0.5, rank=9, among=9, cut=math.inf)
+    world.parts.store.trials.record(
+        "driver", [Change(a_trial(0), decision=Decision("proposed", "random")), Change(a_trial(0), decision=cut)]
+    )
+    proposed, ended = client.get(f"/v1/studies/{study.id}/trials/0").json()["decisions"]
+    assert (proposed["kind"], proposed["by"], proposed["sentence"]) == ("proposed", "random", "Drawn at random.")
+    assert (ended["rank"], ended["value"], ended["cut"], ended["parent"]) == (9, 0.5, None, None)
+    assert ended["sentence"] == cut.sentence
+    (listed,) = client.get(f"/v1/studies/{study.id}/trials").json()["items"]
+    assert listed["decisions"] is None
+
+
+def test_a_copy_names_the_trial_that_it_came_from(client: TestClient, world: World) -> None:
+    study = world.runs(world.has_study())
+    world.has_trial(study, 0)
+    world.parts.store.trials.record("driver", [Change(a_trial(1, parent=0, parent_report=2, reports=2))])
+    view = client.get(f"/v1/studies/{study.id}/trials/1").json()
+    assert (view["parent"], view["parent_report"], view["decisions"]) == (0, 2, [])

@@ -240,3 +240,103 @@ def test_a_deleted_study_leaves_nothing_and_others_are_left_alone(store: Checkpo
 def test_to_delete_what_is_not_there_does_no_harm(store: CheckpointStore) -> None:
     store.delete(STUDY)
     assert not has_export(store, 0)
+
+
+def state_of(root: Path, trial: int) -> tuple[int, int, str] | None:
+    """The report that a trial goes on from, how many reports that state carries, and what the trainer left in it."""
+    resume = TrialFolder(root, STUDY, trial).resume()
+    if resume is None or resume.state is None:
+        return None
+    return resume.number, len(resume.reports), (resume.state / "state.json").read_text()
+
+
+def train_to(root: Path, report: int, content: str, trial: int = 0) -> None:
+    reports = [{"number": number} for number in range(1, report + 1)]
+    TrialFolder(root, STUDY, trial).save_resume(reports, lambda folder: _written(folder / "state.json", content))
+
+
+def _written(path: Path, content: str) -> None:
+    path.write_text(content)
+
+
+def test_a_fork_goes_on_from_the_state_of_its_parent_whatever_becomes_of_that(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 2, "two")
+    assert store.fork(STUDY, 0, 5, 2) == 2
+    train_to(tmp_path, 3, "three")
+    assert (state_of(tmp_path, 0), state_of(tmp_path, 5)) == ((3, 3, "three"), (2, 2, "two"))
+    store.keep_only(STUDY, {0: None})
+    assert state_of(tmp_path, 5) == (2, 2, "two")
+
+
+def test_what_a_fork_trains_leaves_its_parent_alone(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 2, "two")
+    store.fork(STUDY, 0, 5, 2)
+    train_to(tmp_path, 3, "another three", trial=5)
+    store.keep_only(STUDY, {5: None})
+    assert state_of(tmp_path, 0) == (2, 2, "two")
+
+
+def test_to_fork_again_changes_nothing_of_what_was_trained_since(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 2, "two")
+    assert [store.fork(STUDY, 0, 5, 2) for _ in range(2)] == [2, 2]
+    train_to(tmp_path, 3, "three", trial=5)
+    train_to(tmp_path, 4, "four")
+    assert store.fork(STUDY, 0, 5, 2) == 3
+    assert state_of(tmp_path, 5) == (3, 3, "three")
+
+
+def test_a_fork_of_a_state_that_is_gone_goes_on_from_one_before_it(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 1, "one")
+    assert store.fork(STUDY, 0, 5, 2) == 1
+    assert state_of(tmp_path, 5) == (1, 1, "one")
+
+
+def test_a_fork_never_goes_on_from_a_state_after_the_one_that_was_named(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 3, "three")
+    assert store.fork(STUDY, 0, 5, 2) == 0
+    assert state_of(tmp_path, 5) is None
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_fork_of_nothing_begins_from_nothing(store: CheckpointStore, tmp_path: Path, *, is_whole: bool) -> None:
+    if is_whole:  # a trial at its end has reports and no state
+        TrialFolder(tmp_path, STUDY, 0).save_resume([{"number": 1}, {"number": 2}], None)
+    assert store.fork(STUDY, 0, 5, 2) == 0
+    assert not resumes(tmp_path, 5)
+
+
+def test_a_fork_takes_no_export_with_it(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, report=2)
+    train_to(tmp_path, 2, "two")
+    store.fork(STUDY, 0, 5, 2)
+    assert not has_export(store, 5, report=2)
+
+
+def test_a_fork_that_was_killed_halfway_is_made_whole(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_to(tmp_path, 2, "two")
+    with monkeypatch.context() as killed:
+        killed.setattr("service.checkpoints.local.shutil.copytree", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.fork(STUDY, 0, 5, 2)
+    assert state_of(tmp_path, 5) is None
+    assert store.fork(STUDY, 0, 5, 2) == 2
+    assert state_of(tmp_path, 5) == (2, 2, "two")
+
+
+def test_a_disk_that_cannot_share_files_gets_copies(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_to(tmp_path, 2, "two")
+    monkeypatch.setattr("service.checkpoints.local.os.link", _refused)
+    assert store.fork(STUDY, 0, 5, 2) == 2
+    assert state_of(tmp_path, 5) == (2, 2, "two")
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _refused(*_: object) -> None:
+    raise OSError("no links here")

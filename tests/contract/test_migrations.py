@@ -4,6 +4,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Table, create_engine, inspect, text
 
+from service.domain.decision import Decision
 from service.domain.errors import NotReady
-from service.domain.ports import Store
+from service.domain.history import History
+from service.domain.ports import Change, Store
 from service.domain.trial import TrialReason, TrialState
-from service.store import migrations
+from service.store import migrations, tables
 from service.store.database import Database
+from service.store.rows import report_row, study_row, trial_row
 from service.store.sql import migrate, open_store, store_on
 from service.store.tables import metadata
-from tests.builders import NOW, a_study
-from tests.contract.conftest import POSTGRESQL, at_once, has_study, has_trial
+from tests.builders import NOW, a_report, a_study, a_trial
+from tests.contract.conftest import DRIVER, POSTGRESQL, at_once, has_study, has_trial
 from tests.fakes import FakeClock
 
 
@@ -81,39 +85,63 @@ def test_a_database_with_rows_in_it_survives_another_migration(url: str, databas
     assert everything(store) == before
 
 
-def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_this_one(url: str) -> None:
+def an_old_database(url: str, revision: str, *rows: tuple[Table, dict[str, Any]]) -> Database:
+    """A database of an earlier version with these rows in it: of each what its table had then."""
     database = Database(url)
     database.make_private()
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with database.writing() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    store = store_on(database, FakeClock())
-    has_trial(store, has_study(store), values=[0.5, 0.75])
-    before = everything(store)
+        command.upgrade(config, revision)
+        for table, row in rows:
+            columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            connection.execute(table.insert().values({name: value for name, value in row.items() if name in columns}))
+    return database
+
+
+def a_study_row() -> tuple[Table, dict[str, Any]]:
+    return (tables.studies, {**study_row(a_study()), "last_event": 0})
+
+
+def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_this_one(url: str) -> None:
+    trial = a_trial(reports=1, value=0.5, best_value=0.5, best_report=1, best_epoch=1.0, state=TrialState.RUNNING)
+    of_trial = {"study_id": trial.study_id, "trial": 0, **report_row(a_report())}
+    rows = [a_study_row(), (tables.trials, trial_row(trial)), (tables.reports, of_trial)]
+    database = an_old_database(url, "0001", *rows)
     migrate(url)
-    assert everything(store) == before
+    store = store_on(database, FakeClock())
+    assert everything(store) == [a_study(), trial, [a_report()], []]
+    assert store.trials.history(trial.study_id) == History({0: trial}, {0: (0.5,)})
+    assert (store.trials.decisions(trial.study_id, 0), store.trials.requests(trial.study_id)) == ([], [])
     assert store.mirror.deleted() == []
     database.engine.dispose()
 
 
 def test_a_trial_that_ran_out_of_memory_becomes_infeasible_and_the_tracker_hears_of_it(url: str) -> None:
-    database = Database(url)
-    database.make_private()
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with database.writing() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
-    store = store_on(database, FakeClock())
-    study = has_study(store)
-    for number, reason in enumerate((TrialReason.OUT_OF_MEMORY, TrialReason.DIVERGED)):
-        has_trial(store, study, number, state=TrialState.FAILED, reason=reason)
-    before = [store.trials.get(study.id, number) for number in range(2)]
+    before = [
+        a_trial(number, state=TrialState.FAILED, reason=reason, version=4)
+        for number, reason in enumerate((TrialReason.OUT_OF_MEMORY, TrialReason.DIVERGED))
+    ]
+    database = an_old_database(url, "0002", a_study_row(), *((tables.trials, trial_row(trial)) for trial in before))
     migrate(url)
-    after = [store.trials.get(study.id, number) for number in range(2)]
+    store = store_on(database, FakeClock())
+    after = [store.trials.get(trial.study_id, trial.number) for trial in before]
     assert after == [replace(before[0], state=TrialState.INFEASIBLE, version=before[0].version + 1), before[1]]
+    database.engine.dispose()
+
+
+def test_a_study_of_the_version_before_decisions_goes_on_with_them(url: str) -> None:
+    database = an_old_database(url, "0003", a_study_row(), (tables.trials, trial_row(a_trial(version=7))))
+    migrate(url)
+    store = store_on(database, FakeClock())
+    study = store.studies.get("intents-abc123")
+    assert store.trials.get(study.id, 0) == a_trial(version=7)
+    assert store.leases.acquire(study.id, DRIVER, NOW, timedelta(days=1))
+    decision = Decision("proposed", "random")
+    store.trials.record(DRIVER, [Change(a_trial(1, parent=0, parent_report=2, seed=5), decision=decision)])
+    assert store.trials.get(study.id, 1) == a_trial(1, parent=0, parent_report=2, seed=5)
+    assert [found for _, found in store.trials.decisions(study.id, 1)] == [decision]
     database.engine.dispose()
 
 

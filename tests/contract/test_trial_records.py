@@ -34,6 +34,7 @@ def test_every_field_of_a_trial_is_read_back_as_it_was(store: Store) -> None:
         parameters={"a": 0.1 + 0.2, "b": 10**18, "c": "ü “” 💥", "d": None, "e": True, "f": 1.0, "g": 1e-300},
         best_value=-1e300, best_report=2, best_epoch=1.5, attempts=2, retries=1, seconds=0.1, gpu_seconds=0.05,
         reason=TrialReason.DIVERGED, detail="line 1\nline 2", started_at=moment, ended_at=moment + timedelta(microseconds=1),
+        parent=2, parent_report=3, repeats=1, seed=2**31 - 1,
     )  # fmt: skip
     store.trials.record(DRIVER, [Change(trial)])
     read = store.trials.get(STUDY, 3)

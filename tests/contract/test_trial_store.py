@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.domain.errors import InvalidQuery, StudyNotFound, TrialNotFound
 from service.domain.history import History
+from service.domain.outcomes import Point
 from service.domain.ports import Change, Store, TrialQuery, TrialTotals
 from service.domain.trial import TrialState
 from tests.builders import NOW, a_report, a_trial
@@ -180,7 +181,7 @@ def test_the_reports_and_gpu_seconds_of_each_studys_trials_are_added_up(store: S
         for number, each in enumerate(values):
             has_trial(store, study, number, each)
     assert store.trials.totals(iter(["one", "none", "unknown"])) == {
-        "one": TrialTotals(4, sum(store.trials.get("one", number).gpu_seconds for number in range(3))),
+        "one": TrialTotals(4, sum(store.trials.get("one", number).gpu_seconds for number in range(3)), 3),
         "none": TrialTotals(0, 0.0),
         "unknown": TrialTotals(0, 0.0),
     }
@@ -245,3 +246,31 @@ def test_more_than_nine_reports_are_in_order(store: Store) -> None:
 def test_reports_above_a_number_are_read_up_to_a_limit(store: Store, after: int, limit: int | None, expected: list[int]) -> None:
     has_trial(store, has_study(store), values=[0.1, 0.2, 0.3])
     assert [report.number for report in store.trials.reports(STUDY, 0, after, limit)] == expected
+
+
+def test_the_history_holds_what_each_report_says_of_several_objectives_and_of_outcomes(store: Store) -> None:
+    study = has_study(
+        store,
+        objectives=[
+            {"metric": "validation/accuracy", "direction": "maximize"},
+            {"metric": "validation/loss", "direction": "minimize"},
+        ],
+        outcomes=["train/loss <= 2"],
+    )
+    trial = has_trial(store, study).started(study.created_at)
+    store.trials.record(DRIVER, [Change(trial)])
+    for number, train in ((1, 1.0), (2, 3.0)):
+        report = a_report(number, metrics={"validation/accuracy": 0.5, "validation/loss": 0.25, "train/loss": train})
+        counts = study.definition.counts(report.metrics)
+        trial = trial.reported(report, study.definition.objective, 0, counts=counts)
+        store.trials.record(DRIVER, [Change(trial, report=report)])
+    history = store.trials.history(study.id)
+    assert history.values[0] == (0.5, 0.5)
+    assert history.points[0] == (Point((0.5, 0.25), (1.0,), 0.0), Point((0.5, 0.25), (3.0,), 0.5))
+    assert history.point_of(history.trials[0]) == (0.5, 0.25)
+
+
+def test_the_history_of_one_objective_without_outcomes_holds_its_values_alone(store: Store) -> None:
+    study = has_study(store)
+    has_trial(store, study, values=[0.1, 0.2])
+    assert store.trials.history(study.id).points == {}

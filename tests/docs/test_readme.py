@@ -5,7 +5,7 @@ import importlib
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -15,6 +15,7 @@ from service.cli.app import app
 from service.cli.exits import ExitCode
 from service.client import Client
 from service.domain.definition import parse_definition
+from service.domain.strategy import Strategy
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -83,13 +84,13 @@ def test_a_study_of_the_readme_is_accepted(text: str) -> None:
 @pytest.mark.parametrize("text", inline("strategy: ") + inline("checkpoints: "))
 def test_a_part_of_a_study_is_accepted(text: str) -> None:
     study = yaml.safe_load(blocks("yaml")[0])
-    study["space"] = {"batch_size": {"kind": "categorical", "choices": [16, 32]}}
+    study["space"] = {"dropout": {"kind": "float", "low": 0.0, "high": 0.3, "grid": [0.0, 0.1]}}
     parse_definition({**study, **yaml.safe_load(text)})
 
 
 def test_the_readme_shows_every_strategy() -> None:
     shown = {yaml.safe_load(text)["strategy"]["kind"] for text in inline("strategy: ")}
-    assert shown == {"grid", "random", "bayesian", "hyperband"}
+    assert shown == {str(get_args(one.model_fields["kind"].annotation)[0]) for one in get_args(get_args(Strategy)[0])}
 
 
 @pytest.mark.parametrize("text", blocks("python"), ids=lambda text: text.partition("\n")[0])

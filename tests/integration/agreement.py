@@ -60,18 +60,19 @@ def check_store(found: Finished) -> None:
         assert trial.state.is_end
         assert trial.reason is not None
         assert trial.reason.end is trial.state
-        assert [report.number for report in reports] == list(range(1, trial.reports + 1))
+        assert [report.number for report in reports] == list(range(trial.parent_report + 1, trial.reports + 1))
         assert [attempt.number for attempt in attempts] == list(range(1, trial.attempts + 1))
         assert all(attempt.outcome is not None for attempt in attempts)
         for report in reports:  # each was trained by the attempt that it names, and by no other
             attempt = attempts[report.attempt - 1]
             assert attempt.first < report.number <= attempt.until
         for earlier, later in itertools.pairwise(attempts):
-            assert earlier.first <= later.first <= sum(report.attempt <= earlier.number for report in reports)
+            known = trial.parent_report + sum(report.attempt <= earlier.number for report in reports)
+            assert earlier.first <= later.first <= known
         values = [report.metrics[metric] for report in reports]
         best = max(values) if direction == "maximize" else min(values)  # type: ignore[type-var]
         assert trial.best_value == best
-        assert trial.best_report == values.index(best) + 1
+        assert trial.best_report == reports[values.index(best)].number
         assert [report.step for report in reports] == sorted({report.step for report in reports})
     ranked = [trial.best_value for trial in found.trials if trial.best_value is not None]
     assert found.study.best is not None

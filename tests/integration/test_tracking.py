@@ -25,7 +25,7 @@ from service.tracking import server
 from service.tracking.mirror import Mirror
 from service.tracking.mlflow import MlflowTracker
 from service.tracking.tracker import Batch, Metric, TrackerAway, TrackerForgot
-from tests.api.conftest import TOKEN, FakeCatalog, FakeCheckpoints, FakeDatasets, FakeModels
+from tests.api.conftest import TOKEN, FakeAnalyst, FakeCatalog, FakeCheckpoints, FakeDatasets, FakeModels, FakePreviewer
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.unit.test_mirror import ENVIRONMENT, World
@@ -191,7 +191,8 @@ def gateway(mlflow_url: str, tmp_path: Path) -> Iterator[str]:
     """The API's address, in front of the real server."""
     parts = ApiParts(
         store=memory_store(), datasets=FakeDatasets(), checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
-        clock=FakeClock(), settings=Settings(home=tmp_path), token=TOKEN, mlflow_url=mlflow_url,
+        analyst=FakeAnalyst(), previewer=FakePreviewer(), clock=FakeClock(), settings=Settings(home=tmp_path), token=TOKEN,
+        mlflow_url=mlflow_url,
     )  # fmt: skip
     port = _free_port()
     api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))

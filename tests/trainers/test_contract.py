@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -322,3 +323,39 @@ def _with_memory_for(rows: int, gradients: Any) -> Any:
 
 def _killed(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+BOTH: dict[str, Any] = {"measure": ("megabytes", "latency_ms")}
+
+
+def test_what_is_measured_of_the_model_is_measured_once_and_kept_by_the_state(case: Case, place: Path, tmp_path: Path) -> None:
+    whole = a_trainer(case, place, **BOTH)
+    running = whole.reports()
+    first = next(running)
+    assert set(first.metrics) == metrics_of(a_config(case, **BOTH))
+    assert first.metrics["model/latency_ms"] > 0
+    whole.save(tmp_path)
+    second = a_trainer(case, place, **BOTH)
+    second.load(tmp_path)
+    for report in [*running, *second.reports()]:
+        assert report.metrics["model/megabytes"] == first.metrics["model/megabytes"]
+        assert report.metrics["model/latency_ms"] == first.metrics["model/latency_ms"]
+
+
+def test_measuring_the_model_changes_nothing_else(case: Case, place: Path) -> None:
+    plain = a_trainer(case, place)
+    without = said(list(plain.reports()))
+    asked = a_trainer(case, place, **BOTH)
+    found = said(list(asked.reports()))
+    left = [{name: value for name, value in one.metrics.items() if not name.startswith("model/")} for one in found]
+    assert left == [one.metrics for one in without]
+    assert same(weights(plain), weights(asked))
+
+
+def test_the_megabytes_are_those_of_the_exported_weights(case: Case, place: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(case, place, epochs=1, **BOTH)
+    report = next(trainer.reports())
+    trainer.export(tmp_path)
+    tensors = [tensor for path in tmp_path.glob("*.safetensors") for tensor in load_file(path).values()]
+    written = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert report.metrics["model/megabytes"] * 1e6 == pytest.approx(written, rel=0.01)

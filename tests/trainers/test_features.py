@@ -243,3 +243,15 @@ def calls(trainer: Any, layer: int) -> list[None]:
     found: list[None] = []
     trainer._model.bert.encoder.layer[layer].intermediate.register_forward_hook(lambda *_: found.append(None))
     return found
+
+
+def test_what_is_timed_is_the_whole_model_and_not_what_is_left_of_it(case: Case, place: Path) -> None:
+    trainer: Any = a_trainer(case, place, frozen_layers=1, epochs=1, measure=("latency_ms",))
+    assert trainer.facts["frozen_features"]
+    frozen = calls(trainer, 0)
+    report = next(trainer.reports())
+    assert frozen, "the frozen layer was run"
+    assert report.metrics["model/latency_ms"] > 0
+    before = len(frozen)
+    trainer._validate()
+    assert len(frozen) == before, "and is left out again"

@@ -10,6 +10,10 @@ from typing import Any
 import httpx
 from pydantic import BaseModel
 
+from service.api.analysis_schemas import StudyAnalysisView
+from service.api.decision_views import TrialRequestView
+from service.api.lineage_schemas import LineageView
+from service.api.pareto_schemas import ParetoView
 from service.api.schemas import (
     AnalysisView,
     AttemptView,
@@ -24,15 +28,24 @@ from service.api.schemas import (
 from service.api.schemas import study_view as full_view
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.datasets import DatasetFile
+from service.domain.decision import Decision
 from service.domain.events import Event, EventKind
+from service.domain.front import front_of
 from service.domain.history import History
+from service.domain.lineage import lineages
 from service.domain.study import Study
-from service.domain.trial import Attempt, Trial
+from service.domain.trial import Attempt, Trial, TrialRequest
+from tests.analysed import an_analysis
 from tests.builders import NOW, a_definition, a_report, a_study, a_trial
 
 STUDY_ID = "intents-abc123"
 TOKEN = "token-of-the-stand-in"
 CHECKPOINT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}"}
+DECISIONS = (
+    Decision("proposed", "tpe", observations=12),
+    Decision("cut", "hyperband", report=1, value=0.5, rank=9, among=9, cut=0.75),
+)
+"""Of every trial."""
 ANALYSIS = {"task": "text-classification", "rows": 2, "metrics": {"accuracy": 0.5}}
 
 
@@ -116,8 +129,10 @@ class StandIn(httpx.MockTransport):
                 answer = _json(view)
             case "DELETE", []:
                 answer = httpx.Response(204)
-            case "GET", ["trials"]:
-                answer = self._page(request, [TrialView.of(trial) for trial in self.trials.values()])
+            case "GET" | "POST", ["trials"]:
+                answer = self._trials(request)
+            case "GET", ["analysis" | "lineage" | "pareto", *_]:
+                answer = self._learned(request, study, rest)
             case "GET", ["best"]:
                 answer = _json(TrialView.of(self.trials[0]))
             case "GET", ["events"]:
@@ -129,11 +144,29 @@ class StandIn(httpx.MockTransport):
                 answer = self._trial(request, int(number), inside)
         return answer
 
+    def _trials(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return self._page(request, [TrialView.of(trial) for trial in self.trials.values()])
+        asked = TrialRequest(1, json.loads(request.content)["parameters"], NOW)
+        return _json(TrialRequestView.of(STUDY_ID, asked, 2, None), 202)
+
+    def _learned(self, request: httpx.Request, study: Study, rest: list[str]) -> httpx.Response:
+        match rest:
+            case ["pareto"]:
+                limits = [float(value) for value in request.url.params.get_list("reference")]
+                return _json(ParetoView.of(study, front_of(study, History(self.trials), limits or None)))
+            case ["lineage"]:
+                return _json(LineageView.of(STUDY_ID, lineages(self.trials)))
+            case ["analysis"]:
+                return _json(StudyAnalysisView.of(an_analysis()))
+            case _:
+                return httpx.Response(200, content=b"a picture")
+
     def _trial(self, request: httpx.Request, number: int, inside: list[str]) -> httpx.Response:
         answer = a_problem(404, "There is no such place.")
         match inside:
             case []:
-                answer = _json(TrialView.of(self.trials[number]))
+                answer = _json(TrialView.of(self.trials[number], [(NOW, decision) for decision in DECISIONS]))
             case ["reports"]:
                 answer = httpx.Response(200, json=_reports(request))
             case ["attempts"]:

@@ -332,3 +332,47 @@ def test_a_worker_that_runs_out_of_memory_says_what_to_do(tmp_path: Path) -> Non
 def test_a_finished_trial_keeps_no_state_to_resume_from(tmp_path: Path) -> None:
     run(an_assignment(tmp_path), FakeTrainer([0.1, 0.2, 0.3]))
     assert not list((tmp_path / "checkpoints").rglob("state.json"))
+
+
+def a_copy(root: Path, until: int, attempt: int = 1) -> Assignment:
+    """An attempt of trial 5, which began as a copy of trial 0 at its report 2."""
+    trial = a_trial(5, until=until, attempts=attempt, parent=0, parent_report=2, reports=2)
+    sources = LocalSources(models={"tiny-encoder": root / "model"}, sources={})
+    return assign(a_study(), trial, sources, root / "checkpoints", root / "cache")
+
+
+def exports_of_copy(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "checkpoints").glob("intents-abc123/000005/export-*"))
+
+
+def test_a_copy_goes_on_from_its_parents_report_and_its_best_is_its_own(tmp_path: Path) -> None:
+    trained: list[int] = []
+    run(an_assignment(tmp_path, until=2), FakeTrainer([0.1, 0.9, 0.3], trained))
+    LocalCheckpointStore(tmp_path / "checkpoints").fork("intents-abc123", 0, 5, 2)
+    steps = run(a_copy(tmp_path, until=3), FakeTrainer([0.1, 0.9, 0.3], trained))
+    assert trained == [1, 2, 3]
+    assert [report.number for step in steps for report in step.reports] == [1, 2, 3], "those of the parent are told again"
+    assert exports_of_copy(tmp_path) == ["export-000003"], "though the parent's second was better"
+    with LocalCheckpointStore(tmp_path / "checkpoints").open("intents-abc123", 5, 3, "README.md") as file:
+        assert b"The trial began with the weights of trial 0 at report 2" in file.read()
+
+
+def test_a_copy_whose_parents_state_is_gone_trains_again_and_exports_nothing_of_that(tmp_path: Path) -> None:
+    trained: list[int] = []
+    steps = run(a_copy(tmp_path, until=3), FakeTrainer([0.1, 0.9, 0.3], trained))
+    assert trained == [1, 2, 3]
+    assert steps[-1].outcome == "done"
+    assert exports_of_copy(tmp_path) == ["export-000003"]
+
+
+def test_a_report_that_breaks_an_outcome_is_not_exported_however_good_it_is(tmp_path: Path) -> None:
+    assignment = an_assignment(tmp_path, outcomes=["validation/accuracy <= 0.5"])
+    run(assignment, FakeTrainer([0.9, 0.4, 0.3]))
+    assert exported_after(tmp_path, 2) == 2
+
+
+def test_a_trial_whose_reports_all_break_an_outcome_leaves_no_export_and_is_not_tested(tmp_path: Path) -> None:
+    assignment = an_assignment(tmp_path, outcomes=["validation/accuracy <= 0.5"])
+    steps = run(assignment, FakeTrainer([0.9, 0.8, 0.7], tested=0.5))
+    assert exports(tmp_path) == []
+    assert not any(name.startswith("test/") for step in steps for report in step.reports for name in report.metrics)

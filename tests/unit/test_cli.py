@@ -16,7 +16,7 @@ from service import __version__
 from service.cli import run
 from service.cli.session import Session
 from service.domain.events import EventKind
-from service.domain.study import StudyState
+from service.domain.study import StudyState, WarmStart
 from service.domain.trial import TrialReason, TrialState
 from tests.builders import NOW, a_document, a_study, a_trial
 from tests.unit.stand_in import ANALYSIS, CHECKPOINT, STUDY_ID, TOKEN, StandIn, a_problem, an_event
@@ -191,6 +191,60 @@ def test_one_trial_is_printed_for_programs_as_the_api_has_it(capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["reason"] == "rung_cut"
 
 
+def test_a_studys_analysis_says_what_matters_and_how_the_best_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "objective maximize validation/accuracy" in lines
+    assert "importance from 12 trials, compared at report 2" in lines
+    assert lines.index("weight_decay 70.0%") < lines.index("learning_rate 20.0%") < lines.index("batch_size 10.0%")
+    best = lines[lines.index("trials reports after best trial validation/accuracy") + 1 :]
+    assert best[0] == "1 2 20s 0 0.9000"
+    assert len(best) < 12, "only the trials at which the best changed"
+
+
+def test_all_of_a_studys_analysis_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "analysis.json"
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(file)) == 0
+    assert len(json.loads(file.read_text())["parallel_coordinates"]["lines"]) == 12
+    assert str(file) in capsys.readouterr().err
+
+
+def test_an_analysis_that_cannot_be_written_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(tmp_path)) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_studys_analysis_is_printed_for_programs_as_the_api_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "--output", "json") == 0
+    assert json.loads(capsys.readouterr().out)["figures"]["slices"] == f"/v1/studies/{STUDY_ID}/analysis/slices.png"
+
+
+def test_a_populations_lineage_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    copy = a_trial(1, bracket=1, parent=0, parent_report=1, reports=2)
+    assert tuneyard(StandIn(trials=(a_trial(0, reports=1), copy)), "study", "lineage", STUDY_ID) == 0
+    heading, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["member", "reports", "trial", "learning_rate", "state", "value"]
+    assert [line[:3] for line in lines] == [["0", "0-1", "0"], ["1", "0-1", "0"], ["1-2", "1", "0.001"]]
+
+
+def test_the_front_of_a_study_is_shown_with_its_volume(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "study", "pareto", STUDY_ID, "--reference", "0.25") == 0
+    heading, line, _, volume = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["trial", "validation/accuracy", "report", "state", "parameters"]
+    assert line.split()[:4] == ["0", "0.9000", "1", "completed"]
+    assert volume == "hypervolume 0.6500 up to validation/accuracy 0.2500"
+
+
+def test_a_study_that_has_not_reported_has_no_front_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(StandIn(trials=()), "study", "pareto", STUDY_ID) == 0
+    assert "no trial has a report that counts yet" in capsys.readouterr().out
+
+
+def test_a_study_without_a_population_says_that_it_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(StandIn(), "study", "lineage", STUDY_ID) == 0
+    assert "only the strategy pbt copies trials" in capsys.readouterr().err
+
+
 def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     service = a_finished_service()
     assert tuneyard(service, "trial", "analysis", STUDY_ID, "1") == 0
@@ -319,3 +373,36 @@ class Nobody:
         return httpx.Response(200, json={"items": [], "cursor": None})
 
 """
+
+
+def test_a_trial_is_shown_with_why_it_was_tried_and_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "get", STUDY_ID, "0") == 0
+    shown = capsys.readouterr().out
+    assert "Proposed by `tpe`, a model of 12 trials." in shown
+    assert "Cut by `hyperband` at report 1: 0.5 is number 9 of 9; the cut was at 0.75." in shown
+
+
+def test_a_study_is_shown_with_the_plan_that_was_made_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    study = replace(a_study(strategy={"kind": "auto"}), warm_start=WarmStart(28, {"out_of_range": 3, "no_value": 1}))
+    assert tuneyard(StandIn(study), "study", "get", STUDY_ID) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert study.definition.plan.reason
+    assert study.definition.plan.reason in shown
+    assert "28 trials of earlier studies; 4 left out (3 out_of_range, 1 no_value)" in shown
+
+
+def test_parameters_are_asked_for_as_a_definition_would_say_them(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    values = ("learning_rate=3e-5", "optimizer=adamw", "lora.rank=8", "freeze=true", "layers=[1, 2]")
+    assert tuneyard(service, "trial", "add", STUDY_ID, *(part for value in values for part in ("-p", value))) == 0
+    assert json.loads(service.requests[0].content)["parameters"] == {
+        "learning_rate": 3e-5, "optimizer": "adamw", "lora.rank": 8, "freeze": True, "layers": [1, 2],
+    }  # fmt: skip
+    assert "2 in the queue" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", [["-p", "learning_rate"], ["-p", "=1"], ["-p", "a=1", "-p", "a=2"], ["-p", "a=["], []])
+def test_parameters_of_another_form_are_wrong_usage_and_nothing_is_asked(line: list[str]) -> None:
+    service = StandIn()
+    assert tuneyard(service, "trial", "add", STUDY_ID, *line) == 2
+    assert service.requests == []

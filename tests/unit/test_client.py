@@ -204,6 +204,9 @@ def test_waiting_ends_when_the_time_is_up() -> None:
         (lambda client: client.attempts(STUDY_ID, 0), f"GET /v1/studies/{STUDY_ID}/trials/0/attempts"),
         (lambda client: client.manifest(STUDY_ID), f"GET /v1/studies/{STUDY_ID}/best/checkpoint"),
         (lambda client: client.manifest(STUDY_ID, 0), f"GET /v1/studies/{STUDY_ID}/trials/0/checkpoint"),
+        (lambda client: client.study_analysis(STUDY_ID), f"GET /v1/studies/{STUDY_ID}/analysis"),
+        (lambda client: client.lineage(STUDY_ID), f"GET /v1/studies/{STUDY_ID}/lineage"),
+        (lambda client: client.study_figure(STUDY_ID, "slices"), f"GET /v1/studies/{STUDY_ID}/analysis/slices.png"),
         (lambda client: client.datasets(), "GET /v1/datasets"),
     ],
 )
@@ -261,3 +264,17 @@ def test_a_login_link_is_a_whole_address() -> None:
 def test_a_study_knows_its_page_in_mlflow() -> None:
     client = a_client(StandIn())
     assert client.mlflow_address(client.study(STUDY_ID)) == f"{URL}/mlflow/#/experiments/7/runs"
+
+
+def test_a_trial_is_asked_for_with_its_parameters_and_under_a_key_of_its_own() -> None:
+    service = StandIn()
+    first, second = (a_client(service).request_trial(STUDY_ID, {"learning_rate": rate}) for rate in (1e-3, 2e-3))
+    assert (first.place, dict(second.parameters)) == (2, {"learning_rate": 2e-3})
+    assert service.asked() == [f"POST /v1/studies/{STUDY_ID}/trials"] * 2
+    assert json.loads(service.requests[0].content) == {"parameters": {"learning_rate": 1e-3}}
+    assert service.requests[0].headers["Idempotency-Key"] != service.requests[1].headers["Idempotency-Key"]
+
+
+def test_a_trial_says_why_it_is_there() -> None:
+    decisions = a_client(StandIn(trials=(a_trial(),))).trial(STUDY_ID, 0).decisions or []
+    assert [(decision.kind, decision.by) for decision in decisions] == [("proposed", "tpe"), ("cut", "hyperband")]

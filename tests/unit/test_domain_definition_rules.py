@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.definition import MAX_GRID, Objective, parse_definition
+from service.domain.definition import Objective, parse_definition
 from service.domain.errors import InvalidDefinition
+from service.domain.strategy_rules import MAX_GRID
 from tests.builders import a_definition, a_document
 from trainers.configs import TextClassificationConfig
 

@@ -29,6 +29,8 @@ END_OF = {
     TrialReason.EPOCHS_DONE: TrialState.COMPLETED,
     TrialReason.NO_IMPROVEMENT: TrialState.COMPLETED,
     TrialReason.RUNG_CUT: TrialState.PRUNED,
+    TrialReason.BELOW_MEDIAN: TrialState.PRUNED,
+    TrialReason.EXPLOITED: TrialState.PRUNED,
     TrialReason.TARGET_REACHED: TrialState.STOPPED,
     TrialReason.BUDGET_SPENT: TrialState.STOPPED,
     TrialReason.STOP_REQUESTED: TrialState.STOPPED,
@@ -36,6 +38,7 @@ END_OF = {
     TrialReason.STUDY_FAILED: TrialState.STOPPED,
     TrialReason.DIVERGED: TrialState.FAILED,
     TrialReason.OUT_OF_MEMORY: TrialState.INFEASIBLE,
+    TrialReason.OUTCOME_BROKEN: TrialState.INFEASIBLE,
     TrialReason.TRAINER_ERROR: TrialState.FAILED,
     TrialReason.RETRIES_EXHAUSTED: TrialState.FAILED,
 }
@@ -229,3 +232,10 @@ class TrialWalk(RuleBasedStateMachine):
 
 
 TestTrialWalk = TrialWalk.TestCase
+
+
+def test_a_report_that_does_not_count_is_not_the_best_however_good_it_is() -> None:
+    trial = running().reported(a_report(1, 0.5), MAXIMIZE, gpus=0)
+    trial = trial.reported(a_report(2, 0.9), MAXIMIZE, gpus=0, counts=False)
+    assert (trial.reports, trial.value, trial.best_value, trial.best_report) == (2, 0.9, 0.5, 1)
+    assert running().reported(a_report(1, 0.9), MAXIMIZE, gpus=0, counts=False).best_value is None

@@ -359,6 +359,10 @@ def test_a_killed_driver_changes_no_result_and_nothing_is_trained_twice(kills: l
     for trial in stored(store):
         assert trial.state.is_end
         assert [report.number for report in store.trials.reports(STUDY, trial.number)] == list(range(1, trial.reports + 1))
+        kinds = [decision.kind for _, decision in store.trials.decisions(STUDY, trial.number)]
+        began = ["proposed", *["promoted"] * trial.rung]
+        # What still waits when the study ends is cut without a comparison.
+        assert kinds in ([began, [*began, "cut"]] if trial.reason is TrialReason.RUNG_CUT else [began])
 
 
 def test_a_driver_killed_between_the_target_and_what_follows_is_followed_by_one_that_stops() -> None:
@@ -380,3 +384,121 @@ def test_finishing_twice_is_finishing_once() -> None:
     store.studies.save(store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
     ledger.refresh()
     assert ledger.finish() == ledger.finish()
+
+
+def decisions(store: Store, number: int) -> list[tuple[str, str]]:
+    return [(decision.kind, decision.by) for _, decision in store.trials.decisions(STUDY, number)]
+
+
+def test_why_a_trial_was_proposed_promoted_and_cut_is_in_the_store() -> None:
+    store = a_store(strategy={**HYPERBAND, "sampler": {"kind": "random"}}, trainer=TRAINER, budget={"trials": 9})
+    ledger = a_ledger(store, slots=1)
+    for number in range(9):
+        run_to_rung(ledger, started(ledger), accuracy=number / 10)
+    started(ledger)
+    by = [[kind for kind, _ in decisions(store, number)] for number in (0, 8)]
+    assert by == [["proposed", "cut"], ["proposed", "promoted"]]
+    cut = store.trials.decisions(STUDY, 0)[1][1]
+    assert (cut.report, cut.value, cut.rank, cut.among) == (1, 0.0, 9, 9)
+    assert cut.sentence.startswith("Cut by `hyperband` at report 1")
+
+
+MEDIAN = {"kind": "median", "min_trials": 2, "sampler": {"kind": "random"}}
+
+
+def test_a_trial_that_falls_below_the_median_ends_with_its_report_and_says_why() -> None:
+    store = a_store(strategy=MEDIAN, budget={"trials": 5})
+    ledger = a_ledger(store)
+    for _ in range(2):
+        run_to_rung(ledger, started(ledger), accuracy=0.5)
+    worse, better = started(ledger), started(ledger)
+    assert ledger.record(a_step(better, 1, accuracy=0.6))
+    assert not ledger.record(a_step(worse, 1, accuracy=0.4))
+    trial = store.trials.get(STUDY, worse.number)
+    assert (trial.state, trial.reason, trial.reports) == (TrialState.PRUNED, TrialReason.BELOW_MEDIAN, 1)
+    assert store.trials.attempts(STUDY, worse.number)[0].outcome is AttemptOutcome.STOPPED
+    assert decisions(store, worse.number) == [("proposed", "random"), ("cut", "median")]
+    assert decisions(store, better.number) == [("proposed", "random")]
+    assert started(ledger).number == 4
+
+
+def test_what_a_driver_died_over_is_decided_by_the_next_one_and_written_once() -> None:
+    store = a_store(strategy=MEDIAN, budget={"trials": 5})
+    first = a_ledger(store)
+    for _ in range(2):
+        run_to_rung(first, started(first), accuracy=0.5)
+    worse = started(first)
+    reported = store.trials.get(STUDY, worse.number).reported(a_report(1, 0.4), first.study.definition.objective, 0)
+    store.trials.record("driver-1", [Change(trial=reported, report=a_report(1, 0.4))])  # and here it died
+    store.leases.release(STUDY, "driver-1")
+    assert started(a_ledger(store, owner="driver-2")).number == 3
+    assert store.trials.get(STUDY, worse.number).reason is TrialReason.BELOW_MEDIAN
+    assert decisions(store, worse.number) == [("proposed", "random"), ("cut", "median")]
+
+
+def test_what_users_ask_for_is_tried_next() -> None:
+    store = a_store(initial=[{"learning_rate": 2e-3}], budget={"trials": 4})
+    ledger = a_ledger(store)
+    assert started(ledger).parameters == {"learning_rate": 2e-3}
+    asked = {"learning_rate": 3e-3}
+    store.trials.request(STUDY, asked, NOW)
+    ledger.refresh()
+    trial = started(ledger)
+    assert (trial.parameters, decisions(store, trial.number)) == (asked, [("proposed", "request")])
+    assert decisions(store, 0) == [("proposed", "initial")]
+    run_to_rung(ledger, trial)
+    assert started(ledger).parameters != asked
+
+
+def test_a_new_driver_knows_what_was_asked_for_under_the_one_before() -> None:
+    store = a_store(budget={"trials": 4})
+    store.trials.request(STUDY, {"learning_rate": 3e-3}, NOW)
+    assert started(a_ledger(store)).parameters == {"learning_rate": 3e-3}
+
+
+def test_requests_are_read_once_more_before_the_study_ends() -> None:
+    store = a_store(budget={"trials": 1})
+    ledger = a_ledger(store)
+    run_to_rung(ledger, started(ledger))
+    store.trials.request(STUDY, {"learning_rate": 3e-3}, NOW)
+    assert ledger.next() == Finished()
+    assert ledger.history.requested == ({"learning_rate": 3e-3},)
+
+
+def test_a_trial_whose_model_breaks_an_outcome_ends_at_once_and_says_why() -> None:
+    store = a_store(outcomes=["model/megabytes <= 1"])
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    report = a_report(1, metrics={"validation/accuracy": 0.9, "model/megabytes": 3.0}, attempt=1)
+    assert ledger.record(Progress(trial.number, trial.attempts, "host:1", [report])) is False
+    [ended] = stored(store)
+    assert (ended.state, ended.reason) == (TrialState.INFEASIBLE, TrialReason.OUTCOME_BROKEN)
+    assert ended.detail == "`model/megabytes` is 3, 2 above the 1 allowed"
+    assert ended.best_value is None
+    *_, (_, why) = store.trials.decisions(STUDY, trial.number)
+    assert why.sentence == "Ended at report 1: `model/megabytes` is 3, 2 above the 1 allowed."
+
+
+def test_a_trial_that_never_keeps_the_outcomes_ends_infeasible_and_not_completed() -> None:
+    store = a_store(outcomes=["validation/loss <= 0.2"])
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    for number in (1, 2, 3):
+        ledger.record(a_step(trial, number, accuracy=number / 4, outcome="done" if number == 3 else None))
+    [ended] = stored(store)
+    assert (ended.state, ended.reason, ended.reports) == (TrialState.INFEASIBLE, TrialReason.OUTCOME_BROKEN, 3)
+    assert ended.detail == "`validation/loss` is 0.25, 0.05 above the 0.2 allowed"
+
+
+def test_a_driver_that_comes_after_ends_what_the_one_before_had_seen_to_break_an_outcome() -> None:
+    store = a_store(outcomes=["model/megabytes <= 1"])
+    ledger = a_ledger(store)
+    trial = started(ledger)
+    report = a_report(1, metrics={"validation/accuracy": 0.9, "model/megabytes": 3.0}, attempt=1)
+    objective = ledger.study.definition.objective
+    store.trials.record("driver-1", [Change(trial.reported(report, objective, 0, counts=False), report=report)])
+    store.leases.release(STUDY, "driver-1")
+    again = a_ledger(store, owner="driver-2")
+    assert started(again).number != trial.number
+    assert store.trials.get(STUDY, trial.number).reason is TrialReason.OUTCOME_BROKEN
+    assert again.history.points == store.trials.history(STUDY).points

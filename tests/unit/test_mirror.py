@@ -12,7 +12,8 @@ import h11
 import pytest
 
 from service.domain.checkpoint import CheckpointFile, Manifest
-from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
+from service.domain.decision import Decision
+from service.domain.errors import AnalysisTimedOut, CheckpointNotFound, FileNotInCheckpoint
 from service.domain.ports import Change, MirroredTrial, MirrorStore, Store
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import TrialReason, TrialState
@@ -21,6 +22,7 @@ from service.tracking import records
 from service.tracking.analyses import Draw, Pictures, no_pictures
 from service.tracking.memory import MemoryTracker, RememberedRun
 from service.tracking.mirror import Mirror
+from service.tracking.study_analyses import Files, Make, no_files
 from service.tracking.tracker import Batch, NewRun, RunStatus, TrackerAway, TrackerRefused
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.fakes import FakeClock
@@ -57,6 +59,9 @@ class FakeExports:
         if self.failure is not None:
             raise self.failure
         return io.BytesIO(MODEL[path])
+
+    def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
+        raise NotImplementedError
 
     def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
         raise NotImplementedError
@@ -120,8 +125,8 @@ class World:
         self.clock = FakeClock()
         self.mirror = self.new_mirror()
 
-    def new_mirror(self, store: Store | None = None, draw: Draw = no_pictures) -> Mirror:
-        return Mirror(store or self.store, self.tracker, self.exports, ENVIRONMENT, self.clock, draw)
+    def new_mirror(self, store: Store | None = None, draw: Draw = no_pictures, make: Make = no_files) -> Mirror:
+        return Mirror(store or self.store, self.tracker, self.exports, ENVIRONMENT, self.clock, draw, make=make)
 
     def has_analysed_study(self, trials: int) -> Study:
         """Ended, each trial better than the one before."""
@@ -134,8 +139,8 @@ class World:
         self.finishes(study)
         return study
 
-    def has_study(self, study_id: str = "intents-abc123") -> Study:
-        study = self.store.studies.add(a_study(study_id))
+    def has_study(self, study_id: str = "intents-abc123", **changes: Any) -> Study:
+        study = self.store.studies.add(a_study(study_id, **changes))
         study = self.store.studies.save(study.running(NOW))
         self.store.leases.acquire(study_id, "driver", NOW, timedelta(days=1))
         return study
@@ -222,6 +227,19 @@ def test_later_reports_are_added_to_the_same_run(world: World) -> None:
     world.mirror.sync_once()
     assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
     assert len(world.tracker.by_id) == 2
+
+
+def test_a_copys_run_names_its_parent_and_begins_with_the_report_after_it(world: World) -> None:
+    study = world.has_study()
+    copy = a_trial(2, study.id, parent=1, parent_report=2, reports=2, until=4)
+    world.store.trials.record("driver", [Change(copy)])
+    world.reports(study, 2, [0.5])
+    world.mirror.sync_once()
+    world.reports(study, 2, [0.6])
+    world.mirror.sync_once()
+    run = world.run("trial-0002")
+    assert run.tags["tuneyard.parent"] == "1 at report 2"
+    assert run.curve("validation/accuracy") == [(3, 0.5), (4, 0.6)]
 
 
 @pytest.mark.parametrize(
@@ -537,6 +555,139 @@ def test_a_study_whose_runs_were_removed_while_it_was_drawn_is_analysed_from_the
     assert world.store.mirror.behind() == []
 
 
+@dataclass
+class Maker:
+    """Analyses studies when told; what was begun waits in `makings`."""
+
+    makings: list[Future[Files]] = field(default_factory=list)
+
+    def __call__(self, study_id: str) -> Future[Files]:
+        self.makings.append(Future())
+        return self.makings[-1]
+
+    def finish(self, text: str = "learned") -> None:
+        self.makings[-1].set_result({"analysis.json": text.encode(), "slices.png": b"a picture"})
+
+
+def has_ended_trials(world: World, study: Study, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        world.starts(study, number)
+        world.reports(study, number, [0.5])
+        world.ends(study, number)
+
+
+def test_what_a_study_has_learned_is_put_beside_its_own_run_when_it_ends(world: World) -> None:
+    study = world.has_study()
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    world.finishes(study)
+    assert mirror.sync_once() == 0
+    assert world.run("intents").status is RunStatus.FINISHED, "the run does not wait for it"
+    assert world.store.mirror.behind() == [study.id]
+    maker.finish()
+    assert mirror.sync_once() == 1
+    assert world.run("intents").files == {"analysis/analysis.json": b"learned", "analysis/slices.png": b"a picture"}
+    assert world.store.mirror.behind() == []
+    assert mirror.sync_once() == 0
+    assert len(maker.makings) == 1
+
+
+def test_a_study_that_runs_is_analysed_from_its_first_ended_trial_on(world: World) -> None:
+    study = world.has_study()
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    world.starts(study, 0)
+    mirror.sync_once()
+    assert maker.makings == []
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    mirror.sync_once()
+    assert world.store.mirror.behind() == [], "what is being made holds nothing up"
+    maker.finish()
+    mirror.sync_once()
+    assert world.run("intents").files["analysis/analysis.json"] == b"learned"
+
+
+@pytest.mark.parametrize(("seconds", "trials", "made"), [(59, 1, 1), (60, 0, 1), (60, 1, 2), (10, 25, 2), (9, 25, 1)])
+def test_a_study_that_runs_is_analysed_again_after_a_minute_or_many_trials_and_not_without_news(
+    world: World, seconds: float, trials: int, made: int
+) -> None:
+    study = world.has_study()
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    has_ended_trials(world, study, [0])
+    mirror.sync_once()
+    maker.finish()
+    mirror.sync_once()
+    world.clock.pass_seconds(seconds)
+    has_ended_trials(world, study, range(1, 1 + trials))
+    world.starts(study, 99)
+    mirror.sync_once()
+    assert len(maker.makings) == made
+
+
+def test_an_analysis_that_was_begun_before_the_end_is_made_again_after_it(world: World) -> None:
+    study = world.has_study()
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    has_ended_trials(world, study, [0])
+    mirror.sync_once()
+    world.finishes(study)
+    mirror.sync_once()
+    assert len(maker.makings) == 1, "one at a time"
+    maker.finish("so far")
+    mirror.sync_once()
+    maker.finish("in the end")
+    mirror.sync_once()
+    assert world.run("intents").files["analysis/analysis.json"] == b"in the end"
+    assert world.store.mirror.behind() == []
+
+
+def test_a_study_that_cannot_be_analysed_ends_without_and_the_log_says_why(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.finishes(world.has_study())
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    mirror.sync_once()
+    maker.makings[0].set_exception(AnalysisTimedOut("Drawing the figures was not done within 60 s."))
+    mirror.sync_once()
+    assert world.run("intents").files == {}
+    assert "not done within 60 s" in caplog.text
+    assert world.store.mirror.behind() == []
+
+
+def test_a_refused_upload_of_what_is_learned_so_far_holds_up_no_metrics(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    study = world.has_study()
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    has_ended_trials(world, study, [0])
+    mirror.sync_once()
+    maker.finish()
+    world.tracker.refuses_uploads = True
+    has_ended_trials(world, study, [1])
+    mirror.sync_once()
+    assert "is not uploaded" in caplog.text
+    assert world.run("trial-0001").status is RunStatus.FINISHED
+    assert world.store.mirror.behind() == []
+
+
+def test_a_refused_upload_of_what_was_learned_in_the_end_is_tried_again_without_being_made_again(world: World) -> None:
+    world.finishes(world.has_study())
+    maker = Maker()
+    mirror = world.new_mirror(make=maker)
+    mirror.sync_once()
+    maker.finish()
+    world.tracker.refuses_uploads = True
+    mirror.sync_once()
+    assert world.run("intents").files == {}
+    world.tracker.refuses_uploads = False
+    world.clock.pass_seconds(2)
+    assert mirror.sync_once() == 1
+    assert len(maker.makings) == 1
+    assert "analysis/slices.png" in world.run("intents").files
+
+
 def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world: World) -> None:
     study = world.has_study()
     world.has_study("kept-abc123")
@@ -595,3 +746,48 @@ def test_values_are_cut_to_what_the_tracker_takes(world: World) -> None:
 def test_a_trial_whose_parameters_make_no_configuration_is_told_with_them() -> None:
     batch = records.trial_batch(a_study(), a_trial(parameters={"learning_rate": -1.0}), [], is_new=True)
     assert batch.params == {"learning_rate": "-1.0"}
+
+
+def test_a_trials_run_says_why_it_was_proposed_promoted_and_cut(world: World) -> None:
+    world.has_study()
+    proposed = Decision("proposed", "tpe", observations=12)
+    promoted = [Decision("promoted", "hyperband", report=report, rung=report, value=0.5, rank=1, among=3) for report in (1, 2)]
+    cut = Decision("cut", "hyperband", report=3, value=0.5, rank=2, among=2, cut=0.6)
+    world.store.trials.record("driver", [Change(a_trial(), decision=proposed)])
+    world.mirror.sync_once()
+    tags = world.run("trial-0000").tags
+    assert (tags["tuneyard.proposed_by"], tags["tuneyard.why_proposed"]) == ("tpe", proposed.sentence)
+    assert not {"tuneyard.why_promoted", "tuneyard.why_ended"} & set(tags)
+    world.store.trials.record("driver", [Change(a_trial(), decision=decision) for decision in (*promoted, cut)])
+    world.mirror.sync_once()
+    tags = world.run("trial-0000").tags
+    assert tags["tuneyard.why_promoted"] == f"{promoted[0].sentence} {promoted[1].sentence}"
+    assert (tags["tuneyard.why_ended"], tags["tuneyard.why_proposed"]) == (cut.sentence, proposed.sentence)
+
+
+def test_the_parent_says_what_leads_the_study(world: World) -> None:
+    world.has_study()
+    world.mirror.sync_once()
+    assert world.run("intents").tags["tuneyard.plan"] == "`random`, as the definition says."
+    chosen = a_study(strategy={"kind": "auto"})
+    tags = records.study_batch(chosen, ENVIRONMENT, [], is_new=True).tags
+    assert tags["tuneyard.plan"] == chosen.definition.plan.reason
+
+
+def test_the_runs_on_the_front_of_several_objectives_are_tagged_once_the_study_has_ended(world: World) -> None:
+    study = world.has_study(
+        objectives=[
+            {"metric": "validation/accuracy", "direction": "maximize"},
+            {"metric": "train/loss", "direction": "minimize"},
+        ]
+    )
+    for number, accuracy in enumerate([0.5, 0.9]):
+        world.starts(study, number)
+        world.reports(study, number, [accuracy])
+        world.ends(study, number)
+    world.mirror.sync_once()
+    assert "tuneyard.pareto" not in world.run("trial-0001").tags
+    world.finishes(study)
+    world.mirror.sync_once()
+    assert world.run("trial-0001").tags["tuneyard.pareto"] == "true"
+    assert "tuneyard.pareto" not in world.run("trial-0000").tags

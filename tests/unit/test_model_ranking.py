@@ -197,7 +197,7 @@ def test_the_child_answers_and_ends(tmp_path: Path) -> None:
     make_tiny_encoder(tmp_path / "tiny")
     request = {
         "kind": "text-classification", "rows": str(tmp_path / "validation.csv"), "columns": COLUMNS,
-        "models": {"tiny": str(tmp_path / "tiny")}, "cache": str(tmp_path / "features"), "threads": 1, "seconds": 60,
+        "models": {"tiny": str(tmp_path / "tiny")}, "cache": str(tmp_path / "features"), "threads": 1, "seconds": 100,
     }  # fmt: skip
     [line] = run_child(request)
     assert line["model"] == "tiny"

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import FloatParameter, contains, grid_size, grid_values
+from search_spaces import FloatParameter, Space, contains, grid_values
 from search_spaces.presets import Preset, presets
 from service.cli import run
 from service.domain.definition import StudyDefinition, parse_definition
@@ -31,7 +31,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "bayesian": {"kind": "bayesian", "sampler": {"kind": "tpe"}},
     "hyperband": {"kind": "hyperband"},
 }
-LEARNING_RATE = {"kind": "float", "low": 0.001, "high": 0.002, "log": False, "grid": None}
+LEARNING_RATE = {"kind": "float", "low": 0.001, "high": 0.002, "log": False, "step": None, "grid": None, "when": None}
 FULL, LORA = "text-classification/full", "text-classification/lora"
 
 
@@ -119,14 +119,14 @@ def test_a_preset_searches_nothing_that_it_sets_nor_how_long_a_trial_runs(name: 
 def test_the_grid_of_a_preset_is_small(name: str) -> None:
     space = presets()[name].space
     floats = [parameter for parameter in space.values() if isinstance(parameter, FloatParameter)]
-    assert all(1 < len(grid_values(parameter) or ()) <= 3 for parameter in floats)
-    assert grid_size(space) <= 144
+    assert all(1 < len(list(grid_values(parameter) or ())) <= 3 for parameter in floats)
+    assert (Space(space).grid_size() or 0) <= 144
 
 
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 2**31 - 1), number=st.integers(0, 1000))
 def test_whatever_is_drawn_from_a_preset_is_a_valid_configuration(name: str, seed: int, number: int) -> None:
     study = a_definition_with(name)
-    drawn = draw_unseen(study.space, set(), random_of(seed, number, "draw"))
+    drawn = draw_unseen(study.search_space, set(), random_of(seed, number, "draw"))
     assert drawn is not None
     configuration = study.configured(drawn).model_dump(mode="json")
     for key, value in drawn.items():
@@ -180,7 +180,7 @@ def test_what_the_trainer_sets_wins_and_is_not_searched() -> None:
 
 
 def test_what_the_trainer_sets_is_searched_where_the_space_names_it_too() -> None:
-    choices = {"kind": "categorical", "choices": [4, 8]}
+    choices = {"kind": "categorical", "choices": [4, 8], "ordered": False, "when": None}
     study = a_definition_with(space={"batch_size": choices}, batch_size=64)
     assert study.space["batch_size"].model_dump(mode="json") == choices
     assert study.trainer.batch_size == 64

@@ -15,7 +15,7 @@ from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.search import Cut, Done, Promote, Resume, Start, Wait, next_action, simulate
 from service.search.draws import key_of
-from tests.builders import NOW, a_study, a_trial
+from tests.builders import NOW, a_study, a_trial, as_number
 
 STRATEGIES: list[dict[str, Any]] = [
     {"kind": "grid"},
@@ -42,7 +42,7 @@ def a_search(strategy: dict[str, Any], epochs: int = 4, workers: int = 2, **chan
 
 def accuracy(parameters: Mapping[str, Any], report: int) -> float:
     """Better with every report, and differently good for different parameters."""
-    rate = float(parameters.get("learning_rate") or 1e-3)
+    rate = as_number(parameters.get("learning_rate", 1e-3))
     return 1 - abs(rate - 3e-3) * 50 - 0.3 / report + int(parameters["batch_size"]) * 1e-3
 
 
@@ -75,7 +75,7 @@ def test_every_study_ends_within_its_budget_with_no_trial_left_open(  # noqa: PL
         study,
         accuracy,
         workers=workers,
-        seconds=lambda p, _: float(p["batch_size"] or 0),
+        seconds=lambda p, _: as_number(p["batch_size"]),
         fail=fails_sometimes if failing else None,
     )
     found = done.history.trials
@@ -84,7 +84,7 @@ def test_every_study_ends_within_its_budget_with_no_trial_left_open(  # noqa: PL
     assert len(found) <= budget["trials"]
     assert all(trial.state.is_end for trial in found.values())
     assert total is None or sum(trial.reports for trial in found.values()) <= total
-    assert len({key_of(study.definition.space, trial.parameters) for trial in found.values()}) == len(found)
+    assert len({key_of(study.definition.search_space, trial.parameters) for trial in found.values()}) == len(found)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from search_spaces import Parameter, contains, grid_size
+from search_spaces import Constraint, Key, Parameter, Space
 from service.search.draws import draw_unseen, key_of, random_of, seed_of, size_of
 from service.search.grid import grid_configuration
 
@@ -26,8 +27,8 @@ MIXED: dict[str, Any] = {
 }
 
 
-def a_space(**parameters: Any) -> dict[str, Parameter]:
-    return _SPACE.validate_json(json.dumps(parameters))
+def a_space(*constraints: str, **parameters: Any) -> Space:
+    return Space(_SPACE.validate_json(json.dumps(parameters)), tuple(map(Constraint, constraints)))
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 1000))
@@ -35,21 +36,21 @@ def test_every_draw_lies_in_the_space(seed: int, number: int) -> None:
     space = a_space(**MIXED)
     drawn = draw_unseen(space, set(), random_of(seed, number, "draw"))
     assert drawn is not None
-    assert list(drawn) == list(space)
-    assert all(contains(space[name], value) for name, value in drawn.items())
+    assert list(drawn) == list(space.parameters)
+    assert space.contains(drawn)
 
 
 def test_a_log_range_is_drawn_uniformly_in_its_logarithm() -> None:
     space = a_space(rate=MIXED["rate"])
     drawn = [draw_unseen(space, set(), random_of(0, number, "draw")) for number in range(2000)]
-    below = sum(math.log10(float(item["rate"] or 0)) < -3.5 for item in drawn if item)
+    below = sum(math.log10(item["rate"]) < -3.5 for item in drawn if item and isinstance(item["rate"], float))
     assert 900 < below < 1100
 
 
 def test_an_int_range_in_steps_gives_all_its_values_and_no_others() -> None:
     space = a_space(width=MIXED["width"])
-    drawn = {item["width"] for number in range(200) if (item := draw_unseen(space, set(), random_of(0, number, "draw")))}
-    assert drawn == {8, 16, 24, 32}
+    drawn = [item["width"] for number in range(200) if (item := draw_unseen(space, set(), random_of(0, number, "draw")))]
+    assert {width for width in drawn if isinstance(width, int)} == {8, 16, 24, 32}
 
 
 def test_draws_do_not_depend_on_the_order_in_which_a_store_gives_the_space_back() -> None:
@@ -59,11 +60,26 @@ def test_draws_do_not_depend_on_the_order_in_which_a_store_gives_the_space_back(
 
 def test_a_finite_space_is_drawn_empty_without_a_repetition() -> None:
     space = a_space(width=MIXED["width"], choice=MIXED["choice"], fixed=MIXED["fixed"])
-    seen: set[tuple[float, ...]] = set()
+    seen: set[Key] = set()
     while drawn := draw_unseen(space, seen, random_of(3, len(seen), "draw")):
         assert key_of(space, drawn) not in seen
         seen.add(key_of(space, drawn))
     assert len(seen) == size_of(space) == 20
+
+
+@pytest.mark.parametrize(
+    ("constraints", "size"), [((), 10), (("layers > 1 or rank >= 8",), 7), (("layers == 2 and rank == 8",), 3)]
+)
+def test_a_space_with_conditions_and_constraints_is_drawn_empty_too(constraints: tuple[str, ...], size: int) -> None:
+    layers = {"kind": "int", "low": 1, "high": 2}
+    rank = {"kind": "categorical", "choices": [2, 4, 6, 8], "when": {"use": "lora"}}
+    space = a_space(*constraints, layers=layers, use={"kind": "categorical", "choices": ["lora", "full"]}, rank=rank)
+    seen: set[Key] = set()
+    while drawn := draw_unseen(space, seen, random_of(3, len(seen), "draw")):
+        assert space.contains(drawn)
+        assert key_of(space, drawn) not in seen
+        seen.add(key_of(space, drawn))
+    assert len(seen) == size_of(space) == size
 
 
 def test_a_continuous_space_has_no_size() -> None:
@@ -86,14 +102,14 @@ def test_the_grid_holds_every_combination_once_in_an_order_of_the_seed() -> None
     space = a_space(
         rate={**MIXED["rate"], "grid": [1e-5, 1e-4]}, layers={"kind": "int", "low": 0, "high": 2}, choice=MIXED["choice"]
     )
-    size = grid_size(space)
-    first = [grid_configuration(space, 1, number) for number in range(size)]
-    second = [grid_configuration(space, 2, number) for number in range(size)]
+    size = len(space.grid())
+    first = [grid_configuration(space, 1, number, set()) for number in range(size)]
+    second = [grid_configuration(space, 2, number, set()) for number in range(size)]
     assert size == 30
     assert len({tuple(map(repr, item.values())) for item in first if item}) == size
     assert first != second
     assert sorted(map(repr, first)) == sorted(map(repr, second))
-    assert grid_configuration(space, 1, size) is None
+    assert grid_configuration(space, 1, size, {space.key(one) for one in space.grid()}) is None
 
 
 def test_the_service_can_draw_without_importing_optuna_or_torch() -> None:

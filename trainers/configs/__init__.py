@@ -5,6 +5,7 @@ from typing import Annotated, assert_never
 
 from pydantic import Field
 
+from trainers.configs.changing import changeable
 from trainers.configs.rows import (
     BUILTIN_SPLITS,
     CleanText,
@@ -24,13 +25,13 @@ from trainers.configs.tasks import (
     TextClassificationConfig,
     TokenClassificationConfig,
 )
-from trainers.configs.training import Config, EarlyStopping, Lora, TrainingConfig
+from trainers.configs.training import MEASURES, Config, EarlyStopping, Lora, TrainingConfig
 
 __all__ = [
-    "BUILTIN_SPLITS", "CONFIGS", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "ImageAugmentation",
+    "BUILTIN_SPLITS", "CONFIGS", "MEASURES", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "ImageAugmentation",
     "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora", "Seq2SeqConfig", "SourceAndTarget", "Splits",
     "TaggedWords", "TextAugmentation", "TextClassificationConfig", "TextOrPairs", "TokenClassificationConfig", "TrainerConfig",
-    "TrainingConfig", "metrics_of",
+    "TrainingConfig", "changeable", "metrics_of",
 ]  # fmt: skip
 
 TrainerConfig = Annotated[
@@ -53,7 +54,7 @@ _TRAINING = frozenset({"train/loss", "train/learning_rate"})
 
 def metrics_of(config: TrainerConfig) -> frozenset[str]:
     """What the trainer reports under this configuration: the metrics that an objective may name."""
-    return _TRAINING | {f"validation/{name}" for name in _validated(config)}
+    return _TRAINING | {f"validation/{name}" for name in _validated(config)} | {f"model/{name}" for name in config.measure}
 
 
 def _validated(config: TrainerConfig) -> frozenset[str]:

@@ -4,6 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Measure = Literal["megabytes", "latency_ms"]
+MEASURES: tuple[Measure, ...] = ("megabytes", "latency_ms")
+"""What can be measured of a model beside how well it does."""
+
 _Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -142,6 +146,14 @@ class TrainingConfig(Config):
         le=1e6,
         description="A step's loss above so many times the highest of the first ten ends the trial as diverged.",
         examples=[20.0],
+    )
+    measure: tuple[Measure, ...] = Field(
+        default=(),
+        max_length=2,
+        description="What each report says of the model too, measured once: `model/megabytes`, the size of its exported weights "
+        "(adapters merged), and `model/latency_ms`, the median time of a validation row of median length on the trial's device. "
+        "What an objective or an outcome of a study names is added by itself.",
+        examples=[["megabytes", "latency_ms"]],
     )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of new weights, of the order of rows and of dropout.", examples=[0]

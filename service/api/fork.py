@@ -1,0 +1,83 @@
+"""Forks: new studies that begin with what an old one knows."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response, status
+from pydantic import ValidationError
+
+from search_spaces import count
+from service.api.dependencies import ApiParts, Parts
+from service.api.documents import decode
+from service.api.paths import STUDY, StudyId
+from service.api.problems import BodyTooLarge, InvalidParameters, documented
+from service.api.refine import REFUSALS, refinement_of
+from service.api.schemas import StudyView
+from service.api.step_schemas import ForkRequest
+from service.api.studies import IdempotencyHeader, key_of, store_new, view_of, whole_body
+from service.domain import errors
+from service.domain.definition import parse_definition
+from service.domain.forking import forked_document
+from service.domain.pointers import violations_of
+from service.domain.ports import IdempotencyKey
+from service.domain.study import Study
+
+router = APIRouter(tags=["studies"])
+
+
+@router.post(
+    STUDY + ":fork",
+    operation_id="forkStudy",
+    summary="Fork a study",
+    status_code=status.HTTP_201_CREATED,
+    response_description="The new study, queued.",
+    responses=documented(
+        errors.MalformedDocument, errors.IdempotencyConflict, BodyTooLarge, errors.UnsupportedMediaType,
+        errors.InvalidDefinition, InvalidParameters, *REFUSALS,
+    ),
+)  # fmt: skip
+def fork_study(
+    request: Request,
+    response: Response,
+    study_id: StudyId,
+    parts: Parts,
+    body: Annotated[bytes, Depends(whole_body)],
+    idempotency_key: IdempotencyHeader = None,
+) -> StudyView:
+    """Start a new study whose definition is this one's with some changes, and which knows this one's trials (`warm_start`).
+
+    This study may be in any state, and stays as it is. The fork has a name of its own, and no `initial` configurations, as this
+    study has tried them. Trials outside of a refined space do not carry over; another value of a parameter that it fixes is taken
+    for the fixed one, as such a parameter matters little. The answer's `warm_start` counts them. Violations are named by their
+    place in `changes`, where they can be mended.
+    """
+    key = key_of(idempotency_key, f"{study_id}:fork\n".encode() + body)
+    stored = None if key is None else parts.store.studies.with_key(key)
+    if stored is None:
+        old = parts.store.studies.get(study_id)
+        stored = _forked(parts, old, _read(body, request.headers.get("Content-Type")), key)
+    response.headers["Location"] = f"/v1/studies/{stored.id}"
+    return view_of(parts, stored)
+
+
+def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKey | None) -> Study:
+    space = refinement_of(parts, old).space if wanted.refine else None
+    # What a refinement fixes matters little: trials with other values of it say as much.
+    settled = frozenset(name for name, parameter in (space or {}).items() if count(parameter) == 1)
+    document = forked_document(old, wanted.changes, space)
+    try:
+        definition = parse_definition(document)
+        parts.catalog.check(definition)
+        return store_new(parts, definition, key, settled)
+    except errors.InvalidDefinition as refused:
+        found = [errors.Violation(f"/changes{one.pointer}", one.detail) for one in refused.violations]
+        raise errors.InvalidDefinition(found) from refused
+
+
+def _read(body: bytes, content_type: str | None) -> ForkRequest:
+    """What was sent, in JSON or YAML; nothing at all asks for the same study again."""
+    document: Any = decode(body, content_type) if body.strip() else {}
+    try:
+        return ForkRequest.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise errors.InvalidDefinition(violations_of(document, {}, error.errors(include_url=False))) from error

@@ -1,0 +1,107 @@
+"""Configurations that a user asks a running study to try."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, status
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search_spaces import Value
+from service.api.decision_views import TrialRequestView
+from service.api.dependencies import ApiParts, Parts
+from service.api.documents import JSON_TYPE, MAX_BYTES, YAML_TYPES, decode
+from service.api.paths import STUDY, StudyId
+from service.api.problems import BodyTooLarge, InvalidParameters, documented
+from service.api.studies import IdempotencyHeader, key_of, limited_body
+from service.domain import errors
+from service.domain.configuration_rules import configuration_violations
+from service.domain.pointers import violations_of
+from service.domain.ports import TrialQuery
+from service.domain.study import Study
+from service.domain.trial import Trial, TrialRequest
+
+router = APIRouter(tags=["trials"])
+
+_PAGE = 1000
+_EXAMPLE = {"parameters": {"learning_rate": 3e-5, "batch_size": 32}}
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    parameters: dict[str, Value] = Field(
+        description="Each of the space's parameters, but for those that do not exist beside the others' values.",
+        examples=[_EXAMPLE["parameters"]],
+    )
+
+
+async def _body(request: Request) -> bytes:
+    return await limited_body(request, f"A trial's parameters have at most {MAX_BYTES} bytes: send them alone.")
+
+
+@router.post(
+    STUDY + "/trials",
+    operation_id="requestTrial",
+    summary="Ask for a trial",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_description="The request, with its place in the queue.",
+    responses=documented(
+        errors.MalformedDocument, errors.StudyNotFound, errors.StudyEnded, errors.ConfigurationKnown, errors.IdempotencyConflict,
+        BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidConfiguration, InvalidParameters,
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "What to try, in JSON or YAML.",
+            "content": {
+                kind: {"schema": _Asked.model_json_schema(), "example": _EXAMPLE} for kind in (JSON_TYPE, *YAML_TYPES)
+            },
+        }
+    },
+)  # fmt: skip
+def request_trial(
+    request: Request,
+    study_id: StudyId,
+    parts: Parts,
+    body: Annotated[bytes, Depends(_body)],
+    idempotency_key: IdempotencyHeader = None,
+) -> TrialRequestView:
+    """Try this configuration before whatever the strategy proposes, in the order asked for, as far as the budget goes.
+
+    It counts as any other trial: for the budget, for the strategy's comparisons, and for its model.
+    """
+    study = parts.store.studies.get(study_id)
+    parameters = _asked(decode(body, request.headers.get("Content-Type"))).parameters
+    violations = configuration_violations(study.definition, parameters, ("parameters",))
+    if violations:
+        raise errors.InvalidConfiguration(violations)
+    stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(idempotency_key, body))
+    return _view(parts, study, stored)
+
+
+def _asked(document: Any) -> _Asked:
+    """What a decoded body asks for. Raises InvalidConfiguration."""
+    try:
+        return _Asked.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise errors.InvalidConfiguration(violations_of(document, {}, error.errors(include_url=False))) from error
+
+
+def _view(parts: ApiParts, study: Study, request: TrialRequest) -> TrialRequestView:
+    """The request, and how many that nobody has begun are before it."""
+    space = study.definition.search_space
+    tried = {space.key(trial.parameters): trial.number for trial in _trials(parts, study.id) if trial.repeats is None}
+    waiting = [one.number for one in parts.store.trials.requests(study.id) if space.key(one.parameters) not in tried]
+    place = waiting.index(request.number) + 1 if request.number in waiting else 0
+    return TrialRequestView.of(study.id, request, place, tried.get(space.key(request.parameters)))
+
+
+def _trials(parts: ApiParts, study_id: str) -> Iterator[Trial]:
+    cursor: str | None = None
+    while True:
+        page = parts.store.trials.find(study_id, TrialQuery(limit=_PAGE, cursor=cursor))
+        yield from page.items
+        cursor = page.cursor
+        if cursor is None:
+            return
