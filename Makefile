@@ -1,7 +1,7 @@
-# make demo | serve | test | check | test-browser | bench | clean
+# make demo | serve | test | check | test-browser | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-browser bench clean
+.PHONY: help setup demo serve test check test-fast test-integration test-browser bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -10,6 +10,8 @@ PYTHON ?=
 BIN := .venv/bin
 # Options of `tuneyard serve`, such as ARGS="--port 8081".
 ARGS ?=
+# Folder of learning curves for bench-search: see benchmarks/tables.py.
+TABLES ?=
 
 help:
 	@echo 'make demo          start the service, run a real study, pull its best checkpoint into ./best'
@@ -18,6 +20,7 @@ help:
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make check         lint, types and import contracts alone'
 	@echo 'make bench         the measurements behind the figures in the README'
+	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
 	@echo 'make clean         remove .venv, caches and what the demo made'
 
 # The first Python from 3.11 to 3.13 that can make a virtual environment.
@@ -66,9 +69,12 @@ test-browser: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost
-	@$(BIN)/python -m benchmarks.search compare
+	@$(BIN)/python -m benchmarks.search tables
 	@$(BIN)/python -m benchmarks.attempts
 	@$(BIN)/python -m benchmarks.trainers
+
+bench-search: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search tables $(if $(TABLES),--tables $(TABLES))
 
 clean:
 	@rm -rf .venv .tuneyard best build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,25 +1,36 @@
-"""What a decision costs, and what the strategies find: `python -m benchmarks.search cost`, or `compare`.
+"""What a decision costs, and what the strategies find: `python -m benchmarks.search cost`, or `tables`.
 
 `cost`: the time of one `next_action` at several sizes of history, with the ratio to one `ask` of a plain Optuna study of
 that size in the same run. Ours rebuilds the study from the history each time, as nothing may outlive a call; Optuna's keeps
 its trials.
-`compare`: strategies on a made-up learning curve at equal epochs, in simulated time, medians over seeds.
+`tables`: strategies on learning curves, on a clock of its own, beside random search, Optuna's TPE and Ray's ASHA. A budget
+is the time that passed, in trainings of a whole trial on all workers: elapsed times workers by the reports of a whole trial;
+who waits pays. Regret is 100 times how far the best value so far is from the table's best, as a share of how far the median
+configuration is; the mean over tables of a family and seeds, with its standard error. Without `--tables` on a made-up curve;
+`benchmarks/tables.py` says which files a folder may hold.
 """
 
 import argparse
+import json
 import math
+import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import optuna
 
-from search_spaces import Scalar
-from service.domain.definition import parse_definition
+from benchmarks.peers import PEERS, run_peer
+from benchmarks.tables import NearestRow, Table, made_up, read_tables
+from search_spaces import Value
+from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.history import History
 from service.domain.study import Study, StudyState
 from service.domain.trial import Trial, TrialState
@@ -37,14 +48,20 @@ SPACE = {
     "batch_size": {"kind": "categorical", "choices": [16, 32, 64]},
 }
 STRATEGIES: Mapping[str, dict[str, Any]] = {
+    "auto": {"kind": "auto"},
     "random": {"kind": "random"},
+    "sobol": {"kind": "sobol"},
     "tpe": {"kind": "bayesian", "sampler": {"kind": "tpe"}},
     "gp": {"kind": "bayesian", "sampler": {"kind": "gp"}},
+    "median tpe": {"kind": "median"},
     "hyperband sync": {"kind": "hyperband"},
     "hyperband sync tpe": {"kind": "hyperband", "sampler": {"kind": "tpe"}},
     "hyperband async": {"kind": "hyperband", "mode": "async"},
     "hyperband async tpe": {"kind": "hyperband", "mode": "async", "sampler": {"kind": "tpe"}},
 }
+TABLED = tuple(name for name in STRATEGIES if name != "gp")
+"""Strategies that `tables` compares: a Gaussian process takes half a second a proposal."""
+
 PLAIN: Mapping[str, Callable[[], Any]] = {
     "random": lambda: optuna.samplers.RandomSampler(seed=0),
     "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=0),
@@ -61,15 +78,21 @@ DISTRIBUTIONS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cost", "compare"])
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("what", choices=["cost", "tables"])
+    parser.add_argument("--tables", type=Path, help="folder of tables; a made-up curve when left out")
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--sigma", type=float, default=0.0, help="spread of the logarithm of a report's time")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="lines of the table; all of them when left out")
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if arguments.what == "cost":
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         decision_cost()
     else:
-        comparison(arguments.seeds, arguments.workers)
+        families = families_in(arguments.tables)
+        methods = arguments.methods or [*PEERS, *TABLED]
+        print_regrets(families, methods, arguments.seeds, arguments.workers, arguments.sigma, arguments.processes)
 
 
 def decision_cost() -> None:
@@ -87,24 +110,82 @@ def decision_cost() -> None:
             print(f"{name:22}{size:8}{ours:10.1f}{theirs:11.1f}{ours / theirs:8.1f}")
 
 
-def comparison(seeds: int, workers: int) -> None:
-    budgets = [4, 8, 16, 32]
-    print(f"median best loss after so many full trainings' worth of time, {workers} workers, {seeds} seeds; 0.1 is the least")
-    print(f"{'strategy':22}{''.join(f'{budget:8}' for budget in budgets)}{'trials':>8}{'busy':>7}")
-    for name, strategy in STRATEGIES.items():
-        rows, trials, busy = [], [], []
-        for seed in range(seeds):
-            study = a_study(strategy, {"epochs": budgets[-1] * EPOCHS}, seed=seed, workers=workers)
-            done = simulate(study, learning_curve, workers=workers)
-            limits = [budget * EPOCHS / workers for budget in budgets]
-            rows.append([min((value for at, value in done.best_by_time if at <= limit), default=math.inf) for limit in limits])
-            trials.append(len(done.history.trials))
-            busy.append(sum(attempt.ended - attempt.began for attempt in done.attempts) / done.seconds / workers)
-        medians = "".join(f"{median(column):8.3f}" for column in zip(*rows, strict=True))
-        print(f"{name:22}{medians}{median(trials):8.0f}{median(busy):7.2f}", flush=True)
+BUDGETS: Mapping[str, tuple[int, ...]] = {"lora": (2, 4, 8)}
+USUAL_BUDGETS = (4, 8, 16, 32)
+_TABLES: dict[str, Table] = {}
 
 
-def learning_curve(parameters: Mapping[str, Scalar], report: int) -> float:
+def families_in(folder: Path | None) -> Mapping[str, list[Table]]:
+    """The tables by the first part of their names."""
+    families: dict[str, list[Table]] = {}
+    for table in read_tables(folder) if folder else [made_up(EPOCHS)]:
+        families.setdefault(table.name.partition("-")[0], []).append(table)
+    return families
+
+
+def print_regrets(
+    families: Mapping[str, list[Table]], methods: Sequence[str], seeds: int, workers: int, sigma: float, processes: int
+) -> None:
+    for family, tables in families.items():
+        budgets = BUDGETS.get(family, USUAL_BUDGETS)
+        print(f"\n{family}: {len(tables)} tables, {seeds} seeds, {workers} workers; regret x 100 after so many whole trainings")
+        print(f"{'':22}{''.join(f'{budget:>14}' for budget in budgets)}{'seconds':>10}")
+        for method in methods:
+            began = time.perf_counter()
+            _TABLES.update({table.name: table for table in tables})
+            jobs = [(table.name, method, seed, budgets, workers, sigma) for table in tables for seed in range(seeds)]
+            # Forked, so that the tables need not be sent.
+            with multiprocessing.get_context("fork").Pool(processes) as pool:
+                regrets = np.array(pool.starmap(regrets_of, jobs, chunksize=4))
+            means, errors = regrets.mean(axis=0), regrets.std(axis=0) / math.sqrt(len(regrets))
+            cells = "".join(f"{mean:8.1f} ±{error:4.1f}" for mean, error in zip(means, errors, strict=True))
+            print(f"{method:22}{cells}{time.perf_counter() - began:10.0f}", flush=True)
+
+
+def regrets_of(name: str, method: str, seed: int, budgets: Sequence[int], workers: int, sigma: float) -> list[float]:
+    """100 times the regret at each budget, of one run on the table of that name; 100 before any report, 200 at most."""
+    table = _TABLES[name]
+    seconds = budgets[-1] * table.reports / workers
+    # Another one for each table: the same draws on all of them would be one sample, and not many.
+    seed = (zlib.crc32(table.name.encode()) + seed) % 2**31
+    random = np.random.default_rng(seed)
+    # The mean is 1, so that a budget buys as much.
+    duration = (lambda: float(random.lognormal(-(sigma**2) / 2, sigma))) if sigma else (lambda: 1.0)
+    definition = a_tabled_study(table, STRATEGIES.get(method, {"kind": "random"}), seconds, workers, seed)
+    if method in PEERS:
+        peer = PEERS[method](table, definition.definition.search_space, seed)
+        best_by_time = run_peer(table, peer, workers, seconds, duration)
+    else:
+        best_by_time = simulate(
+            definition,
+            lambda parameters, report: table.curve(parameters)[report - 1],
+            workers=workers,
+            seconds=lambda *_: duration(),
+            stop=lambda trial, report: report >= len(table.curve(trial.parameters)),
+            row=None if table.function else NearestRow(table, definition.definition.search_space),
+        ).best_by_time
+    regrets = []
+    for budget in budgets:
+        values = [value for at, value in best_by_time if at <= budget * table.reports / workers + 1e-9]
+        regrets.append(100 * min(2.0, max(0.0, table.regret(values[-1]))) if values else 100.0)
+    return regrets
+
+
+def a_tabled_study(table: Table, strategy: dict[str, Any], seconds: float, workers: int, seed: int) -> Study:
+    """A running study over the table's space, which need not be a trainer's."""
+    definition = a_study({"kind": "random"}, {"wall_clock": seconds}, seed, workers).definition
+    document = {
+        **definition.model_dump(mode="json", exclude_none=True),
+        "space": table.space,
+        "strategy": strategy,
+        "objective": {"metric": "validation/loss", "direction": "maximize" if table.maximize else "minimize"},
+    }
+    document["trainer"]["epochs"] = table.reports
+    searched = StudyDefinition.model_validate_json(json.dumps(document))
+    return Study(id="benchmark", definition=searched, created_at=NOW, state=StudyState.RUNNING, started_at=NOW)
+
+
+def learning_curve(parameters: Mapping[str, Value], report: int) -> float:
     """A loss that falls with a power of the epochs to a floor that the parameters decide; slow learners start badly."""
     rate, dropout, decay, frozen = (float(parameters[name] or 0) for name in list(SPACE)[:4])
     off = (math.log10(rate) + 4) / 2
@@ -132,7 +213,7 @@ def a_history(study: Study, size: int) -> History:
     """So many finished trials with values at every rung, so that a model has what it asks for, and a new one is due."""
     trials, values = {}, {}
     for number in range(size):
-        parameters = draw_unseen(study.definition.space, set(), random_of(1, number, "benchmark")) or {}
+        parameters = draw_unseen(study.definition.search_space, set(), random_of(1, number, "benchmark")) or {}
         reached = tuple(learning_curve(parameters, report) for report in range(1, EPOCHS + 1))
         trial = Trial(study_id=study.id, number=number, parameters=parameters, until=EPOCHS, created_at=NOW, bracket=10**6)
         best = min(reached)
