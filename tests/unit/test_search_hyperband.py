@@ -16,7 +16,7 @@ from service.domain.history import History
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.search import Cut, Promote, Simulation, Start, Wait, next_action, simulate
-from service.search.rungs import brackets
+from service.search.rungs import brackets, longest_ladder
 from tests.builders import NOW, a_study, a_trial, as_number
 
 Plan = list[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -48,6 +48,22 @@ def test_without_a_budget_there_is_one_cycle_of_brackets_as_published() -> None:
     assert a_plan(9) == CYCLE_OF_9
     assert a_plan(81)[0] == ((1, 3, 9, 27, 81), (81, 27, 9, 3, 1))
     assert [sizes[0] for _, sizes in a_plan(81)] == [81, 34, 15, 8, 5]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "factor", "rungs"),
+    [(1, 9, 3, (1, 3, 9)), (1, 10, 2, (1, 2, 5, 10)), (100, 900, 3, (100, 300, 900)), (1, 27, 3, (1, 3, 9, 27))],
+)
+def test_rungs_are_the_longest_trial_by_powers_of_the_factor(
+    lowest: int, highest: int, factor: int, rungs: tuple[int, ...]
+) -> None:
+    assert longest_ladder(highest, lowest, factor) == rungs
+
+
+def test_a_longest_trial_of_27_has_the_brackets_of_the_paper() -> None:
+    assert a_plan(27) == [
+        ((1, 3, 9, 27), (27, 9, 3, 1)), ((3, 9, 27), (12, 4, 1)), ((9, 27), (6, 2)), ((27,), (4,)),
+    ]  # fmt: skip
 
 
 def test_a_number_of_trials_repeats_the_cycle_and_narrows_its_last_bracket() -> None:

@@ -1,19 +1,11 @@
-"""The Parzen estimator: by itself, and against the suite that Optuna ships for samplers."""
+"""The Parzen estimator by itself; `test_search_suite` holds it to the suite that Optuna ships."""
 
 import math
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-import optuna
-import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.search_space import IntersectionSearchSpace
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
-from optuna.trial import TrialState
-
-from search_spaces import CategoricalParameter, Constraint, FloatParameter, IntParameter, Parameter, Space
+from search_spaces import CategoricalParameter, Constraint, FloatParameter, IntParameter, Space
 from service.search.tpe import parzen_proposals
 from tests.builders import as_number
 
@@ -103,87 +95,3 @@ def test_a_choice_without_an_order_is_learnt() -> None:
     ranked = sorted(drawn(space, 60), key=lambda one: one["model"] != "e")
     found = [next(parzen_proposals(space, ranked, [], set(), seed))["model"] for seed in range(20)]
     assert found.count("e") >= 15
-
-
-class Adapted(optuna.samplers.BaseSampler):  # type: ignore[misc]  # optuna is untyped here
-    """Our estimator as a sampler of Optuna's, with no start-up phase."""
-
-    def __init__(self) -> None:
-        self._search_space = IntersectionSearchSpace()
-        self._random = Random(0)  # noqa: S311 - a search, not a secret
-
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-        return {name: one for name, one in self._search_space.calculate(study).items() if not one.single()}
-
-    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-        done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        if not search_space or not done:
-            return {}
-        space = Space({name: parameter_of(one) for name, one in search_space.items()})
-        sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
-        done.sort(key=lambda one: sign * one.value)
-        known = [
-            {name: place_of(search_space[name], one.params[name]) for name in search_space}
-            for one in done
-            if all(
-                search_space[name]._contains(one.distributions[name].to_internal_repr(one.params[name])) for name in search_space
-            )
-        ]
-        found = next(parzen_proposals(space, known, [], set(), self._random.randrange(2**31)), None)
-        return {} if found is None else {name: value_for(search_space[name], value) for name, value in found.items()}
-
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        drawn = Space({param_name: parameter_of(param_distribution)}).draw(self._random)
-        return value_for(param_distribution, drawn[param_name])
-
-
-def parameter_of(distribution: Any) -> Parameter:
-    match distribution:
-        case FloatDistribution(low=low, high=high, log=log, step=None):
-            return FloatParameter(kind="float", low=low, high=high, log=log)
-        case FloatDistribution(low=low, high=high, step=step):
-            return IntParameter(kind="int", low=0, high=round((high - low) / step))
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return IntParameter(kind="int", low=low, high=high, log=log, step=step)
-        case CategoricalDistribution(choices=choices):
-            return CategoricalParameter(kind="categorical", choices=tuple(range(len(choices))))
-    raise TypeError(distribution)
-
-
-def value_for(distribution: Any, value: Any) -> Any:
-    match distribution:
-        case FloatDistribution(low=low, step=float(step)):
-            return float(Decimal(str(low)) + value * Decimal(str(step)))
-        case CategoricalDistribution(choices=choices):
-            return choices[value]
-    return value
-
-
-def holds(distribution: Any, value: Any) -> bool:
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
-
-
-def place_of(distribution: Any, value: Any) -> Any:
-    match distribution:
-        case FloatDistribution(low=low, step=float(step)):
-            return round((value - low) / step)
-        case CategoricalDistribution():
-            return int(distribution.to_internal_repr(value))
-    return value
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-class TestTheSuiteOfOptuna(BasicSamplerTestCase):  # type: ignore[misc]  # as above
-    @pytest.fixture
-    def sampler(self) -> Callable[[], optuna.samplers.BaseSampler]:
-        return Adapted
-
-
-class TestTheSuiteOfOptunaForJointSamples(RelativeSamplerTestCase):  # type: ignore[misc]  # as above
-    @pytest.fixture
-    def sampler(self) -> Callable[[], optuna.samplers.BaseSampler]:
-        return Adapted
