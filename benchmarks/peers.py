@@ -1,7 +1,7 @@
 """What a table is searched with elsewhere: random search, Optuna's TPE, and Ray Tune's asynchronous Hyperband as it comes.
 
-Each runs whole trials on the same clock as `service.search.simulate`; Ray's rule sees the best value so far, as that is what a
-service that keeps the best checkpoint gets.
+They run on a clock as `service.search.simulate` does. Ray's rule sees the best value so far, as that is what a service that keeps
+the best checkpoint gets; the others run whole trials.
 """
 
 import heapq

@@ -51,14 +51,13 @@ def contexts(parameters: Parameters, fixed: Configuration) -> Iterator[Configura
     steps = iter(range(_MOST_STEPS))
 
     def extended(assigned: dict[str, Value], waiting: Sequence[tuple[str, Value]]) -> Iterator[Configuration]:
-        if not waiting:
+        unknown = next((at for at, (other, _) in enumerate(waiting) if other not in assigned), len(waiting))
+        if not all(_is_met(parameters[other], assigned[other], condition) for other, condition in waiting[:unknown]):
+            return
+        if unknown == len(waiting):
             yield assigned
             return
-        (other, condition), *rest = waiting
-        if other in assigned:
-            if any(_is_same(parameters[other], assigned[other], value) for value in wanted_values(condition)):
-                yield from extended(assigned, rest)
-            return
+        (other, condition), *rest = waiting[unknown:]
         for value in wanted_values(condition):
             if next(steps, None) is None:
                 return
@@ -81,8 +80,8 @@ def _circles(parameters: Parameters) -> Iterator[Fault]:
         yield (circle[0], "when"), f"goes round in a circle ({chain}): take one of these conditions out"
 
 
-def _is_same(parameter: Parameter, one: Value, other: Value) -> bool:
-    return number_of(parameter, one) == number_of(parameter, other)
+def _is_met(parameter: Parameter, assigned: Value, condition: Value) -> bool:
+    return any(number_of(parameter, assigned) == number_of(parameter, value) for value in wanted_values(condition))
 
 
 def _faults_of(parameters: Parameters, other: str, condition: Value) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.analysis.analyst import Analyst
-from service.analysis.previews import preview
+from service.analysis.previews import Previews
 from service.api.app import create_api
 from service.api.auth import load_or_make_token
 from service.api.dependencies import ApiParts
@@ -57,7 +57,7 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             catalog=_WithCapacity(open_catalog(settings), layout.run / "capacity.json"),
             models=open_base_models(settings),
             analyst=Analyst(store),
-            previewer=preview,
+            previewer=Previews(),
             clock=SystemClock(),
             settings=settings,
             token=load_or_make_token(layout.token),

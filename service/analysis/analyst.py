@@ -3,18 +3,17 @@
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from service.analysis.axes import axes_of
-from service.analysis.children import run_module
+from service.analysis.children import Turn, run_module
 from service.analysis.importance import compared, importance_of, request_of
 from service.analysis.learned import analysed, values_of
-from service.domain.errors import NotFound, NotReady
+from service.domain.errors import NotFound
 from service.domain.ports import Store
 from service.domain.study_analysis import Figure, StudyAnalysis
 
@@ -27,9 +26,6 @@ _MEASURE_SECONDS = 20.0
 _DRAW_SECONDS = 60.0
 _KEPT = 16
 """Studies whose last analysis is remembered."""
-_WAITING = 8
-"""Callers that may wait for another's child, such as a page that shows all figures: more would hold the API's threads."""
-_WAIT_SECONDS = 20.0
 
 
 def measure(request: Mapping[str, Any]) -> Sequence[float]:
@@ -59,18 +55,13 @@ class _Kept:
 
 
 class Analyst:
-    """The port `StudyAnalyst`. One child at a time; what it made is kept as long as the study does not go on.
+    """The port `StudyAnalyst`. One child at a time; what it made is kept as long as the study does not go on."""
 
-    `wait_seconds` is how long a caller waits for another's child.
-    """
-
-    def __init__(self, store: Store, measure: Measure = measure, draw: Draw = draw, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(self, store: Store, measure: Measure = measure, draw: Draw = draw, turn: Turn | None = None) -> None:
         self._store = store
         self._measure = measure
         self._draw = draw
-        self._wait_seconds = wait_seconds
-        self._at_work = threading.Lock()
-        self._waiting = threading.BoundedSemaphore(_WAITING)
+        self._turn = turn or Turn("analysed")
         self._kept: dict[str, _Kept] = {}
 
     def analysis(self, study_id: str) -> StudyAnalysis:
@@ -78,14 +69,14 @@ class Analyst:
         kept = self._known(study_id, state)
         if kept is not None:
             return kept.analysis
-        with self._turn():
+        with self._turn.soon():
             return self._analysed(study_id, state).analysis
 
     def figure(self, study_id: str, figure: Figure) -> bytes:
         state = self._state(study_id)
         kept = self._known(study_id, state)
         if kept is None or kept.figures is None:
-            with self._turn():
+            with self._turn.soon():
                 kept = self._drawn(study_id, state)
         try:
             return (kept.figures or {})[f"{figure}.png"]
@@ -98,7 +89,7 @@ class Analyst:
 
         def act() -> None:
             try:
-                with self._at_work:
+                with self._turn.at_last():
                     kept = self._drawn(study_id, self._state(study_id))
                 making.set_result({"analysis.json": _json(kept.analysis, indent=1), **(kept.figures or {})})
             except Exception as error:
@@ -136,21 +127,6 @@ class Analyst:
         others = [one for one in self._kept.items() if one[0] != study_id]
         self._kept = dict([*others[-_KEPT + 1 :], (study_id, kept)])
         return kept
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """The right to start a child. Raises NotReady when others have it for too long."""
-        if not self._waiting.acquire(blocking=False):
-            raise NotReady("Other studies are being analysed: ask again in a few seconds.")
-        try:
-            if not self._at_work.acquire(timeout=self._wait_seconds):
-                raise NotReady("Another study is being analysed: ask again in a few seconds.")
-            try:
-                yield
-            finally:
-                self._at_work.release()
-        finally:
-            self._waiting.release()
 
 
 def _json(analysis: StudyAnalysis, indent: int | None = None) -> bytes:

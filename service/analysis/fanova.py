@@ -7,7 +7,9 @@ and without scikit-learn, which takes seconds to import.
 python -m service.analysis.fanova < REQUEST.json
 """
 
+import contextlib
 import json
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -113,4 +115,6 @@ def _variance(values: Floats, weights: Floats) -> float:
 
 if __name__ == "__main__":
     signal.alarm(_LONGEST_SECONDS)  # whoever started this may be gone
+    with contextlib.suppress(OSError):
+        os.nice(10)  # training goes first
     sys.exit(main())

@@ -4,16 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from service.analysis.children import run_module
+from service.analysis.children import Turn, run_module
 from service.domain.definition import StudyDefinition
 from service.domain.history import PriorTrial
-from service.domain.preview import PlannedBracket, PlannedTrial, Preview
+from service.domain.preview import PlannedBracket, PlannedTrial, Preview, Previewer
 
 _SECONDS = 40.0
 
 
 def preview(definition: StudyDefinition, prior: Sequence[PriorTrial], seconds_per_report: float | None) -> Preview:
-    """The port `Previewer`. Raises AnalysisFailed, AnalysisTimedOut."""
+    """What a study would do, by a child process. Raises AnalysisFailed, AnalysisTimedOut."""
     request = {
         "definition": definition.model_dump(mode="json"),
         "prior": [asdict(one) for one in prior],
@@ -30,3 +30,15 @@ def preview(definition: StudyDefinition, prior: Sequence[PriorTrial], seconds_pe
             "configurations": [PlannedTrial(**one) for one in found["configurations"]],
         }
     )
+
+
+class Previews:
+    """The port `Previewer`: one child at a time, for all who ask."""
+
+    def __init__(self, foresee: Previewer = preview, turn: Turn | None = None) -> None:
+        self._foresee = foresee
+        self._turn = turn or Turn("previewed")
+
+    def __call__(self, definition: StudyDefinition, prior: Sequence[PriorTrial], seconds_per_report: float | None) -> Preview:
+        with self._turn.soon():
+            return self._foresee(definition, prior, seconds_per_report)

@@ -32,8 +32,8 @@ _MOST_TRIALS = 1000
     summary="Preview a study",
     response_description="What the study would do.",
     responses=documented(
-        errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidDefinition, errors.AnalysisFailed,
-        errors.AnalysisTimedOut,
+        errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidDefinition, errors.NotReady,
+        errors.AnalysisFailed, errors.AnalysisTimedOut,
     ),
 )  # fmt: skip
 def preview_study(request: Request, parts: Parts, body: Annotated[bytes, Depends(whole_body)]) -> PreviewView:

@@ -20,6 +20,7 @@ from service.domain.strategy import (
     HyperbandStrategy,
     Nsga2Sampler,
     RandomSampler,
+    SobolStrategy,
     Strategy,
     TpeSampler,
 )
@@ -31,9 +32,15 @@ _FACTOR = 3
 _MOST_PROMOTIONS = 3
 """The lowest rung is at 1/27 of a whole trial: four rungs did best on all tables of `benchmarks.search`, three clearly worse."""
 
+_LARGEST_RUNG = 1000
+"""What a definition may say of its lowest rung."""
+
 _RANDOM_SHARE = 0.15
 _FEWEST_REPORTS = 3
 _FEWEST_TRIALS = 4
+_ROUNDS_TO_LEARN = 2
+"""A model that hears of a trial after most others began has nothing to lead."""
+
 _GP_PARAMETERS = 6
 _GP_TRIALS = 60
 _NSGA2_TRIALS = 200
@@ -63,7 +70,7 @@ def plan_of(definition: StudyDefinition) -> Plan:
 def _chosen(definition: StudyDefinition) -> Plan:
     trials, size = definition.budget.trials, definition.search_space.size()
     reports = definition.max_reports
-    if size is not None and definition.budget.epochs is None and size <= (trials or 0):
+    if size is not None and definition.budget.epochs is None and size <= (trials or 0) and _grid_size(definition) == size:
         return Plan(GridStrategy(kind="grid"), f"Every one of the {size} configurations, as the budget holds them all.")
     if len(definition.objectives) > 1:
         fitting, why = _model_for(definition)
@@ -71,6 +78,8 @@ def _chosen(definition: StudyDefinition) -> Plan:
     stops = "epochs" not in definition.space and reports >= _FEWEST_REPORTS
     if stops and (trials is None or trials >= _FEWEST_TRIALS):
         parts = _FACTOR ** min(_MOST_PROMOTIONS, _steps(reports))
+        while reports // parts > _LARGEST_RUNG:
+            parts *= _FACTOR
         sampler = BohbSampler(kind="tpe", random_share=_RANDOM_SHARE)
         if trials is not None and trials <= sampler.startup_trials:
             chosen: BohbSampler | RandomSampler = RandomSampler(kind="random")
@@ -79,16 +88,34 @@ def _chosen(definition: StudyDefinition) -> Plan:
             chosen, model = sampler, "led by a model of the highest rung"
         return Plan(
             HyperbandStrategy(
-                kind="hyperband", mode="async", reduction_factor=_FACTOR, min_epochs=reports // parts, sampler=chosen
+                kind="hyperband",
+                mode="async",
+                reduction_factor=_FACTOR,
+                min_epochs=reports // parts,
+                sampler=chosen,
             ),
             f"Asynchronous Hyperband, as a trial's {reports} reports allow stopping the worse ones from report "
             f"{round(reports / parts)} on and nobody waits for anybody; configurations are {model}.",
         )
-    fitting, why = _model_for(definition)
     short = "a whole trial has too few reports to stop one early" if not stops else "there are too few trials to stop any early"
+    workers = definition.resources.max_concurrent_trials
+    if trials is not None and workers > 1 and trials <= _ROUNDS_TO_LEARN * workers:
+        reason = (
+            f"Whole trials that fill the space evenly, as {short} and most begin before the first of {workers} workers is done."
+        )
+        return Plan(SobolStrategy(kind="sobol"), reason)
+    fitting, why = _model_for(definition)
     return Plan(
         BayesianStrategy(kind="bayesian", sampler=fitting), f"Whole trials led by `{fitting.kind}`, as {short} and {why}."
     )
+
+
+def _grid_size(definition: StudyDefinition) -> int | None:
+    """Configurations that a grid would try; None where a continuous parameter gives it no values."""
+    try:
+        return definition.search_space.grid_size()
+    except ValueError:
+        return None
 
 
 def _model_for(definition: StudyDefinition) -> tuple[GpSampler | TpeSampler | Nsga2Sampler, str]:

@@ -179,6 +179,12 @@ class StudyDefinition(_Strict):
             copied.__dict__.pop(worked_out, None)
         return copied
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether some limit ends the study whatever its trials report; hours of GPU end none that uses no GPU."""
+        budget = self.budget if self.resources.gpus_per_trial else self.budget.model_copy(update={"gpu_hours": None})
+        return budget.is_bounded
+
     def configured(self, parameters: Configuration, seed: int | None = None) -> TrainerConfig:
         """The trainer's configuration of a trial with these parameters, and with a seed of its own where it has one."""
         return configured(self.trainer, parameters if seed is None else {**parameters, "seed": seed})

@@ -51,5 +51,5 @@ class Preview:
 Previewer = Callable[[StudyDefinition, Sequence[PriorTrial], float | None], Preview]
 """Foresees a study, given the trials that it starts from and the seconds of a report, where they are known.
 
-Raises AnalysisFailed, AnalysisTimedOut.
+Raises NotReady, AnalysisFailed, AnalysisTimedOut.
 """

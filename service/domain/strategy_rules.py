@@ -32,23 +32,32 @@ def strategy_violations(study: StudyDefinition) -> list[Violation]:
     """What is wrong with the strategy of a definition whose space is sound."""
     match study.plan.strategy:
         case GridStrategy(sample=sample):
-            return _grid_violations(study, sample=sample)
+            return [*_payable(study), *_grid_violations(study, sample=sample)]
         case HyperbandStrategy() as hyperband:
             return _hyperband_violations(study, hyperband)
         case MedianStrategy(grace_reports=grace):
-            return [*_bounded(study), *_rung_violations(study, "grace_reports", grace, "the median of one report")]
+            rungs = _rung_violations(study, "grace_reports", grace, "the median of one report")
+            return [*_bounded(study), *_payable(study), *rungs]
         case BayesianStrategy(sampler=CmaesSampler()):
-            return [*_bounded(study), *_cmaes_violations(study)]
+            return [*_bounded(study), *_payable(study), *_cmaes_violations(study)]
         case PbtStrategy() as pbt:
             return _pbt_violations(study, pbt)
         case RandomStrategy() | SobolStrategy() | BayesianStrategy() | AutoStrategy():  # a plan has no `auto`
-            return _bounded(study)
+            return [*_bounded(study), *_payable(study)]
         case _:
             assert_never(study.plan.strategy)
 
 
 def _bounded(study: StudyDefinition) -> list[Violation]:
-    return [] if study.budget.is_bounded else [_ENDLESS]
+    return [] if study.is_bounded else [_ENDLESS]
+
+
+def _payable(study: StudyDefinition) -> list[Violation]:
+    """Of a strategy that begins whole trials alone: whether the budget pays for one."""
+    reports = study.max_reports if "epochs" not in study.space else 1
+    if study.budget.epochs is None or study.budget.epochs >= reports:
+        return []
+    return [Violation("/budget/epochs", f"is below the {reports} reports of a whole trial, so that none would begin: raise it")]
 
 
 def _grid_violations(study: StudyDefinition, *, sample: bool) -> list[Violation]:
@@ -94,11 +103,15 @@ def _pbt_violations(study: StudyDefinition, pbt: PbtStrategy) -> list[Violation]
     found = [
         Violation(pointer(["space", name]), f"cannot change in the middle of a training, as `pbt` does: search {listed}")
         for name, parameter in study.space.items()
-        if name not in may_vary and not isinstance(parameter, ConstantParameter)
+        if name not in may_vary and name != "epochs" and not isinstance(parameter, ConstantParameter)
     ]
     if study.trainer.early_stopping is not None:
         found.append(Violation("/trainer/early_stopping", "`pbt` decides by itself which trials go on: leave it out"))
-    if pbt.interval >= study.max_reports and "epochs" not in study.space:
+    if "epochs" in study.space:
+        found.append(
+            Violation("/space/epochs", "`pbt` trains all members to their end: say in `trainer` how many epochs that is")
+        )
+    if pbt.interval >= study.max_reports:
         detail = f"a whole trial has {study.max_reports} reports, so its members would never be compared: lower it"
         found.append(Violation("/strategy/interval", detail))
     return [*found, *_population_violations(study, pbt)]

@@ -80,7 +80,7 @@ class Ledger:
     def refresh(self) -> Study:
         """Read what the API and the clock have decided since: a stop or cancel request, trials asked for, time that is up."""
         with self._lock:
-            self._study = self._store.studies.get(self._study.id)
+            self._read_study()
             self._read_requests()
             spent = self._history.spending(self._study, self._clock.now())
             if self._study.state is StudyState.RUNNING and time_is_up(self._study.definition.budget, spent):
@@ -271,6 +271,11 @@ class Ledger:
     def _stop_study(self, reason: StudyReason, detail: str | None = None) -> None:
         self._save_study(lambda study: study if study.state.is_end else study.stopping(reason, detail))
 
+    def _read_study(self) -> None:
+        """The study as stored; its definition stays the object it was, as what the search works out hangs on it."""
+        study, known = self._store.studies.get(self._study.id), self._study.definition
+        self._study = replace(study, definition=known) if study.definition == known else study
+
     def _save_study(self, change: Callable[[Study], Study]) -> None:
         """Compare-and-set with the study's newest version: a client may be stopping it at the same time."""
         with self._lock:
@@ -281,7 +286,7 @@ class Ledger:
                 try:
                     self._study = self._store.studies.save(changed)
                 except StaleWrite:
-                    self._study = self._store.studies.get(self._study.id)
+                    self._read_study()
                 else:
                     return
             raise IllegalMove(f"Study {self._study.id!r} changes faster than its driver can write.")

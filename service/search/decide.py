@@ -21,8 +21,10 @@ from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Done, Resume, Start, Wait
 from service.search.feasible import broken_outcome
 from service.search.final import next_run, reached_target, search_is_over
+from service.search.grid import grid_configuration
 from service.search.hyperband import last_cut, last_promotion, next_async, next_sync
 from service.search.median import below_median
+from service.search.memory import key_of
 from service.search.pbt import next_of_population
 from service.search.samplers import next_number, propose
 
@@ -131,5 +133,8 @@ def _is_exhausted(study: Study, history: History) -> bool:
     if isinstance(study.definition.plan.strategy, PbtStrategy):
         return False  # a population ends with its last report
     space = study.definition.search_space
-    size = space.grid_size() if isinstance(study.definition.plan.strategy, GridStrategy) else space.size()
+    if isinstance(study.definition.plan.strategy, GridStrategy):
+        seen = {key_of(space, trial.parameters) for trial in history.trials.values()}
+        return grid_configuration(space, study.definition.seed, 0, seen) is None
+    size = space.size()
     return size is not None and len(history.trials) >= size

@@ -6,11 +6,12 @@ from random import Random
 
 from search_spaces import Configuration, Key, NoConfiguration, Space
 
-__all__ = ["Configuration", "Key", "draw_unseen", "key_of", "random_of", "seed_of", "size_of"]
-
 _REDRAWS = 100
 _ENDLESS_REDRAWS = 2000
 """Redraws where the configurations cannot be counted, so that few are left is not known."""
+
+_MOST_MISSES = 5
+"""Draws in vain, of a space of which hardly anything meets the constraints: each is thousands of tries."""
 
 
 def seed_of(study_seed: int, number: int, purpose: str) -> int:
@@ -35,22 +36,19 @@ def draw_unseen(space: Space, seen: Collection[Key], random: Random) -> Configur
     return _next_unseen(space, size, seen, random.randrange(size)) if size else None
 
 
-def size_of(space: Space) -> int | None:
-    """Number of configurations in the space, None when it is not finite."""
-    return space.size()
-
-
-def key_of(space: Space, configuration: Configuration) -> Key:
-    """The configuration as numbers."""
-    return space.key(configuration)
-
-
 def _redrawn(space: Space, seen: Collection[Key], random: Random, most: int) -> Configuration | None:
-    try:
-        drawn = (space.draw(random) for _ in range(most))
-        return next((one for one in drawn if space.key(one) not in seen), None)
-    except NoConfiguration:
-        return None
+    misses = 0
+    for _ in range(most):
+        try:
+            drawn = space.draw(random)
+        except NoConfiguration:
+            misses += 1
+            if misses == _MOST_MISSES:
+                return None
+        else:
+            if space.key(drawn) not in seen:
+                return drawn
+    return None
 
 
 def _next_unseen(space: Space, size: int, seen: Collection[Key], first: int) -> Configuration | None:

@@ -110,7 +110,7 @@ def _promotable(study: Study, history: History, rungs: tuple[int, ...]) -> list[
         places = len(settled) // strategy.reduction_factor
         best = best_of(history, settled, report, places, study.definition.objective)
         risen = {trial.number for trial in best if trial.stopped_early}
-        gone = sum(trial.rung > rung for trial in there) + len(risen)
+        gone = sum(trial.rung > rung or trial.number in risen for trial in there)
         waiting = [trial for trial in best if trial.state is TrialState.PAUSED and trial.rung == rung][: max(0, places - gone)]
         if waiting:
             compared = Comparison.of(study, history, settled, report, places)

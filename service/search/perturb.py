@@ -57,17 +57,17 @@ def _step(parameter: Parameter, value: Value, factor: float, random: Random) -> 
         case FloatParameter(low=low) | IntParameter(low=low):
             assert isinstance(value, float | int)  # noqa: S101 - the same
             step = parameter.step or 1
-            return _at(parameter, round((value - low) / step), round((value * factor - low) / step), upwards=factor > 1)
+            return _at(parameter, round((value - low) / step), round((value * factor - low) / step), factor)
         case CategoricalParameter(ordered=True, choices=choices):
             place = next(at for at, choice in enumerate(choices) if choice == value)
-            return _at(parameter, place, place, upwards=factor > 1)
+            return _at(parameter, place, place, factor)
         case CategoricalParameter() | ConstantParameter():
             return value
         case _:
             assert_never(parameter)
 
 
-def _at(parameter: Parameter, place: int, wanted: int, *, upwards: bool) -> Value:
-    """The value at the place wanted, or at the next one where that is the same; at an end it stays."""
-    moved = wanted if wanted != place else place + (1 if upwards else -1)
+def _at(parameter: Parameter, place: int, wanted: int, factor: float) -> Value:
+    """The value at the place wanted, or at the next one where that is the same; at an end it stays, and by a factor of 1."""
+    moved = wanted if wanted != place else place + (factor > 1) - (factor < 1)
     return value_at(parameter, min(max(moved, 0), (count(parameter) or 1) - 1))

@@ -3,7 +3,10 @@
 python -m service.search.preview < REQUEST.json
 """
 
+import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +37,7 @@ from service.search.simulate import Simulation, simulate
 
 FIRST = 10
 """Configurations that are shown."""
+_LONGEST_SECONDS = 60
 _MOST_BRACKETS = 20
 _MOST_REPORTS = 5_000
 """Reports that are simulated: some seconds' work."""
@@ -185,4 +189,7 @@ def _study(definition: StudyDefinition) -> Study:
 
 
 if __name__ == "__main__":
+    signal.alarm(_LONGEST_SECONDS)  # whoever started this may be gone
+    with contextlib.suppress(OSError):
+        os.nice(10)  # training goes first
     sys.exit(main())

@@ -9,7 +9,6 @@ from itertools import count
 
 from service.domain.definition import StudyDefinition
 from service.domain.strategy import HyperbandStrategy
-from service.search.draws import size_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ def brackets(definition: StudyDefinition) -> Iterator[Bracket]:
     budget = definition.budget
     reports, factor = definition.max_reports, strategy.reduction_factor
     widest = most_steps(reports, strategy.min_epochs, factor)
-    trials = min(budget.trials or math.inf, size_of(definition.search_space) or math.inf)
+    trials = min(budget.trials or math.inf, definition.search_space.size() or math.inf)
     left = math.inf if budget.epochs is None else budget.epochs + 1e-9
-    for index in count() if budget.is_bounded else range(widest + 1):
+    for index in count() if definition.is_bounded else range(widest + 1):
         steps = widest - index % (widest + 1)
         rungs = ladder(reports, factor, steps)
         if reports > left:

@@ -100,7 +100,7 @@ class _Draw:
             case RandomStrategy() | PbtStrategy():
                 return self._random()
             case SobolStrategy():
-                found = sobol_configuration(definition.search_space, definition.seed, self.number, self.seen)
+                found = sobol_configuration(definition.search_space, definition.seed, self.seen)
                 return Proposal(found, "sobol") if found is not None else self._random()
             case BayesianStrategy(sampler=sampler) | MedianStrategy(sampler=sampler):
                 return self._sampled(sampler)

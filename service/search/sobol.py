@@ -1,6 +1,5 @@
 """A scrambled Sobol sequence (Owen 1998) over the unit cube of a search space."""
 
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
@@ -8,34 +7,34 @@ import numpy as np
 
 from search_spaces import Configuration, Key, Space
 from service.search.draws import seed_of
+from service.search.memory import Same
 
 _BLOCK = 64
-_MOST_SKIPPED = 4096
-"""Points in a row that may be of no use, as they repeat others of a finite space or break a constraint."""
+_MOST_BLOCKS = 1024
+"""Points that are looked at for one that no trial has: 65,536 of them."""
 
 
-def sobol_configuration(space: Space, seed: int, number: int, seen: AbstractSet[Key]) -> Configuration | None:
-    """The first configuration from place `number` of the sequence on that no trial has; None after many that are none."""
-    for _, point in zip(range(_MOST_SKIPPED), _points(len(space.names), seed, number), strict=False):
-        found = space.from_unit(point)
-        if space.key(found) not in seen and space.meets_constraints(found):
-            return found
-    return None
+def sobol_configuration(space: Space, seed: int, seen: AbstractSet[Key]) -> Configuration | None:
+    """The first configuration of the sequence that meets the constraints and that no trial has; None where there is no more."""
+    size = space.size()
+    if size is not None and len(seen) >= size:
+        return None
+    blocks = (_fitting(Same(space), seed, block) for block in range(_MOST_BLOCKS))
+    return next((found for block in blocks for key, found in block if key not in seen), None)
 
 
-def _points(dimensions: int, seed: int, first: int) -> Iterator[tuple[float, ...]]:
-    block, place = divmod(first, _BLOCK)
-    while True:
-        yield from _block(dimensions, seed, block)[place:]
-        block, place = block + 1, 0
+@lru_cache(maxsize=2 * _MOST_BLOCKS)
+def _fitting(space: Same[Space], seed: int, block: int) -> tuple[tuple[Key, Configuration], ...]:
+    """Of points `block` * 64 and on, those that meet the constraints, each with its key."""
+    found = (space.one.from_unit(point) for point in _points(len(space.one.names), seed, block))
+    return tuple((space.one.key(one), one) for one in found if space.one.meets_constraints(one))
 
 
-@lru_cache(maxsize=64)
-def _block(dimensions: int, seed: int, block: int) -> tuple[tuple[float, ...], ...]:
-    """Points `block` * 64 and on: drawn together, as to begin the sequence takes longer than to go on with it."""
+def _points(dimensions: int, seed: int, block: int) -> list[list[float]]:
+    """Drawn together, as to begin the sequence takes longer than to go on with it."""
     from scipy.stats import qmc  # noqa: PLC0415 - half a second: only studies that draw from it pay for it
 
     sequence = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed_of(seed, 0, "sobol")))
     if block:
         sequence.fast_forward(block * _BLOCK)
-    return tuple(tuple(float(share) for share in row) for row in sequence.random(_BLOCK))
+    return [[float(share) for share in row] for row in sequence.random(_BLOCK)]

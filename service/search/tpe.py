@@ -7,7 +7,7 @@ a configuration that was tried or that breaks a constraint, has to be left out b
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,14 @@ def parzen_proposals(
     random = np.random.default_rng(seed)
     most = min(_MOST_GOOD, max(2, math.ceil(_GOOD_SHARE * len(ranked))))
     axes = _Axes.of(space)
-    good = _Density(axes, _points(space, ranked[:most]))
-    bad = _Density(axes, _points(space, [*ranked[most:], *pending]))
+    good, bad = (
+        _Density(axes, _points(space, [unit_of(space, one) for one in part]))
+        for part in (ranked[:most], [*ranked[most:], *pending])
+    )
     candidates = _candidates(space, good, seen, random)
     if not candidates:
         return
-    points = np.array([_point(space.to_unit(candidate)) for candidate in candidates])
+    points = _points(space, map(space.to_unit, candidates))
     gains = good.log(points) - bad.log(points)
     for place in np.argsort(-gains, kind="stable"):
         yield candidates[place]
@@ -81,48 +83,45 @@ def _listed_candidates(
     if not left:
         return []
     # The largest of logarithms with Gumbel noise on them are a draw without replacement.
-    order = np.argsort(-(good.log(_points(space, left)) + random.gumbel(size=len(left))), kind="stable")
+    order = np.argsort(
+        -(good.log(_points(space, [unit_of(space, one) for one in left])) + random.gumbel(size=len(left))), kind="stable"
+    )
     return [left[place] for place in order[:_CANDIDATES]]
 
 
-def _points(space: Space, configurations: Sequence[Configuration]) -> Floats:
-    """One row each, NaN for what is not active."""
-    rows = [_point(unit_of(space, configuration)) for configuration in configurations]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(space.names))
-
-
-def _point(unit: Sequence[float | None]) -> list[float]:
-    return [math.nan if coordinate is None else coordinate for coordinate in unit]
+def _points(space: Space, units: Iterable[Sequence[float | None]]) -> Floats:
+    """One row each, NaN for what is not active, and for what never varies: it tells nothing apart."""
+    rows = [[math.nan if coordinate is None else coordinate for coordinate in unit] for unit in units]
+    points = np.array(rows, dtype=np.float64).reshape(len(rows), len(space.names))
+    points[:, [count(space.parameters[name]) == 1 for name in space.names]] = math.nan
+    return points
 
 
 @dataclass(frozen=True)
 class _Axes:
-    """For each parameter: how many choices without an order it has, 0 where its values have an order."""
+    """For each parameter: how many choices without an order it has, 0 where its values have an order; how many of them vary."""
 
     choices: Floats
+    varying: int
 
     @staticmethod
     def of(space: Space) -> "_Axes":
         parameters = [space.parameters[name] for name in space.names]
-        return _Axes(
-            np.array(
-                [
-                    float(count(one) or 0) if isinstance(one, CategoricalParameter) and not one.ordered else 0.0
-                    for one in parameters
-                ]
-            )
-        )
+        choices = [
+            float(count(one) or 0) if isinstance(one, CategoricalParameter) and not one.ordered else 0.0 for one in parameters
+        ]
+        return _Axes(np.array(choices), sum(count(one) != 1 for one in parameters))
 
 
 class _Density:
     """A mixture over the unit cube: one kernel for each point, and a uniform one of the same weight."""
 
     def __init__(self, axes: _Axes, points: Floats) -> None:
-        size, dimensions = points.shape
+        size = len(points)
         self._points = points
         self._choices = axes.choices
         self._is_choice = axes.choices > 0
-        self._width = max(_WIDTH * max(size, 1) ** (-1 / (dimensions + 4)), 1 / min(100, size + 1))
+        self._width = max(_WIDTH * max(size, 1) ** (-1 / (axes.varying + 4)), 1 / min(100, size + 1))
         # As in Optuna: a choice that was not seen gets a share of what its kernel has, less of it the more kernels there are.
         self._spread = axes.choices / (axes.choices + size + 1)
         # A kernel is cut off at the borders; what is left of it has to add up to 1.

@@ -1,5 +1,6 @@
 """`POST /v1/studies:preview`."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from starlette.testclient import TestClient
 
 from service.api.preview import report_time_of
 from service.api.step_schemas import PreviewView
-from service.domain.errors import AnalysisTimedOut, InvalidDefinition, Violation
+from service.domain.errors import AnalysisTimedOut, InvalidDefinition, NotReady, Violation
 from tests.api.conftest import World
 from tests.builders import a_definition, a_document
 
@@ -94,3 +95,11 @@ def test_a_preview_that_takes_too_long_is_told(client: TestClient, world: World)
     world.previewer.refusal = AnalysisTimedOut("Previewing the study was not done within 40 s: ask again.")
     answer = client.post("/v1/studies:preview", json=a_document())
     assert (answer.status_code, answer.json()["type"]) == (504, "urn:tuneyard:problem:analysis-timed-out")
+
+
+def test_a_preview_that_others_keep_from_beginning_is_told_and_the_description_says_so(client: TestClient, world: World) -> None:
+    world.previewer.refusal = NotReady("Another study is being previewed: ask again in a few seconds.")
+    answer = client.post("/v1/studies:preview", json=a_document())
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:tuneyard:problem:not-ready")
+    responses = client.get("/openapi.json").json()["paths"]["/v1/studies:preview"]["post"]["responses"]
+    assert "not-ready" in json.dumps(responses["503"])

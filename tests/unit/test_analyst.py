@@ -12,6 +12,7 @@ import pytest
 
 from service.analysis import analyst, children
 from service.analysis.analyst import Analyst
+from service.analysis.children import Turn
 from service.domain.errors import AnalysisFailed, AnalysisTimedOut, NotFound, NotReady, StudyNotFound
 from service.domain.ports import Change, Store
 from service.domain.study import Study
@@ -138,7 +139,7 @@ def a_child_at_work(world: World) -> Iterator[None]:
         assert finish.wait(60)
         return [1.0, 0.0, 0.0]
 
-    world.analyst = Analyst(world.store, measure, world.children.draw, wait_seconds=0.0)
+    world.analyst = Analyst(world.store, measure, world.children.draw, Turn("analysed", wait_seconds=0.0))
     asking = threading.Thread(target=world.analyst.analysis, args=(world.study.id,))
     asking.start()
     assert begun.wait(60)

@@ -317,10 +317,14 @@ def test_a_strategy_without_an_end_needs_a_budget(strategy: str, budget: dict[st
     assert list(violations(strategy={"kind": strategy}, budget=budget)) == ["/budget"]
 
 
-@pytest.mark.parametrize("budget", [{"trials": 1}, {"epochs": 5}, {"wall_clock": "1h"}, {"gpu_hours": 0.5}])
+@pytest.mark.parametrize("budget", [{"trials": 1}, {"epochs": 50}, {"wall_clock": "1h"}, {"gpu_hours": 0.5}])
 @pytest.mark.parametrize("strategy", [{"kind": "random"}, {"kind": "bayesian"}, {"kind": "hyperband", "mode": "async"}])
 def test_any_limit_is_an_end(strategy: Any, budget: Any) -> None:
-    assert a_definition(strategy=strategy, budget=budget).budget.is_bounded
+    assert a_definition(strategy=strategy, budget=budget, resources={"gpus_per_trial": 1}).is_bounded
+
+
+def test_hours_of_gpu_are_no_end_of_a_study_that_uses_none() -> None:
+    assert list(violations(strategy={"kind": "random"}, budget={"gpu_hours": 0.5})) == ["/budget"]
 
 
 @pytest.mark.parametrize("strategy", [{"kind": "hyperband"}, {"kind": "grid"}])

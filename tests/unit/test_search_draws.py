@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from search_spaces import Constraint, Key, Parameter, Space
-from service.search.draws import draw_unseen, key_of, random_of, seed_of, size_of
+from service.search.draws import draw_unseen, random_of, seed_of
 from service.search.grid import grid_configuration
 
 _SPACE = TypeAdapter(dict[str, Parameter])
@@ -62,9 +62,9 @@ def test_a_finite_space_is_drawn_empty_without_a_repetition() -> None:
     space = a_space(width=MIXED["width"], choice=MIXED["choice"], fixed=MIXED["fixed"])
     seen: set[Key] = set()
     while drawn := draw_unseen(space, seen, random_of(3, len(seen), "draw")):
-        assert key_of(space, drawn) not in seen
-        seen.add(key_of(space, drawn))
-    assert len(seen) == size_of(space) == 20
+        assert space.key(drawn) not in seen
+        seen.add(space.key(drawn))
+    assert len(seen) == space.size() == 20
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_a_space_with_conditions_and_constraints_is_drawn_empty_too(constraints:
     seen: set[Key] = set()
     while drawn := draw_unseen(space, seen, random_of(3, len(seen), "draw")):
         assert space.contains(drawn)
-        assert key_of(space, drawn) not in seen
-        seen.add(key_of(space, drawn))
-    assert len(seen) == size_of(space) == size
+        assert space.key(drawn) not in seen
+        seen.add(space.key(drawn))
+    assert len(seen) == space.size() == size
 
 
 def test_a_continuous_space_has_no_size() -> None:
-    assert size_of(a_space(rate=MIXED["rate"])) is None
+    assert a_space(rate=MIXED["rate"]).size() is None
 
 
 def test_values_that_python_holds_for_equal_are_different_choices() -> None:
     space = a_space(choice={"kind": "categorical", "choices": [1, True, 0, False, None]})
-    keys = {key_of(space, {"choice": choice}) for choice in (1, True, 0, False, None)}
+    keys = {space.key({"choice": choice}) for choice in (1, True, 0, False, None)}
     assert len(keys) == 5
 
 

@@ -273,6 +273,17 @@ def test_who_stopped_early_counts_at_the_asynchronous_rungs_above_if_good_enough
     assert next_action(study, history, NOW) == action
 
 
+def test_who_was_promoted_and_then_stopped_early_takes_one_place_above_its_rung() -> None:
+    study = a_search(mode="async", budget={"trials": 30})
+    history = _at_rung(study, count=6)
+    gone = replace(history.trials[5].promoted(1, 3).started(NOW), reports=2)
+    early = replace(gone, state=TrialState.COMPLETED, reason=TrialReason.NO_IMPROVEMENT)
+    action = next_action(study, history.with_trial(early), NOW)
+    # Two of six may go on: it is one of them.
+    assert isinstance(action, Promote)
+    assert action.rung == 1
+
+
 def test_who_stopped_early_does_not_stand_for_the_one_trial_that_reaches_the_top() -> None:
     study = a_search(mode="async", budget={"trials": 4})
     done = simulate(study, better_late, stop=stops_after(0, report=1))

@@ -1,14 +1,25 @@
 """What a study would do, foreseen."""
 
+import io
+import json
+import os
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from search_spaces import Configuration
-from service.analysis.previews import preview
+from service.analysis.children import Turn
+from service.analysis.previews import Previews, preview
 from service.domain.definition import StudyDefinition
-from service.domain.errors import AnalysisFailed
+from service.domain.errors import AnalysisFailed, NotReady
 from service.domain.history import History, PriorTrial
+from service.domain.preview import Preview
 from service.domain.study import Study, StudyState
 from service.search import Start, next_action
 from service.search.preview import previewed
@@ -157,3 +168,36 @@ def test_a_process_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> No
     with pytest.raises(AnalysisFailed, match="Previewing the study ended with code 1"):
         preview(broken, (unreadable,), None)
     assert "name" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("module", ["service.search.preview", "service.analysis.fanova"])
+def test_a_child_ends_in_time_and_lets_training_go_first(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(signal, "alarm", lambda seconds: asked.append(("alarm", seconds)))
+    monkeypatch.setattr(os, "nice", lambda more: asked.append(("nice", more)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with suppress(json.JSONDecodeError):
+        runpy.run_module(module, run_name="__main__")
+    assert asked == [("alarm", 60), ("nice", 10)]
+
+
+def test_one_preview_is_made_at_a_time_and_whoever_waits_too_long_is_told_to_ask_again() -> None:
+    begun, finish = threading.Event(), threading.Event()
+
+    def foresee(definition: StudyDefinition, prior: Sequence[PriorTrial], seconds_per_report: float | None) -> Preview:
+        begun.set()
+        assert finish.wait(60)
+        return previewed(definition, prior, seconds_per_report)
+
+    previews = Previews(foresee, Turn("previewed", wait_seconds=0.0))
+    asking = threading.Thread(target=previews, args=(a_plan(), (), None))
+    asking.start()
+    assert begun.wait(60)
+    try:
+        with pytest.raises(NotReady, match="Another study is being previewed: ask again in a few seconds"):
+            previews(a_plan(), (), None)
+    finally:
+        finish.set()
+        asking.join()
+    assert previews(a_plan(), (), None).trials == 30

@@ -164,7 +164,7 @@ def test_trials_of_an_earlier_study_lead_the_model_from_the_first_trial_on() -> 
         ({"epochs": 1, "budget": {"trials": 30}}, "bayesian", "small numeric space and few trials suit a Gaussian process"),
         ({"epochs": 1, "budget": {"trials": 300}}, "bayesian", "many trials suit a Parzen estimator"),
         ({"epochs": 1, "budget": {"trials": 30}, "space": {**UNIT, **CHOICES}}, "bayesian", "suit a Parzen estimator"),
-        ({"epochs": 27, "budget": {"trials": 3}}, "bayesian", "too few trials"),
+        ({"epochs": 27, "budget": {"trials": 3}, "workers": 1}, "bayesian", "too few trials"),
         ({"epochs": 27, "budget": {"trials": 8}}, "hyperband", "too few for a model"),
         ({"epochs": 27, "budget": {"trials": 8}, "space": CHOICES}, "grid", "Every one of the 3 configurations"),
     ],
@@ -231,3 +231,63 @@ def test_every_trial_says_why_it_was_proposed(name: str) -> None:
     assert starts[0].why.incumbent is None
     assert starts[-1].why is not None
     assert starts[-1].why.incumbent is not None
+
+
+def test_auto_takes_a_training_of_very_many_reports() -> None:
+    plan = a_search({"kind": "auto"}, trainer={**trainer(1), "max_steps": 60_000, "report_every": 1}).definition.plan
+    assert plan.strategy.kind == "hyperband"
+    assert plan.strategy.min_epochs * 81 <= 60_000
+
+
+def test_auto_does_not_take_a_grid_of_some_values_for_all_of_the_space() -> None:
+    some = {"batch_size": {"kind": "int", "low": 1, "high": 16, "grid": [4, 8]}}
+    assert a_search({"kind": "auto"}, space=some).definition.plan.strategy.kind == "bayesian"
+
+
+def test_auto_fills_the_space_where_most_trials_begin_before_one_ends() -> None:
+    plan = a_search({"kind": "auto"}, workers=8, budget={"trials": 12}).definition.plan
+    assert plan.strategy.kind == "sobol"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes", "place"),
+    [
+        ({"kind": "random"}, {"budget": {"gpu_hours": 1}}, "/budget"),
+        ({"kind": "hyperband", "mode": "async"}, {"budget": {"gpu_hours": 1}}, "/budget"),
+        ({"kind": "random"}, {"epochs": 3, "budget": {"epochs": 2}}, "/budget/epochs"),
+        ({"kind": "median"}, {"epochs": 3, "budget": {"epochs": 2}}, "/budget/epochs"),
+        (
+            {"kind": "pbt", "population": 2},
+            {"epochs": 3, "space": {**UNIT, "epochs": {"kind": "constant", "value": 5}}, "budget": {}},
+            "/space/epochs",
+        ),
+    ],
+)
+def test_a_study_that_would_never_end_or_never_begin_is_refused(
+    strategy: dict[str, Any], changes: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        a_search(strategy, **changes)
+    assert place in [violation.pointer for violation in refused.value.violations]
+
+
+def test_hours_of_gpu_alone_do_not_repeat_brackets_for_ever_on_a_cpu() -> None:
+    study = a_search({"kind": "hyperband"}, epochs=9, budget={"gpu_hours": 1})
+    assert simulate(study, bowl, workers=2).reason is StudyReason.BUDGET_SPENT
+
+
+def test_a_sobol_sequence_goes_on_where_a_constraint_takes_out_most_of_it() -> None:
+    study = a_search({"kind": "sobol"}, constraints=["dropout + weight_decay <= 0.1"], budget={"trials": 120})
+    starts = [action for action in simulate(study, bowl, workers=2).actions if isinstance(action, Start)]
+    assert [action.why and action.why.by for action in starts] == ["sobol"] * 120
+
+
+def test_a_space_of_which_hardly_anything_meets_the_constraints_is_searched_to_its_budget() -> None:
+    study = a_search({"kind": "random"}, seed=1, constraints=["dropout + weight_decay <= 0.02"], budget={"trials": 6})
+    assert len(simulate(study, bowl).history.trials) == 6
+
+
+def test_a_grid_with_a_point_left_is_not_called_exhausted() -> None:
+    grid = {"dropout": {**UNIT["dropout"], "grid": [0.0, 0.1]}}
+    study = a_search({"kind": "grid"}, space=grid, initial=[{"dropout": 0.5}], budget={"trials": 2})
+    assert simulate(study, lambda parameters, _: as_number(parameters["dropout"])).reason is StudyReason.BUDGET_SPENT

@@ -30,7 +30,7 @@ def genetic(space: Space, ranked: Sequence[Configuration], seed: int) -> Iterato
 
 
 def evenly(space: Space, ranked: Sequence[Configuration], seed: int) -> Iterator[Configuration]:
-    found = sobol_configuration(space, 0, seed % 64, set())
+    found = sobol_configuration(space, seed % 64, set())
     return iter(() if found is None else (found,))
 
 
