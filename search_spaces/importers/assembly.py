@@ -6,7 +6,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from typing import Any, assert_never
 
 from search_spaces.importers.names import KEYS, WHOLE, key_of, metric_of, value_of
-from search_spaces.importers.pieces import Found, Goal, Note, Part, Piece
+from search_spaces.importers.pieces import Found, Goal, Note, NotImportable, Part, Piece
 from search_spaces.importers.ranges import choices, constant, interval
 
 _NO_LETTER = re.compile(r"[^A-Za-z0-9 ._-]+")
@@ -116,6 +116,8 @@ def _size(value: Any) -> float:
 def _whole(path: str, parameter: Mapping[str, Any]) -> Generator[Note, None, dict[str, Any]]:
     """The whole numbers in a range of real ones."""
     low, high = math.ceil(parameter["low"]), math.floor(parameter["high"])
+    if low > high:
+        raise NotImportable(path, "holds no whole number: widen the range")
     grid = [value for value in dict.fromkeys(map(round, parameter.get("grid", ()))) if low <= value <= high]
     found = yield from interval(path, low, high, log=parameter.get("log", False), step=parameter.get("step"), whole=True)
     return {**found, "grid": grid} if grid and found["kind"] == "int" else found
@@ -180,6 +182,7 @@ def _count(parameter: Mapping[str, Any]) -> int | None:
         case {"kind": "constant"}:
             return 1
         case {"kind": "int"} | {"step": _}:
-            return int((parameter["high"] - parameter["low"]) / parameter.get("step", 1) + _TOLERANCE) + 1
+            steps = (parameter["high"] - parameter["low"]) / parameter.get("step", 1)
+            return int(steps + _TOLERANCE) + 1 if math.isfinite(steps) else None
         case _:
             return None

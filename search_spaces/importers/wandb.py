@@ -160,6 +160,8 @@ def _quantised(
 ) -> Generator[Note, None, dict[str, Any]]:
     """The multiples of the step; where it is a whole number, they are whole numbers."""
     if step is not None and step > 0:
+        if not math.isfinite(high / step) or not math.isfinite(low / step):
+            raise NotImportable(path, f"the step of {step:g} is too small for the range: make it larger")
         low, high = (float(f"{round(end / step) * step:.12g}") for end in (low, high))
         whole = step == int(step) and not (log and low < 1)
     return (yield from interval(path, low, high, log=log, step=step, whole=whole))

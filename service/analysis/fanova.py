@@ -47,6 +47,7 @@ def shares(points: Floats, values: Floats, seed: int = 0) -> Floats:
     All are 0 when nothing explains anything. The same input always gives the same answer.
     """
     random = np.random.default_rng(seed)
+    values = _scaled(values)
     fractions = []
     for _ in range(_TREES):
         drawn = random.integers(len(values), size=len(values))
@@ -58,6 +59,12 @@ def shares(points: Floats, values: Floats, seed: int = 0) -> Floats:
     whole = mean.sum()
     found: Floats = mean / whole if whole > 0 else mean
     return found
+
+
+def _scaled(values: Floats) -> Floats:
+    """The values between -1 and 1: a perplexity may be so large that its square is no number any more."""
+    largest = np.abs(values).max(initial=0.0)
+    return values if largest == 0 else np.asarray(values / largest)
 
 
 def grow(points: Floats, values: Floats) -> Leaves:

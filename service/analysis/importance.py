@@ -1,5 +1,6 @@
 """What the trials say of how much each parameter matters: which of them can be compared, and what fANOVA's shares mean."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from service.analysis.spread import evenly
 from service.domain.definition import Objective
 from service.domain.history import History
 from service.domain.study_analysis import Axis, Importance, ParameterImportance
-from service.domain.trial import TrialState
+from service.domain.trial import Trial, TrialState
 
 FEWEST = 10
 """With fewer trials a forest finds what is not there."""
@@ -38,20 +39,27 @@ def compared(history: History, scored: Mapping[int, Sequence[float]], objective:
     """The trials at the last report that half of those with a value have reached, and at least ten.
 
     A trial that a scheduler stopped is not worse than one that went on for having had less time. A completed trial had all it
-    was to have, and so counts everywhere. `scored` holds the finite values of each trial's reports.
+    was to have, and so counts everywhere. `scored` holds the values of each trial's reports, NaN for what a copy took over.
     """
     longest = max(map(len, scored.values()), default=0)
-    reached = {
-        number: longest if history.trials[number].state is TrialState.COMPLETED else len(values)
-        for number, values in scored.items()
-    }
     wanted = min(len(scored), max(FEWEST, (len(scored) + 1) // 2))
-    report = sorted(reached.values(), reverse=True)[wanted - 1] if scored else 0
-    numbers = evenly(sorted(number for number, last in reached.items() if last >= report), _MOST)
+
+    def at(report: int) -> list[int]:
+        return [number for number, values in scored.items() if _tells(history.trials[number], values, report)]
+
+    report = next((one for one in range(longest, 0, -1) if len(at(one)) >= wanted), longest)
+    numbers = evenly(sorted(at(report)), _MOST)
     best = min if objective.direction == "minimize" else max
     configurations = [history.trials[number].parameters for number in numbers]
     places = {axis.parameter: [unit(axis, one) for one in configurations] for axis in axes}
-    return Compared(report or None, [best(scored[number][:report]) for number in numbers], places)
+    values = [best(value for value in scored[number][:report] if math.isfinite(value)) for number in numbers]
+    return Compared(report or None, values, places)
+
+
+def _tells(trial: Trial, values: Sequence[float], report: int) -> bool:
+    """Whether a trial has a value by a report: it came there or had its end before, and has a finite one of its own by then."""
+    is_there = trial.state is TrialState.COMPLETED or len(values) >= report
+    return is_there and any(map(math.isfinite, values[:report]))
 
 
 def request_of(trials: Compared) -> Mapping[str, Any] | None:

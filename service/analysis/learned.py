@@ -35,24 +35,27 @@ _MOST_PLACES = 20_000
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial and its best objective."""
+    """A trial and its best objective; whether the report that it is from keeps all outcomes."""
 
     trial: Trial
     objective: float
+    counts: bool
 
 
 def values_of(history: History) -> Mapping[int, Sequence[float]]:
-    """The finite objectives of each trial that has any, in the order of its reports."""
-    finite = {number: [value for value in values if math.isfinite(value)] for number, values in history.values.items()}
-    return {number: values for number, values in finite.items() if values}
+    """The objective at reports 1, 2, ... of each trial that has a finite one; NaN where a report has none, or is not its own."""
+    return {number: values for number, values in history.values.items() if any(map(math.isfinite, values))}
 
 
 def analysed(study: Study, history: History, importance: Importance) -> StudyAnalysis:
     """The whole analysis. A trial has a value once it has given a report with a finite objective, however it ended."""
     objective = study.definition.objective
     best = min if objective.direction == "minimize" else max
-    scored = [Scored(history.trials[number], best(values)) for number, values in sorted(values_of(history).items())]
-    ranked = sorted(scored, key=lambda one: (objective.sort_key(one.objective), one.trial.number))
+    scored = []
+    for number, values in sorted(values_of(history).items()):
+        kept = history.counted(number, len(values))
+        scored.append(Scored(history.trials[number], best(kept or filter(math.isfinite, values)), bool(kept)))
+    ranked = sorted(scored, key=lambda one: (not one.counts, objective.sort_key(one.objective), one.trial.number))
     axes = axes_of(study.definition.space)
     numbers = {one.trial.number for one in scored}
     ended = [trial for trial in history.trials.values() if trial.ended_at is not None]
@@ -65,7 +68,7 @@ def analysed(study: Study, history: History, importance: Importance) -> StudyAna
         scored=len(scored),
         excluded=dict(Counter(trial.state.value for trial in ended if trial.number not in numbers)),
         importance=importance,
-        history=progress(study, ended, {one.trial.number: one.objective for one in scored}),
+        history=progress(study, ended, {one.trial.number: one.objective for one in scored if one.counts}),
         learning_curves=LearningCurves(
             len(scored), [_curve(one.trial, history) for one in best_and_spread(ranked, _BEST_CURVES, _OTHER_CURVES)]
         ),
@@ -83,7 +86,7 @@ def progress(study: Study, ended: Sequence[Trial], objectives: Mapping[int, floa
     points: list[HistoryPoint] = []
     reports = 0
     for at, _, trial in sorted((trial.ended_at or begun, trial.number, trial) for trial in ended):
-        reports += trial.reports
+        reports += trial.reports - trial.parent_report
         if trial.number not in objectives:
             continue
         value = objectives[trial.number]

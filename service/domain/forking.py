@@ -16,9 +16,9 @@ _SUFFIX = re.compile(r"-fork(?:-(\d+))?$")
 def forked_document(study: Study, changes: Mapping[str, Any], space: Mapping[str, Parameter] | None = None) -> dict[str, Any]:
     """The fork's definition as a document: the old one's, with another space where one is given, and then the changes.
 
-    It has a name of its own and the old study in `warm_start`, unless the changes say otherwise; a fork by another objective, or
-    by several, can know nothing of the old trials. `initial` does not come
-    along, as the old study has tried it. What is searched no longer, and not set by the changes, has the trainer's default.
+    It has a name of its own and the old study in `warm_start`, unless the changes say otherwise; a fork by another objective,
+    or by several, can know nothing of the old trials. `initial` does not come along, as the old study has tried it. What is
+    searched no longer, and not set by the changes, has the trainer's default.
     """
     old: dict[str, Any] = study.definition.model_dump(mode="json")
     old |= {"name": forked_name(study.definition.name), "warm_start": [study.id], "initial": []}

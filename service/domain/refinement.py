@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import quantiles
 from typing import Literal, assert_never
 
@@ -122,8 +123,8 @@ def _ranked(study: Study, history: History, report: int) -> list[int]:
     found = []
     for number, values in history.values.items():
         trial = history.trials[number]
-        finite = [value for value in values if math.isfinite(value)]
-        if finite and (trial.state is TrialState.COMPLETED or len(finite) >= report):
+        finite = [value for value in values[:report] if math.isfinite(value)]
+        if finite and (trial.state is TrialState.COMPLETED or len(values) >= report):
             counted = history.counted(number, report)  # one that breaks an outcome tells of the space too, but is not good
             best = min(counted or finite, key=objective.sort_key)
             found.append((not counted, objective.sort_key(best), number))
@@ -238,7 +239,7 @@ def _extended(
                 best,
                 may_grow=True,
             )
-        except ValueError:  # a logarithm's range that would reach zero, or numbers that a float cannot hold
+        except (ValueError, OverflowError):  # a logarithm's range that would reach zero, or numbers that a float cannot hold
             continue
         if _range(after) != _range(parameter) and (after.low < parameter.low or after.high > parameter.high) and takes(after):
             return [after]
@@ -261,7 +262,8 @@ def _with_range(parameter: _Number, low: Value, high: Value, best: Value, *, may
     else:
         first = math.floor((low - parameter.low) / parameter.step + _ROUNDING)
         last = math.ceil((high - parameter.low) / parameter.step - _ROUNDING)
-        ends = (parameter.low + first * parameter.step, parameter.low + last * parameter.step)
+        on_step = [_step_at(parameter, place) for place in (first, last)]
+        ends = (min(on_step[0], best), max(on_step[1], best))
     if not may_grow:
         ends = (max(ends[0], parameter.low), min(ends[1], parameter.high))
     grid = tuple(value for value in parameter.grid or () if ends[0] <= value <= ends[1]) or None
@@ -270,6 +272,12 @@ def _with_range(parameter: _Number, low: Value, high: Value, best: Value, *, may
     if not contains(found, best):
         raise ValueError(f"{best} is not on the steps of the new range")
     return found
+
+
+def _step_at(parameter: _Number, place: int) -> float:
+    """The value so many steps from the low end: in decimals, as the parameter's own values are."""
+    value = Decimal(str(parameter.low)) + place * Decimal(str(parameter.step))
+    return int(value) if isinstance(parameter, IntParameter) else float(value)
 
 
 def _kept(name: str, parameter: Parameter, why: str) -> SpaceChange:

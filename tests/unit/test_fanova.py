@@ -44,6 +44,23 @@ def test_where_nothing_differs_nothing_matters() -> None:
     assert fanova.shares(points(50, 3), np.ones(50)).tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1.0, 1e173, 8e307])
+def test_how_large_the_values_are_changes_nothing(size: float) -> None:
+    drawn = points(80, 3)
+    found = fanova.shares(drawn, size * (2 * drawn[:, 1] - 1))
+    assert found == pytest.approx(fanova.shares(drawn, drawn[:, 1]), abs=0.02)
+
+
+@pytest.mark.parametrize("largest", [1e173, 1.7e308, -1.7e308])
+def test_one_huge_value_leaves_the_shares_finite(largest: float) -> None:
+    drawn = points(40, 2)
+    values = drawn[:, 0].copy()
+    values[3] = largest
+    found = fanova.shares(drawn, values)
+    assert found.sum() == pytest.approx(1)
+    assert (found >= 0).all()
+
+
 def test_the_same_points_give_the_same_shares() -> None:
     drawn = points(80, 3)
     assert fanova.shares(drawn, drawn[:, 0]).tolist() == fanova.shares(drawn, drawn[:, 0]).tolist()

@@ -722,6 +722,16 @@ def test_a_name_that_no_study_may_have_is_changed_and_said() -> None:
         (a_sweep(parameters={"lr": {"values": list(range(1001))}}), "/parameters/lr", "more than 1000"),
         (a_sweep(parameters={"lr": {"distribution": "gamma"}}), "/parameters/lr/distribution", "'gamma' is none"),
         (a_sweep(parameters={"lr": {"distribution": "log_uniform", "min": 1, "max": 1e9}}), "/parameters/lr", "too large"),
+        (
+            a_sweep(parameters={"lr": {"distribution": "q_uniform", "min": 0, "max": 1e299, "q": 1e-300}}),
+            "/parameters/lr",
+            "the step of 1e-300 is too small for the range: make it larger",
+        ),
+        (
+            a_sweep(parameters={"batch_size": {"distribution": "uniform", "min": 1.2, "max": 1.8}}),
+            "/parameters/batch_size",
+            "holds no whole number: widen the range",
+        ),
         (a_sweep(metric={"name": "loss", "goal": "best"}), "/metric/goal", "`maximize` or `minimize`"),
         (a_sweep(run_cap=0), "/run_cap", "from 1 on"),
         (a_sweep(early_terminate={"type": "hyperband"}), "/early_terminate/min_iter", "a number, not nothing"),

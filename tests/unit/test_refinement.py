@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import CategoricalParameter, ConstantParameter, FloatParameter, IntParameter, Parameter, Space, count
+from search_spaces import CategoricalParameter, ConstantParameter, FloatParameter, IntParameter, Parameter, Space, contains, count
 from service.domain.definition import parse_definition
 from service.domain.errors import InvalidDefinition, TooFewTrials
 from service.domain.history import History
@@ -19,7 +19,7 @@ from service.domain.study import Study
 from service.domain.study_analysis import Importance, ParameterImportance
 from service.domain.trial import TrialState
 from tests.analysed import a_history
-from tests.builders import a_study
+from tests.builders import a_study, a_trial
 
 RATE = {"kind": "float", "low": 1e-6, "high": 1e-1, "log": True}
 SPACE: dict[str, dict[str, Any]] = {
@@ -120,6 +120,25 @@ def test_whole_numbers_and_steps_stay_what_they_are() -> None:
     assert decay.low / 0.05 == pytest.approx(round(decay.low / 0.05))
 
 
+@pytest.mark.parametrize("good", [[0.3, 0.5, 0.6, 0.6, 0.7], [0.3, 0.1, 0.1, 0.2, 0.2], [0.7, 0.3, 0.4, 0.5, 0.6]], ids=str)
+def test_the_ends_of_a_stepped_range_are_its_own_values_so_that_the_best_one_stays_inside(good: Sequence[float]) -> None:
+    study = a_study(space={"dropout": {"kind": "float", "low": 0.0, "high": 0.9, "step": 0.1}})
+    tried = [{"dropout": value, "rank": -rank} for rank, value in enumerate([*good, *[0.9] * 10])]
+    after = refinement(study, a_history(tried, lambda one: [one["rank"]])).space["dropout"]
+    assert isinstance(after, FloatParameter)
+    assert contains(after, good[0])
+    assert (after.low, after.high) == (round(after.low, 1), round(after.high, 1))
+
+
+def test_a_range_that_would_reach_beyond_what_a_float_can_hold_is_not_extended() -> None:
+    study = a_study()
+    wide = FloatParameter(kind="float", low=1e-300, high=1e308, log=True)
+    study = replace(study, definition=study.definition.model_copy(update={"space": {"learning_rate": wide}}))
+    history = a_history([{"learning_rate": 10.0**power} for power in range(-272, 308, 20)], lambda one: [one["learning_rate"]])
+    found = change(refinement(study, history), "learning_rate")
+    assert (found.action, ends(found.after)[1]) == ("narrowed", 1e308)
+
+
 def test_grid_values_outside_the_new_range_go() -> None:
     study = a_study(space={"learning_rate": {**RATE, "grid": [1e-6, 1e-4, 1e-3, 1e-1]}})
     after = refinement(study, drawn(study, 60, near(3e-4))).space["learning_rate"]
@@ -191,6 +210,15 @@ def test_trials_that_were_cut_early_are_not_compared_with_whole_ones() -> None:
     both = History({**whole.trials, **trials}, {**values, **dict.fromkeys(trials, (9.0,))})
     found = refined(study, both, importance(report=2), lambda _: True)
     assert (found.trials, max(found.good) < 100, found.report) == (12, True, 2)
+
+
+def test_a_copy_is_not_compared_at_a_report_that_it_did_not_make_itself() -> None:
+    study = a_study(space={"learning_rate": RATE})
+    whole = drawn(study, 12, near(1e-3))
+    copies = {number: a_trial(number, state=TrialState.PRUNED, reports=6, parent=0, parent_report=5) for number in (20, 21)}
+    history = History({**whole.trials, **copies}, {**whole.values, **dict.fromkeys(copies, (*[math.nan] * 5, 9.0))})
+    found = refined(study, history, importance(report=1), lambda _: True)
+    assert (found.trials, max(found.good) < 20) == (12, True)
 
 
 def test_the_finals_runs_do_not_count_twice() -> None:

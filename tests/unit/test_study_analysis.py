@@ -16,6 +16,7 @@ from service.analysis.importance import Compared, compared, importance_of, reque
 from service.analysis.learned import analysed, values_of
 from service.analysis.spread import best_and_spread, evenly
 from service.domain.history import History
+from service.domain.outcomes import Point
 from service.domain.study import Study
 from service.domain.study_analysis import Axis, Importance, StudyAnalysis
 from service.domain.trial import TrialState
@@ -127,6 +128,27 @@ def test_a_completed_trial_counts_with_what_it_had_however_short_it_was() -> Non
     assert (found.report, len(found.objectives)) == (3, 13)
 
 
+def test_a_report_without_a_finite_objective_keeps_its_number() -> None:
+    history = a_history(configurations(12), lambda _: [math.nan, 0.3, 0.9], TrialState.PRUNED)
+    shorter = a_history(configurations(12), lambda _: [0.1, 0.2], TrialState.PRUNED)
+    moved = {number + 50: replace(trial, number=number + 50) for number, trial in shorter.trials.items()}
+    values = {number + 50: each for number, each in shorter.values.items()}
+    found = comparison(a_searched_study(), History({**history.trials, **moved}, {**history.values, **values}))
+    assert (found.report, sorted(set(found.objectives)), len(found.objectives)) == (3, [0.9], 12)
+
+
+def test_copies_are_compared_where_most_trials_have_reports_of_their_own() -> None:
+    """A report at which many copies had not begun yet tells of few trials."""
+    early = a_history(configurations(12), lambda _: [0.1, 0.2], TrialState.PRUNED)
+    copies = {
+        number: a_trial(number, parameters=one, state=TrialState.PRUNED, reports=6, parent=0, parent_report=4)
+        for number, one in enumerate(configurations(14), start=20)
+    }
+    history = History({**early.trials, **copies}, {**early.values, **dict.fromkeys(copies, (*[math.nan] * 4, 0.5, 0.6))})
+    found = comparison(a_searched_study(), history)
+    assert (found.report, list(found.objectives)) == (6, [0.6] * 14)
+
+
 @pytest.mark.parametrize(
     ("direction", "incumbents"),
     [
@@ -152,6 +174,26 @@ def test_the_history_follows_the_ends_and_says_what_was_spent_by_then() -> None:
     assert [(point.trial, point.ended, point.reports, point.seconds) for point in points] == [
         (1, 1, 2, 40.0), (2, 2, 4, 60.0), (0, 3, 6, 300.0)
     ]  # fmt: skip
+
+
+def test_what_a_copy_took_over_was_spent_once() -> None:
+    history = a_history(configurations(2), lambda _: [0.5, 0.6, 0.7])
+    copy = replace(history.trials[1], parent=0, parent_report=2)
+    found = an_analysis(history=replace(history.with_trial(copy), values={**history.values, 1: (math.nan, math.nan, 0.7)}))
+    assert [point.reports for point in found.history] == [3, 4]
+
+
+def test_a_trial_that_breaks_an_outcome_has_a_curve_and_is_never_the_incumbent() -> None:
+    wanted = iter([[0.9], [0.5], [0.4, 0.8]])
+    history = a_history(configurations(3), lambda _: next(wanted))
+    broken, kept = Point((), violation=1.0), Point(())
+    found = an_analysis(history=replace(history, points={0: (broken,), 1: (kept,), 2: (kept, broken)}))
+    assert [(point.trial, point.incumbent, point.incumbent_trial, point.reports) for point in found.history] == [
+        (1, 0.5, 1, 2), (2, 0.5, 1, 4)
+    ]  # fmt: skip
+    curves = found.learning_curves.curves
+    assert [(curve.trial, curve.objectives) for curve in curves] == [(1, [0.5]), (2, [0.4, 0.8]), (0, [0.9])]
+    assert [(line.trial, line.objective) for line in found.parallel_coordinates.lines] == [(1, 0.5), (2, 0.4), (0, 0.9)]
 
 
 def test_trials_without_a_value_are_counted_by_how_they_ended_and_their_reports_are_spent() -> None:
