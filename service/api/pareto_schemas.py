@@ -54,7 +54,8 @@ class ParetoView(_View):
         examples=[{"validation/accuracy": 0.41, "model/latency_ms": 9.1}],
     )
     hypervolume: float | None = Field(
-        description="The volume of what the front beats, up to the reference point. Compare it only for the same point.",
+        description="The volume of what the front beats, up to the reference point. Compare it only for the same point. "
+        "Null where the front has too many members for it.",
         examples=[1.93],
     )
 

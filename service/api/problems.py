@@ -142,6 +142,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         409, "configuration-known", "This was tried or asked for",
         "Trial 7 has these parameters: look at it, or ask for other ones.",
     ),
+    errors.TooManyRequests: Kind(
+        409, "too-many-requests", "The study was asked for very many trials",
+        "Study 'intents-abc123' was asked for 1000 configurations: start another one with `initial`.",
+    ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
     PreconditionFailed: Kind(
         412, "precondition-failed", "The file is another one now", "The file changed: read the manifest again."

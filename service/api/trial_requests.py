@@ -47,8 +47,8 @@ async def _body(request: Request) -> bytes:
     status_code=status.HTTP_202_ACCEPTED,
     response_description="The request, with its place in the queue.",
     responses=documented(
-        errors.MalformedDocument, errors.StudyNotFound, errors.StudyEnded, errors.ConfigurationKnown, errors.IdempotencyConflict,
-        BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidConfiguration, InvalidParameters,
+        errors.MalformedDocument, errors.StudyNotFound, errors.StudyEnded, errors.ConfigurationKnown, errors.TooManyRequests,
+        errors.IdempotencyConflict, BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidConfiguration, InvalidParameters,
     ),
     openapi_extra={
         "requestBody": {

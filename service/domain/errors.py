@@ -163,6 +163,10 @@ class ConfigurationKnown(Conflict):
     """The study has tried this configuration, or was asked for it already."""
 
 
+class TooManyRequests(Conflict):
+    """The study has been asked for as many configurations as it takes."""
+
+
 class TooFewTrials(Conflict):
     """What was asked for needs more trials than the study has yet."""
 

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.domain.history import History
+from service.domain.objective import Objective
 from service.domain.pareto import front, hypervolume
 from service.domain.study import Study
 from service.domain.trial import Trial
+
+_MOST_MEASURED = {2: 100_000, 3: 2_000, 4: 300}
+"""Members of a front, by the number of objectives, whose volume takes less than about a second."""
 
 _BEYOND = 0.1
 """The reference point is this part of the points' range beyond the worst of each objective, so that the ends count too."""
@@ -29,7 +33,7 @@ class Placed:
 class Front:
     """The trials on the front, by their first objective, best first. `volume` is what they dominate up to `reference`.
 
-    Both are None while no trial has a point.
+    Both are None while no trial has a point; the volume is, too, where there are so many members that it would take long.
     """
 
     members: Sequence[Placed]
@@ -53,8 +57,12 @@ def front_of(study: Study, history: History, reference: Sequence[float] | None =
     return Front(
         members=tuple(placed[place] for place in members),
         reference=tuple(objective.sort_key(limit) for objective, limit in zip(objectives, limits, strict=True)),
-        volume=hypervolume([costs[place] for place in places], limits),
+        volume=hypervolume([costs[place] for place in places], limits) if _is_measured(places, objectives) else None,
     )
+
+
+def _is_measured(members: Sequence[int], objectives: Sequence[Objective]) -> bool:
+    return len(members) <= _MOST_MEASURED.get(len(objectives), 100_000)
 
 
 def _placed(history: History) -> list[Placed]:

@@ -154,7 +154,8 @@ class TrialStore(Protocol):
     ) -> TrialRequest:
         """Remember a configuration to try, or return the request made under the same key; not only for the lease's holder.
 
-        Raises StudyNotFound, StudyEnded, ConfigurationKnown when it was tried or asked for, IdempotencyConflict on another body.
+        Raises StudyNotFound, StudyEnded, ConfigurationKnown when it was tried or asked for, TooManyRequests,
+        IdempotencyConflict on another body. The study's version goes up, so that a driver about to end it notices.
         """
         ...
 

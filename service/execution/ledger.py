@@ -108,9 +108,8 @@ class Ledger:
                     case Wait():
                         return nothing
                     case Done(reason):
-                        if self._read_requests():
-                            continue  # asked for since the last refresh
-                        self._stop_study(reason)
+                        if self._read_requests() or not self._stop_unless_changed(reason):
+                            continue  # asked for since the last refresh, or this very moment
                         return nothing
 
     def record(self, progress: Progress) -> bool:
@@ -270,6 +269,15 @@ class Ledger:
 
     def _stop_study(self, reason: StudyReason, detail: str | None = None) -> None:
         self._save_study(lambda study: study if study.state.is_end else study.stopping(reason, detail))
+
+    def _stop_unless_changed(self, reason: StudyReason) -> bool:
+        """Whether the study is stopping now; not where it was changed since it was last read, as by a request for a trial."""
+        try:
+            self._study = self._store.studies.save(self._study.stopping(reason))
+        except StaleWrite:
+            self._read_study()
+            return self._study.state is not StudyState.RUNNING
+        return True
 
     def _read_study(self) -> None:
         """The study as stored; its definition stays the object it was, as what the search works out hangs on it."""

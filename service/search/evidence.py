@@ -87,7 +87,8 @@ def rung_evidence(study: Study, history: History, startup_trials: int) -> Eviden
     """What is known of each trial at one rung: the highest that enough trials have reached for a model (BOHB's rule).
 
     Values at different rungs do not compare, and the lowest rung, which every trial reaches, tells least about the end. Trials
-    that were cut below the chosen rung are left out: counting them as bad ended worse on two of three sets of real curves.
+    that were cut below the chosen rung are left out: counting them as bad ended worse on two of three sets of real curves. Those
+    that wait below it, as they do for ever in asynchronous brackets, count as pending and so keep proposals away.
     """
     enough = max(len(study.definition.space) + 3, startup_trials)
     for report in all_rungs(study.definition):

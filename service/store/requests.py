@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from search_spaces import Configuration
-from service.domain.errors import ConfigurationKnown, StudyEnded
+from service.domain.errors import ConfigurationKnown, StudyEnded, TooManyRequests
 from service.domain.events import Event, EventKind
 from service.domain.ports import IdempotencyKey
 from service.domain.study import Study, StudyState
@@ -17,6 +17,9 @@ from service.store.rows import request_of
 from service.store.studies import append_events, read_study, require_same
 
 _REQUESTS, _TRIALS = tables.requests.c, tables.trials.c
+MOST_REQUESTS = 1_000
+"""Of one study: each of them is compared with every new one."""
+
 _OPEN = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 
 
@@ -45,10 +48,16 @@ def add_request(
         raise StudyEnded(f"Study {study_id!r} {detail}")
     _refuse_known(connection, study, parameters, rows)
     number = len(rows) + 1
+    if number > MOST_REQUESTS:
+        raise TooManyRequests(
+            f"Study {study_id!r} was asked for {MOST_REQUESTS} configurations: start another one with `initial`."
+        )
     row = {"study_id": study_id, "number": number, "at": at, "parameters": dict(parameters)}
     key = {"key": idempotency and idempotency.key, "body_sha256": idempotency and idempotency.body_sha256}
     connection.execute(tables.requests.insert().values(**row, **key))
     payload = {"request": number, "parameters": dict(parameters)}
+    # A driver that was about to end the study reads it again, and finds the request.
+    connection.execute(update(tables.studies).where(tables.studies.c.id == study_id).values(version=study.version + 1))
     append_events(connection, study_id, [Event(EventKind.TRIAL_REQUESTED, study_id, at, payload)])
     return TrialRequest(number, parameters, at)
 

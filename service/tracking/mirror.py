@@ -207,7 +207,9 @@ class Mirror:
                 self._tracker.log(runs.known[member.trial.number].run_id, records.pareto_batch())
 
     def _crown(self, study: Study, runs: "_Runs", champion: Trial | None) -> None:
-        """Register the exported model of the final's champion, or else of the search's best trial."""
+        """Register the exported model of the final's champion, or else of the best trial; several objectives have none."""
+        if len(study.definition.objectives) > 1:
+            return
         best = champion or self._store.trials.best(study.id)
         if best is None or best.best_report is None:
             return

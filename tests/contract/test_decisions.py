@@ -9,7 +9,15 @@ import pytest
 
 from search_spaces import Configuration
 from service.domain.decision import Decision
-from service.domain.errors import ConfigurationKnown, IdempotencyConflict, StudyEnded, StudyNotFound, TrialNotFound
+from service.domain.errors import (
+    ConfigurationKnown,
+    IdempotencyConflict,
+    StaleWrite,
+    StudyEnded,
+    StudyNotFound,
+    TooManyRequests,
+    TrialNotFound,
+)
 from service.domain.events import Event, EventKind
 from service.domain.history import PriorTrial
 from service.domain.ports import Change, IdempotencyKey, Store, TrialTotals
@@ -85,6 +93,21 @@ def test_what_was_asked_for_comes_in_order_and_is_told(store: Store) -> None:
     assert list(store.trials.history(STUDY).requested) == [first.parameters, second.parameters]
     payload = {"request": 1, "parameters": asked(1e-3)}
     assert store.events.after(STUDY, 1, limit=1) == [Event(EventKind.TRIAL_REQUESTED, STUDY, NOW, payload, 2)]
+
+
+def test_a_request_is_a_change_of_the_study(store: Store) -> None:
+    study = has_study(store)
+    store.trials.request(STUDY, asked(1e-3), NOW)
+    with pytest.raises(StaleWrite):
+        store.studies.save(study.stopping(StudyReason.STOP_REQUESTED))
+
+
+def test_a_study_takes_only_so_many_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.store.requests.MOST_REQUESTS", 1)
+    has_study(store)
+    store.trials.request(STUDY, asked(1e-3), NOW)
+    with pytest.raises(TooManyRequests):
+        store.trials.request(STUDY, asked(2e-3), NOW)
 
 
 def test_a_study_without_requests_has_none_and_an_unknown_one_is_not_found(store: Store) -> None:

@@ -465,6 +465,22 @@ def test_requests_are_read_once_more_before_the_study_ends() -> None:
     assert ledger.history.requested == ({"learning_rate": 3e-3},)
 
 
+def test_a_request_at_the_very_moment_of_the_studys_end_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "grid": [1e-3]}}
+    store = a_store(space=rates, strategy={"kind": "grid"}, budget={})
+    ledger = a_ledger(store)
+    run_to_rung(ledger, started(ledger))
+    stop = ledger._stop_unless_changed
+
+    def asked_for_first(reason: StudyReason) -> bool:
+        if not store.trials.requests(STUDY):
+            store.trials.request(STUDY, {"learning_rate": 3e-3}, NOW)
+        return stop(reason)
+
+    monkeypatch.setattr(ledger, "_stop_unless_changed", asked_for_first)
+    assert started(ledger).parameters == {"learning_rate": 3e-3}
+
+
 def test_a_trial_whose_model_breaks_an_outcome_ends_at_once_and_says_why() -> None:
     store = a_store(outcomes=["model/megabytes <= 1"])
     ledger = a_ledger(store)

@@ -785,9 +785,11 @@ def test_the_runs_on_the_front_of_several_objectives_are_tagged_once_the_study_h
         world.starts(study, number)
         world.reports(study, number, [accuracy])
         world.ends(study, number)
+    world.exports.trials = {0, 1}
     world.mirror.sync_once()
     assert "tuneyard.pareto" not in world.run("trial-0001").tags
     world.finishes(study)
     world.mirror.sync_once()
     assert world.run("trial-0001").tags["tuneyard.pareto"] == "true"
     assert "tuneyard.pareto" not in world.run("trial-0000").tags
+    assert world.tracker.champions == {}

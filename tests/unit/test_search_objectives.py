@@ -106,6 +106,14 @@ def test_the_front_is_what_no_other_trial_dominates() -> None:
     assert front.volume == pytest.approx(hypervolume(flat, (front.reference[0], -front.reference[1])))
 
 
+def test_a_front_of_very_many_members_is_told_without_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.domain.front._MOST_MEASURED", {2: 0})
+    study = a_study_of_two({"kind": "random"}, trials=5)
+    front = front_of(study, simulate(study, loss, measure=accuracy).history)
+    assert front.members
+    assert front.volume is None
+
+
 def test_a_study_without_a_report_has_an_empty_front() -> None:
     front = front_of(a_study_of_two({"kind": "random"}), History())
     assert (front.members, front.reference, front.volume) == ((), None, None)
