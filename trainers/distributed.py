@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, NoReturn, assert_never
 
 import torch
 from pydantic import TypeAdapter
@@ -28,6 +29,8 @@ from trainers.configs import TrainerConfig
 from trainers.contract import Goal, Interruption, Report, Trainer, TrainerError, TrialContext, make_trainer
 
 _POLL_SECONDS = 0.1
+_LAST_WORDS_SECONDS = 3.0
+"""How long a process that only lost its connection is not believed: the one that caused it may be about to say why."""
 _STOP_SECONDS = 5.0
 _PAUSE = "pause"
 _PATIENCE = timedelta(days=7)
@@ -143,13 +146,22 @@ class Distributed:
                 if rank not in answers and (answer := lines.receive()) is not None:
                     answers[rank] = answer
                     if "error" in answer:  # the others may wait for it for ever
-                        self.close()
-                        raise _as_error(answer)
+                        self._give_up(answer)
                 if rank not in answers and self._processes[rank].poll() is not None:
                     code = self._processes[rank].returncode
-                    self.close()
-                    raise RuntimeError(f"process {rank} of {len(self._processes)} ended with {code}")
+                    self._give_up({"error": f"process {rank} of {len(self._processes)} ended with {code}", "reason": None})
         return answers[0]["answer"]
+
+    def _give_up(self, answer: Mapping[str, Any]) -> NoReturn:
+        """Raise what went wrong: not that the connection to another process broke, where that one says why it ended."""
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while answer["reason"] is None and time.monotonic() < deadline:
+            later = [found for lines in self._lines if (found := lines.receive()) is not None and found.get("reason")]
+            answer = later[0] if later else answer
+            if all(process.poll() is not None for process in self._processes):
+                deadline = min(deadline, time.monotonic() + _POLL_SECONDS)  # what they said is on its way
+        self.close()
+        raise _as_error(answer)
 
     def _pass_on_interruption(self) -> None:
         asked = self._context.interruption()

@@ -47,7 +47,10 @@ def compared(history: History, scored: Mapping[int, Sequence[float]], objective:
     def at(report: int) -> list[int]:
         return [number for number, values in scored.items() if _tells(history.trials[number], values, report)]
 
-    report = next((one for one in range(longest, 0, -1) if len(at(one)) >= wanted), longest)
+    telling = {one: len(at(one)) for one in range(longest, 0, -1)}
+    # Members of a population begin at different reports: there may be none that so many have a value at.
+    wanted = min(wanted, max(telling.values(), default=0))
+    report = next((one for one, count in telling.items() if count >= wanted), 0)
     numbers = evenly(sorted(at(report)), _MOST)
     best = min if objective.direction == "minimize" else max
     configurations = [history.trials[number].parameters for number in numbers]

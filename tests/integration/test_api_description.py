@@ -15,7 +15,7 @@ from tests.running import RunningService
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 _CONFIG = Path(__file__).parents[1] / "api" / "schemathesis.toml"
-_EXAMPLES = 5
+_EXAMPLES = 3
 """Requests to each operation and phase; the seed is fixed, so that a failure comes again."""
 
 

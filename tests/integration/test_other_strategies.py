@@ -32,13 +32,13 @@ _BOHB = {"kind": "hyperband", "sampler": {"kind": "tpe", "startup_trials": 3, "r
 
 
 _STUDIES: Mapping[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
-    "sobol": ({"kind": "sobol"}, 1, {"budget": {"trials": 4}}),
-    "cmaes": ({"kind": "bayesian", "sampler": {"kind": "cmaes", "population": 4}}, 1, {"budget": {"trials": 6}}),
-    "median": (_MEDIAN, 4, {"budget": {"trials": 6}}),
+    "sobol": ({"kind": "sobol"}, 1, {"budget": {"trials": 3}}),
+    "cmaes": ({"kind": "bayesian", "sampler": {"kind": "cmaes", "population": 4}}, 1, {"budget": {"trials": 5}}),
+    "median": (_MEDIAN, 3, {"budget": {"trials": 5}}),
     "bohb": (
-        _BOHB, 9, {"budget": {"trials": 12}, "space": _CONDITIONAL, "constraints": ["learning_rate * max_length <= 1"]},
+        _BOHB, 3, {"budget": {"trials": 8}, "space": _CONDITIONAL, "constraints": ["learning_rate * max_length <= 1"]},
     ),
-    "auto": ({"kind": "auto"}, 9, {"budget": {"trials": 12}, "initial": [{"learning_rate": 1e-3, "dropout": 0.1}]}),
+    "auto": ({"kind": "auto"}, 3, {"budget": {"trials": 12}, "initial": [{"learning_rate": 1e-3, "dropout": 0.1}]}),
 }  # fmt: skip
 
 

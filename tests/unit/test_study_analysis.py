@@ -137,6 +137,20 @@ def test_a_report_without_a_finite_objective_keeps_its_number() -> None:
     assert (found.report, sorted(set(found.objectives)), len(found.objectives)) == (3, [0.9], 12)
 
 
+def test_where_no_report_has_half_of_the_trials_the_one_with_the_most_counts() -> None:
+    early = a_history(configurations(12), lambda _: [0.1], TrialState.PRUNED)
+    copies = {
+        number: a_trial(number, parameters=one, state=TrialState.PRUNED, reports=9, parent=0, parent_report=number % 4 + 2)
+        for number, one in enumerate(configurations(20), start=20)
+    }
+    values = {
+        number: (*[math.nan] * copy.parent_report, *[0.5] * (1 if number > 20 else 9 - copy.parent_report))
+        for number, copy in copies.items()
+    }
+    found = comparison(a_searched_study(), History({**early.trials, **copies}, {**early.values, **values}))
+    assert (found.report, len(found.objectives)) == (1, 12)
+
+
 def test_copies_are_compared_where_most_trials_have_reports_of_their_own() -> None:
     """A report at which many copies had not begun yet tells of few trials."""
     early = a_history(configurations(12), lambda _: [0.1, 0.2], TrialState.PRUNED)
