@@ -1,14 +1,17 @@
-# make demo | serve | test | check | test-browser | bench | bench-search | clean
+# make demo | serve | test | check | test-browser | chaos | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-browser bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-browser chaos bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
+# Where Python may not keep what it has compiled, each of the service's processes compiles torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?=
 BIN := .venv/bin
-# Options of `tuneyard serve`, such as ARGS="--port 8081".
+# Options of `tuneyard serve`, such as ARGS="--port 8081", or of `make chaos`.
 ARGS ?=
 # Folder of learning curves for bench-search: see benchmarks/tables.py.
 TABLES ?=
@@ -18,6 +21,7 @@ help:
 	@echo 'make serve         run the service in the foreground; options: make serve ARGS="--port 8081"'
 	@echo 'make test          lint, types, import contracts and all tests but those in a browser'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
+	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types and import contracts alone'
 	@echo 'make bench         the measurements behind the figures in the README'
 	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
@@ -55,17 +59,21 @@ check: setup
 
 test: check test-fast test-integration
 
-# A worker a core; a test that starts processes runs alone, after them.
+# A worker a core. Tests that start processes come after the others; each worker has a service of its own, and while one waits
+# for a process that starts, or for the mirror, the other one trains. Tests of one file stay together.
 test-fast: setup
 	@echo 'tests without processes'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not integration and not browser'
 
 test-integration: setup
 	@echo 'tests with processes'
-	@$(BIN)/python -m pytest -m 'integration and not browser'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not browser'
 
 test-browser: setup
 	@$(BIN)/python -m pytest -m browser tests/browser
+
+chaos: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost

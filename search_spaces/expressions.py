@@ -1,4 +1,4 @@
-"""A small language for conditions on a trial's values, such as `batch_size * max_length <= 65536`.
+"""A small language for conditions on a trial's values, such as `batch_size * max_length <= 65536`, and for formulas of them.
 
 Python's grammar reads it, and nothing of Python runs it: every node that is allowed is turned into a function here, all others
 are refused. Numbers and nesting are bounded, so that no expression takes long.
@@ -33,7 +33,10 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True)
 class Expression:
-    """A condition on values by name. Evaluating it raises ArithmeticError, TypeError or ValueError where it has no answer."""
+    """A condition on values by name, or a number made of them.
+
+    Evaluating it raises ArithmeticError, TypeError or ValueError where it has no answer.
+    """
 
     names: tuple[str, ...]
     evaluate: Callable[[Mapping[str, Value]], Any]
@@ -41,17 +44,35 @@ class Expression:
 
 @lru_cache(maxsize=1024)
 def read_expression(text: str) -> Expression:
-    """The expression that a text is; raises ExpressionError."""
+    """The condition that a text is; raises ExpressionError."""
+    tree = _tree(text)
+    if not _may_be_condition(tree):
+        raise ExpressionError("is no condition: compare it with something, as in `batch_size * max_length <= 65536`")
+    return _expression(tree)
+
+
+@lru_cache(maxsize=1024)
+def read_formula(text: str) -> Expression:
+    """The formula of a number that a text is; raises ExpressionError."""
+    tree = _tree(text)
+    if not _may_be_number(tree):
+        raise ExpressionError("is no number: choose one by it, as in `1 if batch_size > 64 else 0`")
+    found = _expression(tree)
+    return Expression(found.names, _applied(lambda number: number, [found.evaluate]))
+
+
+def _tree(text: str) -> ast.expr:
     if len(text) > MOST_CHARACTERS:
         raise ExpressionError(f"has {len(text)} characters, more than {MOST_CHARACTERS}: make several of it")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ExpressionError(f"cannot be read at character {error.offset or 1} ({error.msg}): {_LANGUAGE}") from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise ExpressionError(f"cannot be read ({error or 'it is nested too deeply'}): {_LANGUAGE}") from error
-    if not _may_be_condition(tree):
-        raise ExpressionError("is no condition: compare it with something, as in `batch_size * max_length <= 65536`")
+
+
+def _expression(tree: ast.expr) -> Expression:
     names: dict[str, None] = {}
     evaluate = _compiled(tree, names, 0)
     return Expression(tuple(names), evaluate)
@@ -67,6 +88,18 @@ def _may_be_condition(node: ast.expr) -> bool:
             return False
         case _:
             return True  # refused for what it is
+
+
+def _may_be_number(node: ast.expr) -> bool:
+    match node:
+        case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()) | ast.List() | ast.Tuple():
+            return False
+        case ast.Constant(value=bool() | str() | None):
+            return False
+        case ast.IfExp(body=body, orelse=orelse):
+            return _may_be_number(body) and _may_be_number(orelse)
+        case _:
+            return True
 
 
 def _compiled(node: ast.expr, names: dict[str, None], depth: int) -> _Evaluate:  # noqa: C901, PLR0911 - one case a kind of node

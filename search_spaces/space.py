@@ -28,10 +28,14 @@ Key = tuple[Number, ...]
 """A configuration as numbers, in the order of the parameters' names: equal for equal configurations, and only for them."""
 
 MOST_COUNTED = 100_000
-"""Configurations that are counted one by one, which takes a second; a space without conditions is counted without that."""
+"""Configurations that are counted one by one, which takes a second; without conditions and constraints nothing need be."""
 
 MOST_DRAWS = 10_000
 _FEWER_DRAWS = 50
+_MOST_TRIES = 500
+_COMPARED_DRAWS = 100
+_MOST_CHARACTERS = 5_000_000
+"""Of constraints, each counted as often as it is evaluated: some two seconds' work, however long they are."""
 
 
 class NoConfiguration(ValueError):
@@ -87,7 +91,7 @@ class Space:
 
     def meets_constraints(self, configuration: Configuration) -> bool:
         """Whether every constraint holds."""
-        return all(constraint.holds(configuration) for constraint in self.constraints)
+        return all(constraint.holds(configuration) for constraint in self._strictest_first)
 
     def contains(self, configuration: Configuration) -> bool:
         """Whether it has just the active parameters, each in its range, and meets the constraints."""
@@ -102,6 +106,11 @@ class Space:
         return tuple(
             number_of(self.parameters[name], configuration[name]) if name in configuration else None for name in self.names
         )
+
+    @property
+    def most_counted(self) -> int:
+        """How many configurations are counted, at most, before the constraints take some out."""
+        return self._most(MOST_COUNTED)
 
     def size(self) -> int | None:
         """Number of configurations; None where a continuous range makes them endless, or conditions too many to count."""
@@ -120,19 +129,22 @@ class Space:
 
     def draw(self, random: Random) -> Configuration:
         """A configuration drawn uniformly, each parameter by itself. Raises NoConfiguration where none meets the constraints."""
-        for _ in range(MOST_DRAWS):
+        most = self._most(MOST_DRAWS)
+        for _ in range(most):
             drawn = self._drawn(random)
             if self.meets_constraints(drawn):
                 return drawn
-        raise NoConfiguration(f"none of {MOST_DRAWS} draws meets the constraints")
+        fails = f"`{self._strictest_first[0].text}` fails most often"
+        raise NoConfiguration(f"no configuration meets the constraints: none of {most} draws does, and {fails}")
 
     def occurrences(self, fixed: Configuration, random: Random) -> Iterator[Configuration]:
         """The smallest configurations with these values that a trial can have, with what must be so for them to be active.
 
         Where constraints speak of other parameters too, random values are tried for those: some that are possible are missed.
         """
+        left = iter(range(_MOST_TRIES))
         for context in contexts(self.parameters, fixed):
-            tries = (self.active({**self._drawn_all(random), **context}) for _ in range(_FEWER_DRAWS))
+            tries = (self.active({**self._drawn_all(random), **context}) for _ in islice(left, _FEWER_DRAWS))
             if not self.constraints or any(self.meets_constraints(one) for one in tries):
                 yield context
 
@@ -167,7 +179,7 @@ class Space:
         """
         self._check_grid()
         if self._grid is None:
-            raise ValueError(f"the grid has more than {MOST_COUNTED} configurations")
+            raise ValueError(f"the grid has more than {self.most_counted} configurations")
         return self._grid
 
     @cached_property
@@ -180,6 +192,15 @@ class Space:
             ]
             for name, parameter in self.parameters.items()
         }
+
+    @cached_property
+    def _strictest_first(self) -> Sequence[Constraint]:
+        """The constraints, by how often they fail: the sooner one does, the fewer are evaluated."""
+        if len(self.constraints) < 2:  # noqa: PLR2004 - nothing to put in order
+            return self.constraints
+        random = Random(0)  # noqa: S311 - only the order depends on it
+        drawn = [self._drawn(random) for _ in range(_COMPARED_DRAWS)]
+        return sorted(self.constraints, key=lambda constraint: sum(map(constraint.holds, drawn)))
 
     @cached_property
     def _size(self) -> int | None:
@@ -208,8 +229,13 @@ class Space:
 
     def _listed(self, values_of: Callable[[Parameter], Iterable[Value]]) -> Sequence[Configuration] | None:
         """All combinations that meet the constraints, None where there are too many combinations."""
-        found = list(islice(self._combinations(values_of, {}, self.parents_first), MOST_COUNTED + 1))
-        return None if len(found) > MOST_COUNTED else [one for one in found if self.meets_constraints(one)]
+        found = list(islice(self._combinations(values_of, {}, self.parents_first), self.most_counted + 1))
+        return None if len(found) > self.most_counted else [one for one in found if self.meets_constraints(one)]
+
+    def _most(self, configurations: int) -> int:
+        """So many configurations are held against the constraints at most: fewer where those are long."""
+        characters = sum(len(constraint.text) for constraint in self.constraints)
+        return configurations if not characters else min(configurations, _MOST_CHARACTERS // characters)
 
     def _combinations(
         self, values_of: Callable[[Parameter], Iterable[Value]], chosen: dict[str, Value], names: Sequence[str]

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.analysis.analyst import Analyst
+from service.analysis.forecasts import Forecasts
 from service.analysis.previews import Previews
 from service.api.app import create_api
 from service.api.auth import load_or_make_token
@@ -49,15 +50,17 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
     """The API on the real adapters."""
     store = open_store(settings.store_url)
     layout = settings.layout
+    checkpoints = LocalCheckpointStore(layout.checkpoints)
     return create_api(
         ApiParts(
             store=store,
             datasets=open_datasets(settings),
-            checkpoints=LocalCheckpointStore(layout.checkpoints),
+            checkpoints=checkpoints,
             catalog=_WithCapacity(open_catalog(settings), layout.run / "capacity.json"),
             models=open_base_models(settings),
             analyst=Analyst(store),
             previewer=Previews(),
+            forecaster=Forecasts(store, checkpoints, SystemClock()),
             clock=SystemClock(),
             settings=settings,
             token=load_or_make_token(layout.token),
@@ -86,11 +89,11 @@ class _WithCapacity:
         if needs.cpus_per_trial > held["cpus"]:
             detail = f"all workers together have {held['cpus']:g} CPUs: lower it"
             raise InvalidDefinition([Violation("/resources/cpus_per_trial", detail)])
-        if needs.gpus_per_trial > held["gpus"]:
+        if needs.gpus > held["gpus"]:
             detail = f"all workers together have {held['gpus']:g} GPUs: set it to 0 to train on CPUs"
             raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
         on_one = held.get("node_gpus")
-        if on_one is not None and needs.gpus_per_trial > on_one:
+        if on_one is not None and needs.gpus > on_one:
             detail = f"a trial runs on one machine, and the largest has {on_one:g} GPUs: lower it"
             raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
 

@@ -1,6 +1,7 @@
 """One running study: holds its lease, replays the store, and lets Ray Tune run attempts until there is nothing left to do.
 
-    python -m service.driver STUDY_ID --slots 2 --ray 127.0.0.1:6379
+    python -m service.driver STUDY_ID --ray 127.0.0.1:6379
+    python -m service.driver --standby --ray 127.0.0.1:6379
 
 It can be killed at any moment: the controller starts another, which goes on from the store. Exit codes: 0 the study has ended
 or the driver was told to leave; 3 the lease is another's; 4 the cluster is gone; 1 anything else.
@@ -19,40 +20,58 @@ from datetime import timedelta
 from service.catalog.catalog import open_catalog
 from service.catalog.pinning import pin
 from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.space import is_full, refusal
 from service.clock import SystemClock
-from service.domain.errors import LeaseLost, TuneyardError
+from service.controller.reconcile import driver_name
+from service.domain.errors import LeaseLost, StoreAway
 from service.domain.ports import Store
-from service.domain.study import StudyReason, StudyState
+from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
 from service.execution.assignment import Assignment, assign
 from service.execution.environment import reachable
+from service.execution.interruption import Sign, Wish, wish_of
 from service.execution.ledger import Ledger
+from service.execution.standby import wait_for_study
 from service.settings import Settings
+from service.store.patience import insist, patient
 from service.store.sql import open_store
 
 _LOG = logging.getLogger("tuneyard.driver")
 _FITS_WITHOUT_PROGRESS = 5
+_POLL_SECONDS = 0.5
+_CANCEL_SECONDS = 5.0
+"""For the trials of a cancelled study to leave by themselves, before their processes are killed."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="service.driver")
-    parser.add_argument("study_id")
-    parser.add_argument("--slots", type=int, required=True, help="attempts that may run at once")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("study_id", nargs="?")
+    which.add_argument("--standby", action="store_true", help="get ready, and wait for a study on standard input")
     parser.add_argument("--ray", required=True, help="address of the cluster's head")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    study_id = wait_for_study(arguments.ray) if arguments.standby else arguments.study_id
+    if study_id is None:
+        _leave(0, "no study came")
+        return 0
     settings = Settings()
     store = open_store(settings.store_url)
-    owner = f"driver-{os.getpid()}-{time.time_ns()}"
-    lease = _Lease(store, settings, arguments.study_id, owner)
-    if not lease.take():
-        _LOG.error("study %s is driven by another process", arguments.study_id)
-        return 3
+    owner = driver_name(os.getpid(), time.time_ns())
+    lease = _Lease(store, settings, study_id, owner)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())
+
+    def wait(seconds: float) -> None:
+        if leaving.wait(seconds):
+            _leave(0, "told to, while the database is away")
+
+    if not insist(lease.take, wait):
+        _LOG.error("study %s is driven by another process", study_id)
+        return 3
     try:
-        code = _drive(settings, store, lease, arguments.ray, arguments.slots, leaving)
+        code = _drive(settings, patient(store, wait, lease.retake), lease, arguments.ray, leaving)
     except LeaseLost:
         _LOG.exception("the lease is another's now")
         code = 3
@@ -64,17 +83,25 @@ def main() -> int:
     return code
 
 
-def _drive(settings: Settings, store: Store, lease: "_Lease", address: str, slots: int, leaving: threading.Event) -> int:
-    ledger = Ledger(store, SystemClock(), lease.study_id, lease.owner, slots)
-    watch = threading.Thread(target=_watch, args=(settings, ledger, lease, address, leaving), daemon=True)
+def _drive(settings: Settings, store: Store, lease: "_Lease", address: str, leaving: threading.Event) -> int:
+    ledger = Ledger(store, SystemClock(), lease.study_id, lease.owner)
+    sign = Sign(settings.layout.checkpoints, lease.study_id)
+    watch = threading.Thread(target=_watch, args=(settings, ledger, lease, address, leaving, sign), daemon=True)
     watch.start()
-    ledger.begin()
-    if ledger.study.state is StudyState.RUNNING:
-        _search(settings, ledger, address)
-    if ledger.refresh().state is StudyState.STOPPING:
-        study = ledger.finish()
-        _LOG.info("study %s is %s: %s", study.id, study.state, study.reason)
-    return 0
+    folders = LocalCheckpointStore(settings.layout.checkpoints)
+    ledger.begin(lambda trial: folders.can_resume(trial.study_id, trial.number))
+    while True:
+        if ledger.study.state is StudyState.RUNNING:
+            _search(settings, ledger, address)
+        match ledger.refresh().state:
+            case StudyState.STOPPING:
+                ledger.finish()
+            case StudyState.PAUSING:
+                ledger.pause()
+        _show(sign, ledger.study)
+        if ledger.study.state is not StudyState.RUNNING:  # it was resumed on its way to the pause
+            _LOG.info("study %s is %s: %s", ledger.study.id, ledger.study.state, ledger.study.reason)
+            return 0
 
 
 def _search(settings: Settings, ledger: Ledger, address: str) -> None:
@@ -84,21 +111,32 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     study, layout = ledger.study, settings.layout
     checkpoints = LocalCheckpointStore(layout.checkpoints)
     prepared = layout.cache / "prepared" / study.id
-    sources = pin(open_catalog(settings).fetch(study.definition), prepared / "rows")
+    try:
+        sources = pin(open_catalog(settings).fetch(study.definition), prepared / "rows")
+    except Exception as error:
+        if not is_full(error):
+            raise
+        ledger.lack_room(refusal(layout.checkpoints / study.id, error, layout.cache).detail)
+        return
 
     def assign_trial(trial: Trial) -> Assignment:
         if trial.parent is not None:  # nothing else starts meanwhile, so the parent has not gone on
             ledger.note_beginning(trial, checkpoints.fork(study.id, trial.parent, trial.number, trial.parent_report))
-        return assign(study, trial, sources, layout.checkpoints, prepared / "texts")
+        return assign(ledger.study, trial, sources, layout.checkpoints, prepared / "texts")
 
     open_ledger(ledger, assign_trial)
     cluster.join(address)
     fruitless = 0
     while ledger.study.state is StudyState.RUNNING:
+        barred = ledger.place()
+        if ledger.is_held():  # never inside Tune, which would hold on to its workers
+            time.sleep(_POLL_SECONDS)
+            ledger.poll()
+            continue
         before = ledger.history
-        cluster.run_attempts(ledger, layout.ray / "tune" / study.id)
+        cluster.run_attempts(ledger, layout.ray / "tune" / study.id, barred)
         ledger.refresh()
-        fruitless = 0 if ledger.history != before else fruitless + 1
+        fruitless = 0 if ledger.is_held() or ledger.history != before else fruitless + 1
         if fruitless >= _FITS_WITHOUT_PROGRESS:
             raise RuntimeError("Ray Tune ends at once without having run anything")
 
@@ -122,39 +160,62 @@ class _Lease:
                 return True
             return self._store.leases.acquire(self.study_id, self.owner, self._clock.now(), self._lasting)
 
+    def retake(self) -> None:
+        """Make sure of it after the database was away, and nobody could renew it. Raises LeaseLost."""
+        if not self.take():
+            raise LeaseLost(f"Study {self.study_id!r} was taken by another process while the database was away.")
+
     def give_back(self) -> None:
         with self._lock, contextlib.suppress(Exception):  # it runs out by itself
             self._given_back = True
             self._store.leases.release(self.study_id, self.owner)
 
 
-def _watch(settings: Settings, ledger: Ledger, lease: _Lease, address: str, leaving: threading.Event) -> None:
+def _watch(settings: Settings, ledger: Ledger, lease: _Lease, address: str, leaving: threading.Event, sign: Sign) -> None:
     """Keep the lease; end the process when it is lost, when the cluster is gone, or when the study is cancelled."""
     last_beat = time.monotonic()
+    cancelled_at: float | None = None
     while True:
-        if leaving.wait(settings.heartbeat_seconds):
+        if leaving.wait(min(_POLL_SECONDS, settings.heartbeat_seconds)):
             # At once, as if killed, but without making the next driver wait for the lease.
             lease.give_back()
             _leave(0, "told to")
         try:
-            if not lease.take():
-                _leave(3, "the lease is another's now")
-            last_beat = time.monotonic()
-            if not reachable(address) and not reachable(address):
-                lease.give_back()
-                _leave(4, "the Ray cluster is gone")
-            study = ledger.refresh()
-            if study.state is StudyState.STOPPING and study.reason is StudyReason.CANCEL_REQUESTED:
-                ledger.finish()
-                lease.give_back()
-                _leave(0, f"study {study.id} is cancelled")  # Ray ends the workers of a driver that is gone
-        except TuneyardError:
+            study = ledger.poll()
+            if time.monotonic() - last_beat >= settings.heartbeat_seconds:
+                if not lease.take():
+                    _leave(3, "the lease is another's now")
+                last_beat = time.monotonic()
+                if not reachable(address) and not reachable(address):
+                    lease.give_back()
+                    _leave(4, "the Ray cluster is gone")
+                study = ledger.refresh()
+            _show(sign, study)
+            cancelled_at = _cancelling(ledger, lease, study, cancelled_at)
+        except StoreAway as error:  # then nobody else can take the lease either
+            _LOG.warning("cannot renew the lease now: %s", error.cause)
+        except Exception as error:
             _LOG.exception("cannot go on")
-            _leave(1, "see above")
-        except Exception:  # a database that is away comes back, or the lease runs out
-            _LOG.exception("the store does not answer")
-            if time.monotonic() - last_beat > settings.lease_seconds:
-                _leave(1, "the store has not answered for as long as the lease lasts")
+            _leave(3 if isinstance(error, LeaseLost) else 1, "see above")
+
+
+def _cancelling(ledger: Ledger, lease: _Lease, study: Study, since: float | None) -> float | None:
+    """When the study was first seen to be cancelled, if it is; ends this process once its trials have left, or should have."""
+    if wish_of(study) is not Wish.CANCEL:
+        return None
+    now = time.monotonic()
+    if ledger.is_idle or now - (since or now) > _CANCEL_SECONDS:
+        ledger.finish()
+        lease.give_back()
+        _leave(0, f"study {study.id} is cancelled")  # Ray kills the workers of a driver that is gone, whatever they are at
+    return since or now
+
+
+def _show(sign: Sign, study: Study) -> None:
+    try:
+        sign.show(wish_of(study))
+    except OSError as error:  # a full disk: trials leave at their next reports, or are killed
+        _LOG.warning("cannot ask the trials to leave: %s", error)
 
 
 def _leave(code: int, why: str) -> None:

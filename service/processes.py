@@ -1,7 +1,6 @@
 """Child processes that end with their parent, however it ends."""
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -14,21 +13,25 @@ from typing import IO
 
 import psutil
 
+from service.lifeline import end_with_parent
 from service.settings import write_private
 
-_PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 20 * 1024**2
 
 
 @dataclass
 class Child:
-    """A command that should run; `stop_seconds` is how long it may take to leave when asked."""
+    """A command that should run; `stop_seconds` is how long it may take to leave when asked.
+
+    `orphaned` is the signal that it gets when its supervisor is killed, and nobody is left to see that it leaves.
+    """
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     pass_fds: Sequence[int] = ()
     stop_seconds: float = 10.0
+    orphaned: signal.Signals = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started: float = 0.0
@@ -37,7 +40,7 @@ class Child:
 class Children:
     """The children of a supervisor: started in order, started again when they end, stopped in reverse order.
 
-    Their process groups are written down, so that the next supervisor can end what a killed one left.
+    Their sessions are written down, so that the next supervisor can end what a killed one left.
     """
 
     def __init__(self, logs: Path, record: Path) -> None:
@@ -56,12 +59,12 @@ class Children:
         for child in self._children:
             if child.process is None or child.process.poll() is None:
                 continue
+            _end_session(child.process.pid)
             lived = time.monotonic() - child.started
             child.failures = 0 if lived > 60 else child.failures + 1  # noqa: PLR2004 - a minute is not "at once"
             if lived < min(30.0, 2.0**child.failures - 1):
                 child.failures -= 1  # not yet: counted again at the next look
                 continue
-            _end_group(child.process.pid, signal.SIGKILL)
             self._spawn(child)
 
     def stop(self) -> None:
@@ -73,7 +76,7 @@ class Children:
                 child.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(child.stop_seconds)
-            _end_group(child.process.pid, signal.SIGKILL)
+            _end_session(child.process.pid)
             child.process.wait()
         self._children.clear()
         self._record.unlink(missing_ok=True)
@@ -83,14 +86,14 @@ class Children:
         return self._logs / f"{name}.log"
 
     def end_leftovers(self) -> None:
-        """End the process groups that a supervisor left behind when it was killed."""
+        """End the sessions that a supervisor left behind when it was killed."""
         try:
-            groups = json.loads(self._record.read_text())
+            sessions = json.loads(self._record.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return
-        for group in groups:
-            if _is_same(group["pid"], group["created"]):
-                _end_group(group["pid"], signal.SIGKILL)
+        for session in sessions:
+            if _is_same(session["pid"], session["created"]):
+                _end_session(session["pid"])
         self._record.unlink(missing_ok=True)
 
     def _spawn(self, child: Child) -> None:
@@ -103,7 +106,7 @@ class Children:
                 env={**os.environ, **child.environment},
                 pass_fds=child.pass_fds,
                 start_new_session=True,  # Ctrl-C goes to the supervisor, which stops them in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=lambda: end_with_parent(child.orphaned),  # noqa: PLW1509 - the supervisor has one thread
             )
         child.started = time.monotonic()
         running = [item.process.pid for item in self._children if item.process is not None]
@@ -117,13 +120,12 @@ class Children:
         return path.open("ab")
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _end_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+def _end_session(leader: int) -> None:
+    """Kill a child and all that it has started: Ray gives each of its workers a process group of its own, but no session."""
+    for pid in psutil.pids():
+        if _session(pid) == leader:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _created(pid: int) -> float:
@@ -134,16 +136,16 @@ def _created(pid: int) -> float:
 
 
 def _is_same(pid: int, created: float) -> bool:
-    """Whether a group is still the one that was written down; its leader may be gone while its members live."""
+    """Whether a session is still the one that was written down; its leader may be gone while its members live."""
     try:
         return abs(psutil.Process(pid).create_time() - created) < 1
     except psutil.NoSuchProcess:
-        # A number is not given to a new process while a group bears it.
-        return any(_group(process.pid) == pid and process.create_time() > created - 1 for process in psutil.process_iter())
+        # A number is not given to a new process while a session bears it.
+        return any(_session(process.pid) == pid and process.create_time() > created - 1 for process in psutil.process_iter())
 
 
-def _group(pid: int) -> int | None:
+def _session(pid: int) -> int | None:
     try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
         return None

@@ -96,7 +96,9 @@ def _ray(settings: Settings, address: str, folder: Path) -> Child:
         arguments = environment.node_command(address, folder)
     else:
         arguments = environment.head_command(int(address.rsplit(":", 1)[1]), folder, settings.cpus, settings.gpus)
-    return Child("ray", arguments, environment.for_cluster(settings.layout.ray_token), stop_seconds=15)
+    # Asked to leave in the middle of a failure, it may stay for ever; its own children notice whichever way it ends.
+    token = settings.layout.ray_token
+    return Child("ray", arguments, environment.for_cluster(token), stop_seconds=15, orphaned=signal.SIGKILL)
 
 
 def _shared_environment(settings: Settings) -> dict[str, str]:

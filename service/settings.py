@@ -24,6 +24,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1)
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
+    max_running_studies: int = Field(default=8, ge=1, description="Studies that may run at once; the others wait in a queue.")
+    max_running_studies_per_user: int | None = Field(default=None, ge=1, description="Of those, of one user; any when left out.")
+    max_slots_per_user: int | None = Field(default=None, ge=1, description="Trials of one user at once; any when left out.")
+    share_quantum_seconds: float = Field(
+        default=60.0, gt=0, description="How long about a study keeps a worker that goes round: processes are slow to start."
+    )
+    standby: bool = Field(default=True, description="Keep a driver waiting for the next study, which starts sooner by it.")
+    idle_seconds: float = Field(
+        default=600.0, gt=0, description="How long without a new study until the driver that waits is let go."
+    )
     login_code_seconds: float = Field(default=300.0, gt=0)
     session_seconds: float = Field(default=30 * 86400.0, gt=0)
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from search_spaces import Value
 from service.domain.definition import StudyDefinition, parse_definition
+from service.domain.forecast import Band, Forecast
 from service.domain.study import Study
 from service.domain.trial import Report, Trial
+from trainers.configs import FineTuningConfig, TrainerConfig, TrainingConfig
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -55,6 +57,22 @@ def a_report(number: int = 1, accuracy: float = 0.5, **changes: Any) -> Report:
         "at": NOW + timedelta(seconds=10 * number),
     }
     return Report(number=number, **{**values, **changes})
+
+
+def fine_tuning(trainer: TrainerConfig) -> FineTuningConfig:
+    """The configuration of a trainer that has a model and rows."""
+    assert isinstance(trainer, TrainingConfig)
+    return trainer
+
+
+def a_forecast(**changes: Any) -> Forecast:
+    """One of 100 to 200 s, after 60 of them."""
+    values: dict[str, Any] = {
+        "at": NOW + timedelta(seconds=60), "elapsed_seconds": 60.0, "ended": 2, "slots": 2, "courses": 24,
+        "seconds": Band(100.0, 120.0, 200.0), "gpu_seconds": Band(1800.0, 3600.0, 7200.0), "trials": Band(4.0, 4.0, 4.0),
+        "reports": Band(10.0, 12.0, 12.0), "bytes": None,
+    }  # fmt: skip
+    return Forecast(**{**values, **changes})
 
 
 def as_number(value: Value) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from service.client import Client
+from service.lifeline import end_with_parent
 from tests.tiny import make_tiny_encoder, write_intents
 
 _START_SECONDS = 150.0
@@ -40,6 +41,7 @@ class RunningService:
             "TUNEYARD_GPUS": "0",
             "TUNEYARD_LEASE_SECONDS": "4",
             "TUNEYARD_HEARTBEAT_SECONDS": "0.5",
+            "TUNEYARD_STANDBY": "false",  # which most tests do not wait for, and pay for
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,6 +74,8 @@ class RunningService:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
+                # The workers of pytest-xdist are killed when the tests are interrupted, and stop nothing.
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no other thread is at work meanwhile
             )
         wait_until(lambda: self._is_announced() or self._process_ended(), _START_SECONDS, "the service did not start")
         assert self._is_announced(), self.log()

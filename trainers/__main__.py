@@ -67,7 +67,7 @@ class _Asked:
 
     config: TrainerConfig
     sources: Mapping[str, Path]
-    model: Path
+    models: Mapping[str, Path]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
         context = TrialContext(
             cache=options.out / "cache",
             sources=asked.sources,
-            models={asked.config.model: asked.model},
+            models=asked.models,
             threads=options.threads,
             device=options.device,
             goal=goal,
@@ -201,11 +201,12 @@ def _read(kind: str, path: Path) -> _Asked:
     except ValidationError as error:
         _refuse(path, error)
     beside = path.parent
-    files = {name: beside / sources.get(name, name) for name in config.data.named.values()}
-    for split, name in config.data.named.items():
+    named = {} if config.data is None else config.data.named
+    files = {name: beside / sources.get(name, name) for name in named.values()}
+    for split, name in named.items():
         if not files[name].is_file():
             raise RefusedError(f"`data.{split}` is {name!r}, but there is no file {files[name]}: name one that is there")
-    return _Asked(config, files, _model(config.model, beside))
+    return _Asked(config, files, {} if config.model is None else {config.model: _model(config.model, beside)})
 
 
 def _refuse(path: Path, error: ValidationError) -> NoReturn:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
 
 from trainers.configs import (
     CausalLmConfig,
+    FineTuningConfig,
     ImageClassificationConfig,
     Seq2SeqConfig,
+    SimulatedConfig,
     TextClassificationConfig,
     TokenClassificationConfig,
     TrainerConfig,
@@ -34,12 +36,21 @@ class TrainerError(Exception):
 
 
 @dataclass(frozen=True)
+class GpuMemory:
+    """What a trial has taken of its GPU: the most bytes so far, those that the GPU has, and how often it was refused more."""
+
+    peak_bytes: int
+    total_bytes: int
+    refusals: int = 0
+
+
+@dataclass(frozen=True)
 class Report:
     """How far a trainer has come and how well it does there.
 
     `number` counts reports from 1, `epoch` is a fraction of passes over the data, `step` counts optimizer steps, `seconds`
     is the time since the last report of the same process. `last` says that none follows: training is at its end, or stopped
-    early by itself.
+    early by itself. `gpu_memory` is measured where the trial has one GPU, or a share of it.
     """
 
     number: int
@@ -48,6 +59,7 @@ class Report:
     metrics: Mapping[str, float]
     seconds: float
     last: bool = False
+    gpu_memory: GpuMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -123,14 +135,22 @@ class Trainer(Protocol):
 
 
 def make_trainer(config: TrainerConfig, context: TrialContext, ranks: "Ranks | None" = None) -> Trainer:
-    """The trainer for a configuration; imports torch and transformers, and no other trainer.
+    """The trainer for a configuration; imports no other trainer, and torch and transformers where it needs them.
 
     `ranks` is given in each of the processes that share a trial; without it a context of several processes starts them.
     """
+    if isinstance(config, SimulatedConfig):
+        from trainers.simulated import Simulated  # noqa: PLC0415 - like the others
+
+        return Simulated(config, context)
     if context.processes > 1 and ranks is None:
         from trainers.distributed import Distributed  # noqa: PLC0415 - torch only where it is used
 
         return Distributed(config, context)
+    return _in_one_process(config, context, ranks)
+
+
+def _in_one_process(config: FineTuningConfig, context: TrialContext, ranks: "Ranks | None") -> Trainer:
     match config:
         case TextClassificationConfig():
             from trainers.text_classification import TextClassification  # noqa: PLC0415 - torch only where it is used

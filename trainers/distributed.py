@@ -5,9 +5,11 @@ told its rank. Gradients are added up after a batch's backward passes and not du
 process that ran out of memory can say so before the others wait for it, and layers may thaw from epoch to epoch.
 """
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +35,7 @@ _LAST_WORDS_SECONDS = 3.0
 """How long a process that only lost its connection is not believed: the one that caused it may be about to say why."""
 _STOP_SECONDS = 5.0
 _PAUSE = "pause"
+_PR_SET_PDEATHSIG = 1
 _PATIENCE = timedelta(days=7)
 """How long processes wait for each other: the first one alone validates, exports and tests. A dead one is noticed at once."""
 
@@ -331,7 +334,14 @@ def _end_with(lifeline: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _end_with_parent() -> None:
+    """Be killed with the process that started this one, also in the middle of native code, which no thread gets a word into."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     _end_with(int(sys.argv[2]))
     _serve(_Lines(socket.socket(fileno=int(sys.argv[1]))))
     os._exit(0)  # without waiting for ranks that may be gone

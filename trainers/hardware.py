@@ -1,18 +1,22 @@
-"""What a trial computes on: device, threads and number format."""
+"""What a trial computes on: device, threads, memory and number format."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from trainers.contract import TrainerError, TrialContext
+from trainers.contract import GpuMemory, TrainerError, TrialContext
 
 T = TypeVar("T")
 
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What errors say that torch has no class for: those of the CPU, and of libraries that take memory for themselves."""
+
+_CONTEXT_BYTES = 512 * 2**20
+"""What a process takes of a GPU beside what torch counts: CUDA's context and the kernels of its libraries."""
 
 NumberFormat = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -25,7 +29,24 @@ def open_device(context: TrialContext) -> torch.device:
     device = torch.device(context.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TrainerError("trainer_error", "The trial asks for a GPU, but torch finds none: install torch's build for it.")
+    if device.type == "cuda":
+        begin_measuring(torch.cuda)
     return device
+
+
+def begin_measuring(cuda: Any) -> None:
+    """Let go of what an earlier trial of this process has left on the GPU, and count memory from here. `cuda` is `torch.cuda`."""
+    gc.collect()
+    cuda.empty_cache()
+    cuda.reset_peak_memory_stats()
+    cuda.reset_accumulated_memory_stats()
+
+
+def measured_memory(cuda: Any) -> GpuMemory:
+    """What this process has taken of its GPU since `begin_measuring`, with all that torch keeps for later."""
+    _, total = cuda.mem_get_info()
+    refusals = cuda.memory_stats().get("num_ooms", 0)
+    return GpuMemory(cuda.max_memory_reserved() + _CONTEXT_BYTES, total, refusals)
 
 
 def number_format(precision: Precision, device: torch.device) -> NumberFormat:

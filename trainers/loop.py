@@ -19,7 +19,15 @@ from trainers.checkpoint import load_position, load_random_state, load_state, sa
 from trainers.configs import TrainingConfig
 from trainers.contract import Goal, Report, TrainerError, TrialContext
 from trainers.freezing import Freezing
-from trainers.hardware import autocast, is_out_of_memory, memory_errors_named, number_format, random_state, restore_random_state
+from trainers.hardware import (
+    autocast,
+    is_out_of_memory,
+    measured_memory,
+    memory_errors_named,
+    number_format,
+    random_state,
+    restore_random_state,
+)
 from trainers.optimisation import make_optimizer, rate_factor
 from trainers.ranks import OneProcess, Ranks, gradients
 
@@ -136,6 +144,7 @@ class Loop:
                 metrics=metrics,
                 seconds=now - begun,
                 last=position.ended or position.step >= total,
+                gpu_memory=measured_memory(torch.cuda) if self._device.type == "cuda" and self._ranks.count == 1 else None,
             )
             begun = now
             self.freezing.train()

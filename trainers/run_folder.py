@@ -95,4 +95,6 @@ def _recover(folder: Path) -> None:
 
 
 def _plain(report: Report) -> dict[str, Any]:
-    return {**asdict(report), "metrics": dict(report.metrics)}
+    kept = {**asdict(report), "metrics": dict(report.metrics)}
+    del kept["gpu_memory"]  # it says something of the machine
+    return kept

@@ -23,7 +23,7 @@ from search_spaces.importers.pieces import (
     whole,
 )
 from search_spaces.importers.ranges import MOST_CHOICES, choices, constant, interval
-from search_spaces.importers.strategies import hyperband, lowest_rung, sampled
+from search_spaces.importers.strategies import hyperband, lowest_rung, members, quantile, sampled
 
 _TYPES = ("int", "double", "log", "categorical", "const")
 _KNOWN = ("name", "hyperparameters", "searcher", "resources", "reproducibility", "records_per_epoch", "min_validation_period")
@@ -31,6 +31,7 @@ _SEARCHER = (
     "name", "metric", "smaller_is_better", "max_length", "max_time", "time_metric", "max_trials", "max_concurrent_trials",
 )  # fmt: skip
 _HALVING = ("divisor", "max_rungs", "num_rungs")
+_POPULATION = ("population_size", "num_rounds", "length_per_round", "replace_function", "explore_function")
 _ELSEWHERE: Mapping[str, str] = {
     "entrypoint": "is the program to run, which a trainer is here: left out",
     "data": "is where the program's rows are: name them in the trainer's `data`",
@@ -159,7 +160,9 @@ def _length(document: Mapping[str, Any], searcher: Mapping[str, Any]) -> Generat
         case "batches":
             steps = max(1, round(length))
             every = (
-                whole(period["batches"], "/min_validation_period/batches", 1) if period.get("batches") else -(-steps // _REPORTS)
+                whole(period["batches"], "/min_validation_period/batches", 1)
+                if period.get("batches")
+                else -(-steps // (_rounds(searcher) or _REPORTS))
             )
             if not period.get("batches"):
                 yield Note(path, f"a length in batches needs `report_every` here: set to {every}")
@@ -174,16 +177,31 @@ def _length(document: Mapping[str, Any], searcher: Mapping[str, Any]) -> Generat
 
 def _longest(searcher: Mapping[str, Any]) -> tuple[str, str, float | None]:
     """Where the length of a trial stands, its unit, and the length."""
+    rounds = _rounds(searcher)
+    if rounds is not None:
+        path, unit, length = _length_of(searcher, "length_per_round")
+        return path, unit, None if length is None else length * rounds
     if searcher.get("max_time") is not None:
         unit = text(searcher.get("time_metric"), "/searcher/time_metric")
         return "/searcher/max_time", unit.rstrip("s") + "s", number(searcher["max_time"], "/searcher/max_time")
-    path, length = "/searcher/max_length", searcher.get("max_length")
+    return _length_of(searcher, "max_length")
+
+
+def _length_of(searcher: Mapping[str, Any], key: str) -> tuple[str, str, float | None]:
+    path, length = inside("/searcher", key), searcher.get(key)
     if length is None or not isinstance(length, Mapping):
         return path, "batches", None if length is None else number(length, path)
     for unit in _LENGTHS:
         if length.get(unit) is not None:
             return inside(path, unit), unit, number(length[unit], inside(path, unit))
     raise NotImportable(path, "must be one of `epochs`, `batches`, `records` with a number: mend it")
+
+
+def _rounds(searcher: Mapping[str, Any]) -> int | None:
+    """How many times the members of a population train before they are compared; together they are as long as a trial."""
+    if searcher.get("name") != "pbt" or searcher.get("num_rounds") is None:
+        return None
+    return whole(searcher["num_rounds"], "/searcher/num_rounds", 1)
 
 
 def _strategy(searcher: Mapping[str, Any], reports: int | None) -> Pieces:
@@ -200,7 +218,7 @@ def _strategy(searcher: Mapping[str, Any], reports: int | None) -> Pieces:
         case "adaptive" | "adaptive_simple" | "adaptive_asha" | "async_halving" | "sync_halving":
             yield from _halving(name, searcher, reports)
         case "pbt":
-            yield Part("strategy", {"kind": "pbt"})
+            yield from _population(searcher, reports)
         case _:
             yield Note("/searcher/name", f"`{name}` is not known here: changed to `random`")
             yield sampled("random")
@@ -209,7 +227,48 @@ def _strategy(searcher: Mapping[str, Any], reports: int | None) -> Pieces:
     elif name not in ("single", "grid", "pbt"):
         yield Note("/searcher/max_trials", "is left out: a study needs a limit; set one in `budget`")
     is_cut = name.startswith("adaptive") or name.endswith("_halving")
-    yield from unknown(searcher, (*_SEARCHER, *(_HALVING if is_cut else ())), "/searcher")
+    known = _POPULATION if name == "pbt" else _HALVING if is_cut else ()
+    yield from unknown(searcher, (*_SEARCHER, *known), "/searcher")
+
+
+def _population(searcher: Mapping[str, Any], reports: int | None) -> Pieces:
+    """After each round the worst members go, and changed copies of as many of the best come, as here."""
+    found: dict[str, Any] = {"kind": "pbt"}
+    rounds = _rounds(searcher)
+    if searcher.get("population_size") is not None:
+        place = "/searcher/population_size"
+        found |= yield from members(place, whole(searcher["population_size"], place, 1))
+    if rounds is None or reports is None:
+        yield Note("/searcher/num_rounds", "how long a round is, is not known: set `interval`, the reports of one")
+    else:
+        found["interval"] = nearest(reports / rounds, 1, 1000)
+        if found["interval"] >= reports:
+            yield Note("/searcher/num_rounds", "in a single round nobody is compared: set `interval` below a trial's reports")
+    path = "/searcher/replace_function"
+    replacing = mapping(searcher.get("replace_function"), path)
+    if replacing.get("truncate_fraction") is not None:
+        place = inside(path, "truncate_fraction")
+        found |= yield from quantile(place, number(replacing["truncate_fraction"], place))
+    yield from unknown(replacing, ("truncate_fraction",), path)
+    found |= yield from _explored(mapping(searcher.get("explore_function"), "/searcher/explore_function"))
+    yield Part("strategy", found)
+
+
+def _explored(exploring: Mapping[str, Any]) -> Generator[Note, None, dict[str, Any]]:
+    """How a copy's parameters differ from its parent's: drawn anew with a probability, else times 1 - f or 1 + f."""
+    path, found = "/searcher/explore_function", dict[str, Any]()
+    if exploring.get("resample_probability") is not None:
+        chance = number(exploring["resample_probability"], inside(path, "resample_probability"))
+        found["resample_probability"] = min(1.0, max(0.0, float(chance)))
+    if exploring.get("perturb_factor") is not None:
+        place = inside(path, "perturb_factor")
+        change = number(exploring["perturb_factor"], place)
+        if not 0 < change < 1:
+            yield Note(place, f"a copy's numbers change by a share above 0 and below 1 here, not {change:g}: left out")
+        else:
+            found["factors"] = [float(f"{1 - change:.12g}"), float(f"{1 + change:.12g}")]
+    yield from unknown(exploring, ("resample_probability", "perturb_factor"), path)
+    return found
 
 
 def _halving(name: str, searcher: Mapping[str, Any], reports: int | None) -> Pieces:

@@ -26,7 +26,7 @@ from search_spaces.importers.pieces import (
     whole,
 )
 from search_spaces.importers.ranges import choices, interval
-from search_spaces.importers.strategies import hyperband, lowest_rung, median, sampled
+from search_spaces.importers.strategies import hyperband, lowest_rung, median, members, quantile, sampled
 
 _API = "kubeflow.org/v1beta1"
 _PARALLEL_TRIALS, _START_STEP, _MIN_TRIALS = 3, 4, 3
@@ -203,16 +203,10 @@ def _population(settings: Mapping[str, Any], place: str) -> Generator[Piece, Non
     """The strategy that copies its best; answers which settings it took."""
     found: dict[str, Any] = {"kind": "pbt"}
     if "n_population" in settings:
-        members = whole(settings["n_population"], place, 1)
-        yield from between(members, 2, 200, place, "population")
-        found["population"] = nearest(members, 2, 200)
+        found |= yield from members(place, whole(settings["n_population"], place, 1))
     if "truncation_threshold" in settings:
-        # Katib replaces the worst so many and copies the best so many, as here; beyond a half they would be the same ones.
-        share = number(settings["truncation_threshold"], place)
-        if not 0 < share <= 0.5:  # noqa: PLR2004 - a half
-            yield Note(place, f"`truncation_threshold` {share} is not above 0 and at most 0.5: the quantile stays 0.25")
-        else:
-            found["quantile"] = share
+        # Katib replaces the worst so many and copies the best so many, as here.
+        found |= yield from quantile(place, number(settings["truncation_threshold"], place))
     if "resample_probability" in settings:
         found["resample_probability"] = min(1.0, max(0.0, number(settings["resample_probability"], place)))
     yield Part("strategy", found)

@@ -1,7 +1,7 @@
 """The strategies that other tools have too, in our words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Literal
 
 from search_spaces.importers.pieces import Note, Part, Pieces, between, nearest
@@ -51,6 +51,20 @@ def hyperband(path: str, *, mode: Literal["sync", "async"], factor: float, least
             "sampler": {"kind": sampler},
         },
     )
+
+
+def members(path: str, count: int) -> Generator[Note, None, dict[str, Any]]:
+    """A population of so many."""
+    yield from between(count, 2, 200, path, "population")
+    return {"population": nearest(count, 2, 200)}
+
+
+def quantile(path: str, share: float) -> Generator[Note, None, dict[str, Any]]:
+    """The share of a population that goes and the one that is copied: beyond a half they would be the same members."""
+    if 0 < share <= 0.5:  # noqa: PLR2004 - a half
+        return {"quantile": share}
+    yield Note(path, f"the share that is replaced is above 0 and at most 0.5 here, not {share:g}: `quantile` stays 0.25")
+    return {}
 
 
 def _sampler(kind: str, startup: int | None) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from service import lifeline
 from service.domain.errors import AnalysisFailed, AnalysisTimedOut, NotReady
 
 _LOG = logging.getLogger("tuneyard.analysis")
@@ -53,7 +53,7 @@ class Turn:
 
 def run_module(module: str, arguments: Sequence[str], *, given: bytes, seconds: float, doing: str) -> bytes:
     """What a module prints when it is given these bytes. Raises AnalysisFailed, AnalysisTimedOut; `doing` says what it was at."""
-    command = [sys.executable, "-m", module, *arguments]
+    command = lifeline.command(module, arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=seconds, env=environment)  # noqa: S603 - ours

@@ -80,7 +80,7 @@ def analysed(study: Study, history: History, importance: Importance) -> StudyAna
 
 
 def progress(study: Study, ended: Sequence[Trial], objectives: Mapping[int, float]) -> Sequence[HistoryPoint]:
-    """The trials in the order in which they ended, each with the best so far and with what was spent by then."""
+    """The trials with one of these objectives, in the order in which they ended, with the best and what was spent by then."""
     begun = study.started_at or study.created_at
     objective = study.definition.objective
     points: list[HistoryPoint] = []

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from service import lifeline
 
 _LONGEST_SECONDS = 60.0
 _ATTEMPTS = 2
@@ -44,7 +45,7 @@ def render(analysis: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 def _drawn(folder: Path) -> "subprocess.CompletedProcess[bytes]":
     """The child that has ended. A machine that is busy for once gets a second chance."""
-    command = [sys.executable, "-m", "service.analysis.figures", str(folder / "analysis.json"), str(folder)]
+    command = lifeline.command("service.analysis.figures", [str(folder / "analysis.json"), str(folder)])
     for _ in range(_ATTEMPTS):
         with suppress(subprocess.TimeoutExpired):
             return subprocess.run(command, capture_output=True, check=False, timeout=_LONGEST_SECONDS)  # noqa: S603 - our own module

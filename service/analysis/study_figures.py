@@ -83,7 +83,7 @@ def history(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(12.5, 4.4), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     scales = [
-        ("ended", "trials that ended with a value", 1.0),
+        ("ended", "trials that ended with a value that counts", 1.0),
         ("reports", "reports of all that ended", 1.0),
         ("seconds", time, seconds),
     ]

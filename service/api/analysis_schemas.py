@@ -46,13 +46,13 @@ class ImportanceView(_View):
 
 
 class HistoryPointView(_View):
-    """A trial that ended, and the best one so far."""
+    """A trial that ended with a report that keeps the outcomes, and the best one so far."""
 
     trial: int = Field(description="The trial.", examples=[7])
     objective: float = Field(description="The objective at its best report.", examples=[0.913])
     incumbent: float = Field(description="The best objective of all trials that had ended.", examples=[0.925])
     incumbent_trial: int = Field(description="The trial it is of.", examples=[4])
-    ended: int = Field(description="How many trials had ended with a value, this one included.", examples=[8])
+    ended: int = Field(description="How many such trials had ended, this one included.", examples=[8])
     reports: int = Field(description="Reports that all trials which had ended had given.", examples=[21])
     seconds: float = Field(description="Seconds since the study first ran.", examples=[310.5])
 
@@ -154,7 +154,8 @@ class StudyAnalysisView(_View):
     )
     importance: ImportanceView = Field(description="How much each parameter matters.")
     history: Sequence[HistoryPointView] = Field(
-        description="The trials in the order in which they ended; of more than 1,000 an even spread, and all new incumbents."
+        description="Trials with a report that keeps the outcomes, in the order in which they ended; of more than 1,000 an even "
+        "spread, and all new incumbents."
     )
     learning_curves: LearningCurvesView = Field(description="The objective report by report.")
     parallel_coordinates: ParallelCoordinatesView = Field(description="Trials across all parameters.")

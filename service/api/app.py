@@ -10,9 +10,12 @@ from service import __version__
 from service.api import (
     auth,
     checkpoints,
+    control,
     datasets,
+    deletions,
     events,
     final,
+    forecast,
     fork,
     gateway,
     health,
@@ -22,6 +25,7 @@ from service.api import (
     preview,
     problems,
     refine,
+    spending,
     studies,
     study_analysis,
     study_pareto,
@@ -50,9 +54,10 @@ def create_api(parts: ApiParts) -> FastAPI:
         app.include_router(router)
     known = [Depends(auth.authenticate)]
     for router in (
-        _index, _pages, studies.router, preview.router, fork.router, refine.router, final.router, study_analysis.router,
-        study_pareto.router, lineage.router, presets.router, trials.router, trial_requests.router, checkpoints.router,
-        events.router, datasets.router, models.router, health.router, gateway.router,
+        _index, _pages, studies.router, deletions.router, control.router, preview.router, fork.router, refine.router,
+        final.router, study_analysis.router, study_pareto.router, spending.router, forecast.router, lineage.router,
+        presets.router, trials.router, trial_requests.router, checkpoints.router, events.router, datasets.router,
+        models.router, health.router, gateway.router,
     ):  # fmt: skip
         app.include_router(router, dependencies=known)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)

@@ -15,6 +15,7 @@ from service.api.problems import InvalidParameters, PreconditionFailed, RangeNot
 from service.api.schemas import AnalysisView, ManifestView
 from service.domain import errors
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
+from service.domain.trial import Trial
 
 router = APIRouter(tags=["checkpoints"])
 
@@ -204,6 +205,14 @@ def _best_report(parts: ApiParts, study_id: str, number: int) -> int:
     if report is None:
         raise errors.CheckpointNotFound(f"Trial {number} of study {study_id!r} has no checkpoint: it has not reported yet.")
     return report
+
+
+def has_checkpoint(parts: ApiParts, trial: Trial) -> bool:
+    """Whether the trial's best export is there to be pulled."""
+    try:
+        return trial.best_report is not None and bool(parts.checkpoints.manifest(trial.study_id, trial.number, trial.best_report))
+    except errors.CheckpointNotFound:
+        return False
 
 
 def _file(parts: ApiParts, request: Request, study_id: str, trial: int, path: str, if_match: str | None) -> Response:

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from service.domain.base_models import BaseModels
+from service.domain.forecast import Forecaster
 from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
 from service.domain.preview import Previewer
 from service.domain.study_analysis import StudyAnalyst
 from service.settings import Settings
+
+CALLER_PATTERN = r"^[!-~]([ -~]{0,62}[!-~])?$"
+"""At most 64 printable ASCII characters, as a header can carry them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class ApiParts:
     models: BaseModels
     analyst: StudyAnalyst
     previewer: Previewer
+    forecaster: Forecaster
     clock: Clock
     settings: Settings
     token: str
@@ -36,3 +41,22 @@ def parts_of(request: Request) -> ApiParts:
 
 
 Parts = Annotated[ApiParts, Depends(parts_of)]
+
+
+def caller_of(
+    request: Request,
+    user: Annotated[
+        str | None,
+        Header(
+            alias="Tuneyard-User", pattern=CALLER_PATTERN, examples=["ada"],
+            description="Who asks, for the study's events. All who hold the token are trusted alike: nobody checks this.",
+        ),
+    ] = None,
+) -> str:  # fmt: skip
+    """Who asks: the name that was sent along, else `token` or `browser`."""
+    if user is not None:
+        return user
+    return "token" if "Authorization" in request.headers else "browser"
+
+
+Caller = Annotated[str, Depends(caller_of)]

@@ -131,6 +131,8 @@ class _Watching:
                 step = await self.step(seen)
             except errors.StudyNotFound:
                 return  # deleted meanwhile: there is nothing more to tell
+            except errors.StoreAway:
+                step = _Step((), is_full=False, is_last=False)  # what happens meanwhile is told once it is back
 
     async def step(self, seen: int) -> _Step:
         """Ask the store once. Raises StudyNotFound."""

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import ValidationError
 
 from search_spaces import count
-from service.api.dependencies import ApiParts, Parts
+from service.api.dependencies import ApiParts, Caller, Parts
 from service.api.documents import decode
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.refine import REFUSALS, refinement_of
 from service.api.schemas import StudyView
 from service.api.step_schemas import ForkRequest
-from service.api.studies import IdempotencyHeader, key_of, store_new, view_of, whole_body
+from service.api.studies import IdempotencyHeader, etag_of, key_of, store_new, view_of, whole_body
 from service.domain import errors
 from service.domain.definition import parse_definition
 from service.domain.forking import forked_document
@@ -36,11 +36,12 @@ router = APIRouter(tags=["studies"])
         errors.InvalidDefinition, InvalidParameters, *REFUSALS,
     ),
 )  # fmt: skip
-def fork_study(
+def fork_study(  # noqa: PLR0913, PLR0917 - each is a part of the request
     request: Request,
     response: Response,
     study_id: StudyId,
     parts: Parts,
+    by: Caller,
     body: Annotated[bytes, Depends(whole_body)],
     idempotency_key: IdempotencyHeader = None,
 ) -> StudyView:
@@ -55,12 +56,12 @@ def fork_study(
     stored = None if key is None else parts.store.studies.with_key(key)
     if stored is None:
         old = parts.store.studies.get(study_id)
-        stored = _forked(parts, old, _read(body, request.headers.get("Content-Type")), key)
-    response.headers["Location"] = f"/v1/studies/{stored.id}"
+        stored = _forked(parts, old, _read(body, request.headers.get("Content-Type")), key, by)
+    response.headers.update({"Location": f"/v1/studies/{stored.id}", "ETag": etag_of(stored)})
     return view_of(parts, stored)
 
 
-def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKey | None) -> Study:
+def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKey | None, by: str) -> Study:
     space = refinement_of(parts, old).space if wanted.refine else None
     # What a refinement fixes matters little: trials with other values of it say as much.
     settled = frozenset(name for name, parameter in (space or {}).items() if count(parameter) == 1)
@@ -68,7 +69,7 @@ def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKe
     try:
         definition = parse_definition(document)
         parts.catalog.check(definition)
-        return store_new(parts, definition, key, settled)
+        return store_new(parts, definition, key, by, settled)
     except errors.InvalidDefinition as refused:
         found = [errors.Violation(f"/changes{one.pointer}", one.detail) for one in refused.violations]
         raise errors.InvalidDefinition(found) from refused

@@ -1,14 +1,18 @@
 """What the API answers about a study's front, as the server writes it and the Python client reads it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from search_spaces import Value
-from service.domain.front import Front
 from service.domain.study import Study
 from service.domain.trial import TrialState
+
+if TYPE_CHECKING:  # it needs numpy, which a client does not
+    from service.domain.front import Front
 
 
 class _View(BaseModel):
@@ -47,7 +51,11 @@ class ParetoView(_View):
 
     study_id: str = Field(description="The study.", examples=["intents-abc123"])
     objectives: Sequence[ObjectiveView] = Field(description="The objectives, in the order of the definition.")
-    trials: Sequence[ParetoTrialView] = Field(description="The trials on the front, the best by the first objective first.")
+    size: int = Field(description="How many trials are on the front; `trials` has at most `limit` of them.", examples=[2])
+    trials: Sequence[ParetoTrialView] = Field(
+        description="Trials on the front, the best by the first objective first. Of a front larger than `limit` its ends, "
+        "and then those farthest from their neighbours."
+    )
     reference: Mapping[str, float] | None = Field(
         description="The point up to which the volume reaches: what was asked for, or a tenth of the range of all trials' values "
         "beyond the worst of each objective; null before the first report.",
@@ -60,18 +68,19 @@ class ParetoView(_View):
     )
 
     @classmethod
-    def of(cls, study: Study, front: Front) -> "ParetoView":
+    def of(cls, study: Study, front: Front, most: int) -> ParetoView:
         metrics = [objective.metric for objective in study.definition.objectives]
         return cls(
             study_id=study.id,
             objectives=[ObjectiveView(metric=one.metric, direction=one.direction) for one in study.definition.objectives],
+            size=len(front.members),
             trials=[
                 ParetoTrialView(
                     trial=one.trial.number, state=one.trial.state, report=one.trial.best_report or 0,
                     values=dict(zip(metrics, one.values, strict=True)), parameters=one.trial.parameters,
                     checkpoint=f"/v1/studies/{study.id}/trials/{one.trial.number}/checkpoint",
                 )
-                for one in front.members
+                for one in front.spread(most)
             ],
             reference=None if front.reference is None else dict(zip(metrics, front.reference, strict=True)),
             hypervolume=front.volume,

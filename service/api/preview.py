@@ -56,13 +56,14 @@ def report_time_of(store: Store, definition: StudyDefinition) -> ReportTimeView:
     found = list(islice(_measured(store, definition), _MOST_TRIALS))
     alike = [seconds for seconds, is_same_data in found if is_same_data]
     times = alike or [seconds for seconds, _ in found]
-    kind = f"trainer `{definition.trainer.kind}` and this model on the same kind of device"
+    model = "" if definition.trainer.model is None else " and this model"
+    kind = f"trainer `{definition.trainer.kind}`{model} on the same kind of device"
     if not times:
         sentence = f"No trial with {kind} has reported yet: how long one takes is known once one has."
         return ReportTimeView(seconds=None, trials=0, sentence=sentence)
-    data = "the same data" if alike else "other data"
+    data = "" if definition.trainer.data is None else ", on the same data" if alike else ", on other data"
     return ReportTimeView(
-        seconds=median(times), trials=len(times), sentence=f"The median of {len(times)} earlier trials with {kind}, on {data}."
+        seconds=median(times), trials=len(times), sentence=f"The median of {len(times)} earlier trials with {kind}{data}."
     )
 
 
@@ -96,7 +97,7 @@ def _studies(store: Store) -> Iterator[Study]:
 def _is_alike(one: StudyDefinition, other: StudyDefinition) -> bool:
     """Whether their trials report alike, on the same kind of device."""
     same_kind = (one.trainer.kind, one.trainer.report_every) == (other.trainer.kind, other.trainer.report_every)
-    return same_kind and bool(one.resources.gpus_per_trial) == bool(other.resources.gpus_per_trial)
+    return same_kind and bool(one.resources.gpus) == bool(other.resources.gpus)
 
 
 def _models(definition: StudyDefinition) -> list[object]:

@@ -35,7 +35,11 @@ class BodyTooLarge(errors.TuneyardError):
 
 
 class PreconditionFailed(errors.TuneyardError):
-    """The file is not the one that `If-Match` names."""
+    """What is there is not what `If-Match` names."""
+
+
+class PreconditionRequired(errors.TuneyardError):
+    """A change that does not say with `If-Match` what it was made for."""
 
 
 class RangeNotSatisfiable(errors.TuneyardError):
@@ -148,7 +152,11 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
     PreconditionFailed: Kind(
-        412, "precondition-failed", "The file is another one now", "The file changed: read the manifest again."
+        412, "precondition-failed", "It is another one now", "The file changed: read the manifest again."
+    ),
+    PreconditionRequired: Kind(
+        428, "precondition-required", "Which one is meant?",
+        "Read the study, and send its `ETag` back as `If-Match`, so that no other change is undone.",
     ),
     BodyTooLarge: Kind(413, "body-too-large", "The body is too large", "A study definition has at most 1048576 bytes."),
     errors.UploadTooLarge: Kind(
@@ -191,6 +199,14 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     errors.UnusableModel: Kind(422, "unusable-model", "The trainer cannot use this model", "Name another model."),
     errors.NotReady: Kind(
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
+    ),
+    errors.StoreAway: Kind(
+        503, "store-away", "The database does not answer",
+        "The database does not answer, or has no room: try again in a few seconds; the service's log tells more.",
+    ),
+    errors.NoSpace: Kind(
+        507, "no-space", "The disk is full",
+        "The disk of /srv/tuneyard has 1,048,576 bytes free, and 268,435,456 are needed: make room there.",
     ),
     errors.AnalysisFailed: Kind(
         503, "analysis-failed", "The study could not be analysed",
@@ -246,7 +262,8 @@ def documented(*classes: type[errors.TuneyardError]) -> dict[int | str, dict[str
 
 def everywhere(*, is_open: bool) -> dict[str, dict[str, Any]]:
     """The errors that every route may answer with; those of `is_open` routes need no token."""
-    kinds = [_INTERNAL] if is_open else [KINDS[errors.NotAuthenticated], KINDS[errors.Forbidden], _INTERNAL]
+    known = [KINDS[errors.NotAuthenticated], KINDS[errors.Forbidden], _INTERNAL, KINDS[errors.StoreAway]]
+    kinds = [_INTERNAL] if is_open else known
     responses = {str(kind.status): _response([kind]) for kind in kinds}
     if not is_open:
         responses["401"]["headers"] = {
@@ -265,11 +282,13 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if kind is _INTERNAL:
         return internal_error(request, error)
+    if isinstance(error, errors.StoreAway):
+        _LOG.warning("%s %s: %s", request.method, request.url.path, error.cause)
     response = problem_response(request, kind, error.detail, _violations(error))
     match error:
         case errors.NotAuthenticated():
             response.headers["WWW-Authenticate"] = _CHALLENGE
-        case errors.NotReady():
+        case errors.NotReady() | errors.StoreAway():
             response.headers["Retry-After"] = "2"
         case RangeNotSatisfiable():
             response.headers["Content-Range"] = f"bytes */{error.size}"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from search_spaces import Value
 from service.api.decision_views import DecisionView, PlanView, WarmStartView
 from service.api.outcome_views import BrokenOutcomeView
+from service.api.waiting_views import WaitingView
 from service.domain.budget import Spending
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
@@ -17,6 +18,8 @@ from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.events import Event, EventKind
 from service.domain.final import FinalResult
+from service.domain.stored import Footprint
+from service.domain.strategy import PbtStrategy
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialState
 
@@ -72,12 +75,26 @@ class Problem(_View):
 
 
 class StudyLinks(_View):
-    """Where to go from a study. All are paths on this service."""
+    """Where to go from a study. All are paths on this service, null where the study has nothing there."""
 
     self: str = Field(description="The study.", examples=[f"/v1/studies/{_STUDY}"])
     trials: str = Field(description="Its trials.", examples=[f"/v1/studies/{_STUDY}/trials"])
     events: str = Field(description="The stream of what happens to it.", examples=[f"/v1/studies/{_STUDY}/events"])
-    best: str = Field(description="Its best trial.", examples=[f"/v1/studies/{_STUDY}/best"])
+    best: str | None = Field(description="Its best trial; several objectives have none.", examples=[f"/v1/studies/{_STUDY}/best"])
+    pareto: str | None = Field(
+        description="Of several objectives, the trials that no other beats.", examples=[f"/v1/studies/{_STUDY}/pareto"]
+    )
+    final: str | None = Field(
+        description="How its best configurations do when trained again, where its definition asks for that.",
+        examples=[f"/v1/studies/{_STUDY}/final"],
+    )
+    lineage: str | None = Field(
+        description="Of a population, where each member's weights come from.", examples=[f"/v1/studies/{_STUDY}/lineage"]
+    )
+    analysis: str = Field(description="What it has learned.", examples=[f"/v1/studies/{_STUDY}/analysis"])
+    spending: str = Field(description="What its budget went into.", examples=[f"/v1/studies/{_STUDY}/spending"])
+    forecast: str = Field(description="How it is expected to end.", examples=[f"/v1/studies/{_STUDY}/forecast"])
+    refine: str = Field(description="A narrower space, once it has trials enough.", examples=[f"/v1/studies/{_STUDY}/refine"])
     mlflow: str | None = Field(
         description="Its page in the MLflow UI, once it has one.", examples=["/mlflow/#/experiments/1/runs"]
     )
@@ -109,9 +126,13 @@ class ProgressView(_View):
         examples=[{"spent": 27, "limit": 90}],
     )
     wall_clock_seconds: SpentView = Field(
-        description="Seconds since the study first ran, until now or its end.", examples=[{"spent": 310.5, "limit": 7200}]
+        description="Seconds since the study first ran, but for those in which it was paused or had ended.",
+        examples=[{"spent": 310.5, "limit": 7200}],
     )
     gpu_hours: SpentView = Field(description="Hours of GPU, over all trials.", examples=[{"spent": 0.0, "limit": None}])
+    cost: SpentView | None = Field(
+        default=None, description="What these cost; null where the budget names no price.", examples=[{"spent": 1.5, "limit": 25}]
+    )
     fraction: float | None = Field(
         description="The largest of these shares, 0 to 1; null when nothing is limited.", ge=0, le=1, examples=[0.4]
     )
@@ -125,16 +146,31 @@ class FinalSummaryView(_View):
     verdict: str = Field(description="How it stands, in a sentence or two.", examples=["Trial 7 wins."])
 
 
+class StorageView(_View):
+    """What a study's checkpoints take on disk, as last measured: within some seconds while it goes on."""
+
+    bytes: int = Field(description="Bytes on disk, of states to go on from and of exported models.", examples=[548000000])
+    max_bytes: int | None = Field(
+        description="What `checkpoints.max_total_gb` allows; null without a limit.", examples=[20000000000]
+    )
+    at: datetime = Field(description="When this last changed.", examples=[_AT])
+    detail: str | None = Field(description="What stands against keeping the limit, in a sentence.", examples=[None])
+    missing: Sequence[int] = Field(
+        description="Trials whose exported model should be there and is gone from the disk.", examples=[[]]
+    )
+
+
 class StudyView(_View):
     """A study: what was asked for, and how far it is."""
 
     id: str = Field(description="The study's id.", examples=[_STUDY])
     name: str = Field(description="The name its definition gives it.", examples=["intents"])
     state: StudyState = Field(description="Where it is; completed, stopped, cancelled and failed are ends.", examples=["running"])
-    reason: StudyReason | None = Field(description="Why it ends or ended.", examples=["budget_spent"])
+    reason: StudyReason | None = Field(description="Why it ends, ended or is paused.", examples=["budget_spent"])
     detail: str | None = Field(description="More about the reason, for people.", examples=["The last 10 trials all failed."])
     definition: StudyDefinition = Field(description="What was POSTed, with all defaults filled in.")
     created_at: datetime = Field(description="When it was POSTed.", examples=[_AT])
+    created_by: str | None = Field(default=None, description="Who POSTed it, as far as they said.", examples=["ada"])
     started_at: datetime | None = Field(description="When it first ran.", examples=[_AT])
     ended_at: datetime | None = Field(description="When it ended.", examples=[_AT])
     version: int = Field(description="Grows with every change of the study itself.", examples=[3])
@@ -153,7 +189,22 @@ class StudyView(_View):
     warm_start: WarmStartView | None = Field(
         default=None, description="What it knows of earlier studies; null where its definition names none."
     )
+    waiting: WaitingView | None = Field(
+        default=None, description="Why it has fewer workers than it could use, or none; null where it has enough."
+    )
+    quarantined: Sequence[str] = Field(
+        default=(), description="Nodes and GPUs where its attempts fail while others go well elsewhere: a sentence for each. "
+        "Empty in lists, and once it has ended.",
+        examples=[[]],
+    )  # fmt: skip
+    trials_per_gpu: int | None = Field(
+        default=None, description="How many of its trials share a GPU now; null where its definition does not leave that to be "
+        "measured.", examples=[3],
+    )  # fmt: skip
     progress: ProgressView = Field(description="What it has spent, beside its budget.")
+    storage: StorageView | None = Field(
+        default=None, description="What its checkpoints take on disk; null before they were first measured."
+    )
     links: StudyLinks = Field(description="Where to go from here.")
 
 
@@ -198,6 +249,10 @@ class TrialView(_View):
     best_epoch: float | None = Field(description="How many epochs it had trained by then.", examples=[2.0])
     attempts: int = Field(description="How often it was started or taken up again.", examples=[2])
     retries: int = Field(description="Attempts lost in a row since the last report.", examples=[0])
+    errors: int = Field(default=0, description="Attempts that failed and were tried again (`max_retries`).", examples=[0])
+    not_before: datetime | None = Field(
+        default=None, description="When it is tried again, while it waits for that after an error.", examples=[None]
+    )
     seconds: float = Field(description="Seconds it has trained, over all attempts.", examples=[41.2])
     gpu_seconds: float = Field(description="Seconds of GPU it has used, over all attempts.", examples=[0.0])
     reason: TrialReason | None = Field(description="Why it ended.", examples=["epochs_done"])
@@ -218,6 +273,14 @@ class TrialView(_View):
         description="The outcomes that the nearest of its reports breaks; none where one keeps them all. In lists left out.",
         examples=[None],
     )
+    has_checkpoint: bool | None = Field(
+        default=None,
+        description="Whether its exported model is there to be pulled; null in lists, which leave it out.",
+        examples=[True],
+    )
+    waiting: WaitingView | None = Field(
+        default=None, description="Why it waits; null where it runs or has ended, and in lists, which leave it out."
+    )
     decisions: Sequence[DecisionView] | None = Field(
         default=None, description="Why it was proposed, promoted and cut, in order; null in lists, which leave it out.",
         examples=[None],
@@ -230,6 +293,9 @@ class TrialView(_View):
         trial: Trial,
         decisions: Sequence[tuple[datetime, Decision]] | None = None,
         broken: Sequence[BrokenOutcomeView] | None = None,
+        *,
+        has_checkpoint: bool | None = None,
+        waiting: WaitingView | None = None,
     ) -> "TrialView":
         study = f"/v1/studies/{trial.study_id}"
         place = f"{study}/trials/{trial.number}"
@@ -237,12 +303,13 @@ class TrialView(_View):
             study_id=trial.study_id, number=trial.number, state=trial.state, parameters=trial.parameters, bracket=trial.bracket,
             rung=trial.rung, until=trial.until, reports=trial.reports, value=_finite(trial.value),
             best_value=_finite(trial.best_value), best_report=trial.best_report, best_epoch=trial.best_epoch,
-            attempts=trial.attempts, retries=trial.retries, seconds=trial.seconds, gpu_seconds=trial.gpu_seconds,
+            attempts=trial.attempts, retries=trial.retries, errors=trial.errors, not_before=trial.not_before,
+            seconds=trial.seconds, gpu_seconds=trial.gpu_seconds,
             reason=trial.reason, detail=trial.detail, created_at=trial.created_at, started_at=trial.started_at,
             ended_at=trial.ended_at, version=trial.version, parent=trial.parent, parent_report=trial.parent_report,
             repeats=trial.repeats, seed=trial.seed,
             decisions=None if decisions is None else [DecisionView.of(at, decision) for at, decision in decisions],
-            broken=broken,
+            broken=broken, has_checkpoint=has_checkpoint, waiting=waiting,
             links=TrialLinks(
                 self=place, study=study, reports=f"{place}/reports", attempts=f"{place}/attempts",
                 checkpoint=f"{place}/checkpoint", analysis=f"{place}/analysis",
@@ -290,17 +357,24 @@ class AttemptView(_View):
     started_at: datetime = Field(description="When it began.", examples=[_AT])
     ended_at: datetime | None = Field(description="When it ended.", examples=[_AT])
     outcome: AttemptOutcome | None = Field(
-        description="How it ended: it reached its last report, was lost, was stopped before that, or failed.",
+        description="How it ended: it reached its last report, was lost, was stopped before that, gave up its slot "
+        "(`preempted`), was paused with its study, failed, or was short of memory on a GPU that it shared (`crowded`).",
         examples=["done"],
     )
     worker: str | None = Field(description="The host and process that ran it.", examples=["localhost:4711"])
     detail: str | None = Field(description="The error, where there was one.", examples=[None])
+    gpus: float = Field(default=0.0, description="GPUs that it held, or its share of one.", examples=[0.25])
+    peak_bytes: int | None = Field(
+        default=None, description="The most of its GPU's memory that it took; null where nobody measured.", examples=[3221225472]
+    )
+    gpu_bytes: int | None = Field(default=None, description="The memory that its GPU has.", examples=[85899345920])
 
     @classmethod
     def of(cls, attempt: Attempt) -> "AttemptView":
         return cls(
             number=attempt.number, first=attempt.first, until=attempt.until, started_at=attempt.started_at,
             ended_at=attempt.ended_at, outcome=attempt.outcome, worker=attempt.worker, detail=attempt.detail,
+            gpus=attempt.gpus, peak_bytes=attempt.peak_bytes, gpu_bytes=attempt.gpu_bytes,
         )  # fmt: skip
 
 
@@ -444,7 +518,7 @@ class IndexView(_View):
     links: Mapping[str, str] = Field(description="What there is.", examples=[{"studies": "/v1/studies", "docs": "/docs"}])
 
 
-def study_view(
+def study_view(  # noqa: PLR0913 - all that is shown of a study
     study: Study,
     *,
     counts: Mapping[TrialState, int],
@@ -452,19 +526,39 @@ def study_view(
     spent: Spending,
     experiment: str | None,
     final: FinalResult | None = None,
+    footprint: Footprint | None = None,
+    waiting: WaitingView | None = None,
 ) -> StudyView:
     """The view of a study; `experiment` is MLflow's id of it."""
-    place = f"/v1/studies/{study.id}"
     return StudyView(
         id=study.id, name=study.definition.name, state=study.state, reason=study.reason, detail=study.detail,
-        definition=study.definition, created_at=study.created_at, started_at=study.started_at, ended_at=study.ended_at,
+        definition=study.definition, created_at=study.created_at, created_by=study.created_by,
+        started_at=study.started_at, ended_at=study.ended_at,
         version=study.version, trials={state: counts[state] for state in TrialState if counts.get(state)},
         best=_best_view(best), progress=_progress(study.definition, spent), plan=PlanView.of(study.definition),
         warm_start=study.warm_start and WarmStartView.of(study.warm_start), final=final and _final_view(final),
-        links=StudyLinks(
-            self=place, trials=f"{place}/trials", events=f"{place}/events", best=f"{place}/best",
-            mlflow=f"/mlflow/#/experiments/{experiment}/runs" if experiment else None,
-        ),
+        storage=footprint and _storage(study, footprint), links=_links(study, experiment),
+        waiting=waiting, trials_per_gpu=study.trials_per_gpu if study.definition.resources.is_packed else None,
+    )  # fmt: skip
+
+
+def _storage(study: Study, footprint: Footprint) -> StorageView:
+    return StorageView(
+        bytes=footprint.bytes, max_bytes=study.definition.checkpoints.max_bytes, at=footprint.at, detail=footprint.detail,
+        missing=footprint.missing,
+    )  # fmt: skip
+
+
+def _links(study: Study, experiment: str | None) -> StudyLinks:
+    place, definition = f"/v1/studies/{study.id}", study.definition
+    has_front = len(definition.objectives) > 1
+    return StudyLinks(
+        self=place, trials=f"{place}/trials", events=f"{place}/events",
+        best=None if has_front else f"{place}/best", pareto=f"{place}/pareto" if has_front else None,
+        final=f"{place}/final" if definition.final else None,
+        lineage=f"{place}/lineage" if isinstance(definition.plan.strategy, PbtStrategy) else None,
+        analysis=f"{place}/analysis", spending=f"{place}/spending", forecast=f"{place}/forecast", refine=f"{place}/refine",
+        mlflow=f"/mlflow/#/experiments/{experiment}/runs" if experiment else None,
     )  # fmt: skip
 
 
@@ -491,9 +585,13 @@ def _progress(definition: StudyDefinition, spent: Spending) -> ProgressView:
     epochs = SpentView(spent=spent.epochs, limit=budget.epochs)
     wall_clock = SpentView(spent=spent.wall_clock_seconds, limit=budget.wall_clock)
     gpu_hours = SpentView(spent=spent.gpu_seconds / 3600, limit=budget.gpu_hours)
-    shares = [one.spent / one.limit for one in (trials, epochs, wall_clock, gpu_hours) if one.limit]
+    spent_money = budget.cost_of(spent.gpu_seconds)
+    cost = SpentView(spent=spent_money, limit=budget.cost.limit) if budget.cost and spent_money is not None else None
+    shares = [one.spent / one.limit for one in (trials, epochs, wall_clock, gpu_hours, cost) if one and one.limit]
     fraction = min(1.0, max(shares)) if shares else None
-    return ProgressView(trials=trials, epochs=epochs, wall_clock_seconds=wall_clock, gpu_hours=gpu_hours, fraction=fraction)
+    return ProgressView(
+        trials=trials, epochs=epochs, wall_clock_seconds=wall_clock, gpu_hours=gpu_hours, cost=cost, fraction=fraction
+    )
 
 
 def _trial_of(event: Event) -> int | None:

@@ -1,26 +1,30 @@
-"""Studies: POST one, watch it, stop it, forget it."""
+"""Studies: POST one, read it, forget it."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 
-from service.api.dependencies import ApiParts, Parts
+from service.api.checkpoints import has_checkpoint
+from service.api.dependencies import ApiParts, Caller, Parts
 from service.api.documents import MAX_BYTES, decode
 from service.api.final import best_of, final_of
 from service.api.pagination import Cursor, Limit
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
+from service.api.quarantined import quarantined_places
 from service.api.schemas import StudyPage, StudyView, TrialView, study_view
+from service.api.waiting import why_studies_wait
+from service.api.waiting_views import WaitingView
 from service.api.warm_start import resolve
 from service.domain import errors
 from service.domain.budget import Spending
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.grouped import said_of
 from service.domain.ports import IdempotencyKey, StudyQuery, TrialTotals
-from service.domain.study import Study, StudyReason, StudyState, new_study_id
+from service.domain.study import Study, StudyState, new_study_id
 from service.domain.trial import TrialState
 
 router = APIRouter(tags=["studies"])
@@ -32,9 +36,6 @@ IdempotencyHeader = Annotated[
         description="A name for this request: sent again with the same body, it answers what came of it the first time.",
     ),
 ]  # fmt: skip
-
-_TRIES = 5
-"""Of a stop or cancel whose write another process overtakes."""
 
 
 async def whole_body(request: Request) -> bytes:
@@ -71,6 +72,7 @@ def create_study(
     request: Request,
     response: Response,
     parts: Parts,
+    by: Caller,
     body: Annotated[bytes, Depends(whole_body)],
     idempotency_key: IdempotencyHeader = None,
 ) -> StudyView:
@@ -86,8 +88,8 @@ def create_study(
         definition = parse_definition(document)
         with said_of(document):
             parts.catalog.check(definition)
-        stored = store_new(parts, definition, key)
-    response.headers["Location"] = f"/v1/studies/{stored.id}"
+        stored = store_new(parts, definition, key, by)
+    response.headers.update({"Location": f"/v1/studies/{stored.id}", "ETag": etag_of(stored)})
     return view_of(parts, stored)
 
 
@@ -130,52 +132,11 @@ def list_studies(
     response_description="The study.",
     responses=documented(errors.StudyNotFound),
 )
-def get_study(study_id: StudyId, parts: Parts) -> StudyView:
-    """One study: its state, its best trial so far, and what it has spent."""
-    return view_of(parts, parts.store.studies.get(study_id))
-
-
-@router.delete(
-    STUDY,
-    operation_id="deleteStudy",
-    summary="Delete a study",
-    status_code=status.HTTP_204_NO_CONTENT,
-    response_description="The study is forgotten.",
-    responses=documented(errors.StudyNotFound, errors.StudyStillActive),
-)
-def delete_study(study_id: StudyId, parts: Parts) -> None:
-    """Forget a study that has ended, with its trials, events and checkpoints.
-
-    Its experiment, runs and registered model in MLflow go too: within a minute, or as soon as MLflow can be reached.
-    """
-    parts.store.studies.delete(study_id)
-    parts.checkpoints.delete(study_id)
-
-
-@router.post(
-    STUDY + ":stop",
-    operation_id="stopStudy",
-    summary="Stop a study",
-    status_code=status.HTTP_202_ACCEPTED,
-    response_description="The study, stopping.",
-    responses=documented(errors.StudyNotFound, errors.IllegalMove, errors.StaleWrite),
-)
-def stop_study(study_id: StudyId, parts: Parts) -> StudyView:
-    """Let running trials reach their next report, then end the study and keep its results. Asking twice does no harm."""
-    return _end(parts, study_id, StudyReason.STOP_REQUESTED)
-
-
-@router.post(
-    STUDY + ":cancel",
-    operation_id="cancelStudy",
-    summary="Cancel a study",
-    status_code=status.HTTP_202_ACCEPTED,
-    response_description="The study, stopping.",
-    responses=documented(errors.StudyNotFound, errors.IllegalMove, errors.StaleWrite),
-)
-def cancel_study(study_id: StudyId, parts: Parts) -> StudyView:
-    """End the study now; what its trials have reported so far is kept. Asking twice does no harm."""
-    return _end(parts, study_id, StudyReason.CANCEL_REQUESTED)
+def get_study(response: Response, study_id: StudyId, parts: Parts) -> StudyView:
+    """One study: its state, its best trial so far, and what it has spent. Its `ETag` is what changing it takes."""
+    study = parts.store.studies.get(study_id)
+    response.headers["ETag"] = etag_of(study)
+    return view_of(parts, study).model_copy(update={"quarantined": quarantined_places(parts, study)})
 
 
 @router.get(
@@ -194,7 +155,7 @@ def get_best_trial(study_id: StudyId, parts: Parts) -> TrialView:
     best = best_of(parts, parts.store.studies.get(study_id))
     if best is None:
         raise errors.NoBestTrial(study_id)
-    return TrialView.of(best)
+    return TrialView.of(best, has_checkpoint=has_checkpoint(parts, best))
 
 
 def key_of(header: str | None, body: bytes) -> IdempotencyKey | None:
@@ -203,14 +164,19 @@ def key_of(header: str | None, body: bytes) -> IdempotencyKey | None:
 
 
 def store_new(
-    parts: ApiParts, definition: StudyDefinition, key: IdempotencyKey | None, settled: AbstractSet[str] = frozenset()
+    parts: ApiParts, definition: StudyDefinition, key: IdempotencyKey | None, by: str, settled: AbstractSet[str] = frozenset()
 ) -> Study:
     """A new study of a checked definition, stored with what it knows of earlier ones. Raises InvalidDefinition for those."""
     prior, known = resolve(parts.store, definition, settled)
     study = Study(
-        id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now(), warm_start=known
+        id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now(), warm_start=known, created_by=by
     )  # fmt: skip
     return parts.store.studies.add(study, key, prior)
+
+
+def etag_of(study: Study) -> str:
+    """What names this version of the study itself; its trials have versions of their own."""
+    return f'"{study.version}"'
 
 
 def view_of(parts: ApiParts, study: Study) -> StudyView:
@@ -221,41 +187,25 @@ def view_of(parts: ApiParts, study: Study) -> StudyView:
 def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
     ids = [study.id for study in studies]
     counts, totals = parts.store.trials.counts(ids), parts.store.trials.totals(ids)
-    return [_view(parts, study, counts[study.id], totals[study.id]) for study in studies]
+    waiting = why_studies_wait(parts, studies)
+    return [_view(parts, study, counts[study.id], totals[study.id], waiting[study.id]) for study in studies]
 
 
-def _view(parts: ApiParts, study: Study, counts: Mapping[TrialState, int], totals: TrialTotals) -> StudyView:
-    now = parts.clock.now()
-    seconds = ((study.ended_at or now) - study.started_at).total_seconds() if study.started_at else 0.0
+def _view(
+    parts: ApiParts, study: Study, counts: Mapping[TrialState, int], totals: TrialTotals, waiting: WaitingView | None
+) -> StudyView:
+    seconds = study.active_seconds(parts.clock.now())
     final = final_of(parts, study) if study.definition.final else None
     return study_view(
         study,
         counts=counts,
         best=(final and final.champion) or (parts.store.trials.best(study.id) if totals.trials else None),
-        spent=Spending(totals.trials, totals.reports, max(0.0, seconds), totals.gpu_seconds),
+        spent=Spending(totals.trials, totals.reports, seconds, totals.gpu_seconds),
         experiment=parts.store.mirror.experiment(study.id),
         final=final,
+        footprint=parts.store.footprints.of([study.id]).get(study.id),
+        waiting=waiting,
     )
-
-
-def _end(parts: ApiParts, study_id: str, reason: StudyReason) -> StudyView:
-    return view_of(parts, _changed(parts, study_id, lambda study: study.stopping(reason)))
-
-
-def _changed(parts: ApiParts, study_id: str, change: Callable[[Study], Study]) -> Study:
-    """The study after the change, decided anew when another process wrote in between. Raises StaleWrite when it always did."""
-    tries_left = _TRIES
-    while True:
-        study = parts.store.studies.get(study_id)
-        changed = change(study)
-        if changed == study:
-            return study
-        tries_left -= 1
-        try:
-            return parts.store.studies.save(changed)
-        except errors.StaleWrite:
-            if tries_left == 0:
-                raise
 
 
 EXAMPLE: Mapping[str, Any] = {

@@ -16,6 +16,8 @@ from service.domain.objective import MOST_OBJECTIVES
 
 router = APIRouter(tags=["studies"])
 
+_MOST_TRIALS = 1000
+
 
 @router.get(
     STUDY + "/pareto",
@@ -35,6 +37,7 @@ def get_pareto(
             examples=[[0.4, 10.0]],
         ),
     ] = None,
+    limit: Annotated[int, Query(ge=1, le=_MOST_TRIALS, description="Most trials of the answer.", examples=[50])] = 200,
 ) -> ParetoView:
     """The front of all objectives, of reports that keep the outcomes. Every trial on it keeps its exported checkpoint.
 
@@ -46,4 +49,4 @@ def get_pareto(
         metrics = ", ".join(f"`{objective.metric}`" for objective in objectives)
         detail = f"query parameter `reference`: needs one finite number for each of {metrics}, in that order"
         raise InvalidParameters([ViolationView(pointer="reference", detail=detail)])
-    return ParetoView.of(study, front_of(study, parts.store.trials.history(study_id), reference))
+    return ParetoView.of(study, front_of(study, parts.store.trials.history(study_id), reference), limit)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search_spaces import Value
 from service.api.decision_views import TrialRequestView
-from service.api.dependencies import ApiParts, Parts
+from service.api.dependencies import ApiParts, Caller, Parts
 from service.api.documents import JSON_TYPE, MAX_BYTES, YAML_TYPES, decode
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
@@ -64,6 +64,7 @@ def request_trial(
     request: Request,
     study_id: StudyId,
     parts: Parts,
+    by: Caller,
     body: Annotated[bytes, Depends(_body)],
     idempotency_key: IdempotencyHeader = None,
 ) -> TrialRequestView:
@@ -76,7 +77,7 @@ def request_trial(
     violations = configuration_violations(study.definition, parameters, ("parameters",))
     if violations:
         raise errors.InvalidConfiguration(violations)
-    stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(idempotency_key, body))
+    stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(idempotency_key, body), by)
     return _view(parts, study, stored)
 
 

@@ -4,12 +4,14 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
+from service.api.checkpoints import has_checkpoint
 from service.api.dependencies import Parts
 from service.api.outcome_views import broken_outcomes
 from service.api.pagination import Cursor, Limit
 from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
 from service.api.problems import InvalidParameters, documented
 from service.api.schemas import AttemptView, ReportView, TrialPage, TrialView
+from service.api.waiting import why_trial_waits
 from service.domain import errors
 from service.domain.ports import TrialQuery
 from service.domain.trial import TrialState
@@ -57,9 +59,12 @@ def list_trials(
 def get_trial(study_id: StudyId, number: TrialNumber, parts: Parts) -> TrialView:
     """One trial: what it tries and why, how far it is, and its best value so far."""
     trial = parts.store.trials.get(study_id, number)
-    limits = parts.store.studies.get(study_id).definition.limits
+    study = parts.store.studies.get(study_id)
+    limits = study.definition.limits
     broken = broken_outcomes(limits, parts.store.trials.reports(study_id, number)) if limits else []
-    return TrialView.of(trial, parts.store.trials.decisions(study_id, number), broken)
+    decisions = parts.store.trials.decisions(study_id, number)
+    waiting = why_trial_waits(parts, study, trial)
+    return TrialView.of(trial, decisions, broken, has_checkpoint=has_checkpoint(parts, trial), waiting=waiting)
 
 
 @router.get(

@@ -67,10 +67,5 @@ class LocalCatalog:
         weights = needs_weights(definition)
         names = [str(choice.value) for choice in values_of(definition, "model")]
         models = {name: self._models.fetch(name, weights=weights) for name in names}
-        used = {
-            uri: None
-            for rows in rows_of(definition)
-            for uri in (rows.data.train, rows.data.validation, rows.data.test)
-            if uri is not None
-        }
+        used = {uri: None for rows in rows_of(definition) for uri in rows.data.named.values()}
         return LocalSources(models=models, sources={uri: self._sources.fetch(uri) for uri in used})

@@ -40,6 +40,8 @@ def check_requirements(definition: StudyDefinition, models: Models) -> Iterator[
     asked = definition.requirements
     if asked == Requirements():
         return
+    if definition.trainer.model is None:
+        yield Violation("/requirements", f"asks something of base models, and `{definition.trainer.kind}` has none: leave it out")
     for choice in values_of(definition, "model"):
         name = str(choice.value)
         try:

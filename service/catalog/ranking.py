@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from service import lifeline
 from service.catalog.models import Models
 from service.catalog.sources import Sources
 from service.domain.base_models import FoundModel, Probed, ProbeRows
@@ -185,8 +185,8 @@ def run_child(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         "OMP_NUM_THREADS": threads,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
-        with subprocess.Popen(
-            [sys.executable, "-m", "trainers.probe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
+        with subprocess.Popen(  # noqa: S603 - our own module
+            lifeline.command("trainers.probe"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
         ) as child:  # fmt: skip
             assert child.stdin is not None  # noqa: S101 - pipes were asked for
             assert child.stdout is not None  # noqa: S101 - the same

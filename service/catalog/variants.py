@@ -46,7 +46,9 @@ def values_of(definition: StudyDefinition, name: str) -> list[Setting]:
 
 
 def rows_of(definition: StudyDefinition) -> Iterator[Rows]:
-    """Every choice of rows. Raises InvalidDefinition when there are too many of them."""
+    """Every choice of rows; none for a trainer without. Raises InvalidDefinition when there are too many of them."""
+    if definition.trainer.data is None:
+        return
     varying: dict[str, list[Setting | None]] = {
         name: [*_values(name, parameter), *([None] if parameter.when else [])]
         for name, parameter in definition.space.items()
@@ -73,6 +75,7 @@ def _rows(definition: StudyDefinition, chosen: Mapping[str, Setting]) -> Rows:
     values = {name: one.value for name, one in chosen.items()}
     try:
         data = configured_among(definition.trainer, definition.search_space, values).data
+        assert data is not None  # noqa: S101 - `rows_of` has asked
     except ValidationError as error:
         detail = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
         listed = ", ".join(f"`{name}` is {one.value!r}" for name, one in chosen.items())

@@ -3,6 +3,7 @@
     ROOT/STUDY/TRIAL/resume-000003/reports.json     every report up to 3, so that none is lost with a driver; of a trial that
                                                     began as a copy its parent's too
                                    state/           what the trainer goes on from; absent when report 3 was the last one
+    ROOT/STUDY/TRIAL/resume-000003-2/               the same in the middle of the way to report 4, where attempt 2 was interrupted
     ROOT/STUDY/TRIAL/export-000002/manifest.json    files, bytes and SHA-256 of the best report's export
                                    analysis.json    where that report's validation rows went wrong
                                    model/           what a user pulls
@@ -25,11 +26,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from service.checkpoints import listing
+from service.checkpoints.space import Free, Room, free_bytes, has_room
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
 from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
+from service.domain.stored import Freed, Stored
+from service.folders import remove
 
 _LOG = logging.getLogger("tuneyard.checkpoints")
-_NUMBERED = re.compile(r"(resume|export)-(\d{6,})")
+_NUMBERED = re.compile(r"(resume|export)-(\d{6,})(?:-(\d+))?")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -51,37 +56,48 @@ class State:
 
 
 class TrialFolder:
-    """The folder of one trial; one worker writes it at a time."""
+    """The folder of one trial; one worker writes it at a time. What writes raises NoSpace before the disk is full."""
 
-    def __init__(self, root: Path, study_id: str, trial: int) -> None:
+    def __init__(self, root: Path, study_id: str, trial: int, free: Free = free_bytes) -> None:
         self._study_id = study_id
         self._trial = trial
         self._path = root / study_id / f"{trial:06d}"
+        self._room = Room(self._path, free)
 
-    def save_resume(self, reports: Sequence[Mapping[str, Any]], write_state: Callable[[Path], None] | None) -> None:
-        """Replace what the trial resumes from; `write_state` fills an empty folder, None means that the trial is at its end."""
-        number = len(reports)
-        with _Staging(self._path, f"resume-{number:06d}") as staging:
+    def save_resume(
+        self,
+        reports: Sequence[Mapping[str, Any]],
+        write_state: Callable[[Path], None] | None,
+        interrupted: int | None = None,
+    ) -> None:
+        """Replace what the trial resumes from; `write_state` fills an empty folder, None means that the trial is at its end.
+
+        `interrupted` is the number of an attempt that has trained on since the last of the reports. No other one has it, so that
+        what was there before is there until this is.
+        """
+        name = f"resume-{len(reports):06d}{'' if interrupted is None else f'-{interrupted}'}"
+        with _Staging(self._path, name, self._room) as staging:
             (staging / "reports.json").write_text(json.dumps(list(reports), allow_nan=True))
             if write_state is not None:
                 (staging / "state").mkdir()
                 write_state(staging / "state")
-        self._drop([earlier for earlier in self._numbers("resume") if earlier != number], "resume")
+        for earlier in self._resumes():
+            if earlier.name != name:
+                shutil.rmtree(earlier, ignore_errors=True)
 
     def resume(self) -> Resume | None:
         """The furthest readable state, or None for a trial that starts from nothing. Clears what a killed writer left."""
         for path in _entries(self._path):
             if path.name.startswith("."):
                 shutil.rmtree(path, ignore_errors=True)
-        for number in sorted(self._numbers("resume"), reverse=True):
-            folder = self._path / f"resume-{number:06d}"
+        for folder in reversed(self._resumes()):
             try:
                 reports = json.loads((folder / "reports.json").read_text())
             except (OSError, ValueError) as error:
                 _LOG.warning("%s cannot be read, going on from before it: %s", folder, error)
                 continue
             state = folder / "state"
-            return Resume(number=number, reports=reports, state=state if state.is_dir() else None)
+            return Resume(number=len(reports), reports=reports, state=state if state.is_dir() else None)
         return None
 
     def begin_as(self, parent: "TrialFolder", report: int) -> int:
@@ -95,7 +111,7 @@ class TrialFolder:
         found = parent.furthest(report)
         if found is None:
             return 0
-        with _Staging(self._path, f"resume-{found.number:06d}") as staging:
+        with _Staging(self._path, f"resume-{found.number:06d}", self._room) as staging:
             shutil.copytree(found.folder, staging, copy_function=_shared, dirs_exist_ok=True)
         return found.number
 
@@ -118,7 +134,7 @@ class TrialFolder:
 
         Raises ValueError for files that may not leave.
         """
-        with _Staging(self._path, f"export-{report:06d}") as staging:
+        with _Staging(self._path, f"export-{report:06d}", self._room) as staging:
             (staging / "model").mkdir()
             write_model(staging / "model")
             if analysis is not None:
@@ -136,7 +152,8 @@ class TrialFolder:
         except (FileNotFoundError, ValueError) as error:
             raise CheckpointNotFound(
                 f"Trial {self._trial} of study {self._study_id!r} has no checkpoint of report {report}: a better one has "
-                f"just replaced it, or the trial is not among the best that `checkpoints.keep` keeps. "
+                "just replaced it, or the trial is not among the best that `checkpoints.keep` and `checkpoints.max_total_gb` "
+                "keep, or its files were taken from the disk; the study's events tell. "
                 f"`GET /v1/studies/{self._study_id}/best` names the best trial."
             ) from error
         return Manifest(**{**stored, "files": tuple(CheckpointFile(**file) for file in stored["files"])})
@@ -167,20 +184,19 @@ class TrialFolder:
         except FileNotFoundError as error:
             raise CheckpointNotFound("A better checkpoint has just replaced this one: read the manifest again.") from error
 
-    def keep_only(self, report: int | None) -> None:
-        """Drop all but the export of that report, what a killed writer left included: the trial has ended."""
-        for path in _entries(self._path):
-            if report is None or path.name != f"export-{report:06d}":
-                shutil.rmtree(path, ignore_errors=True)
-        if report is None:
-            shutil.rmtree(self._path, ignore_errors=True)
-
     def _export(self, report: int) -> Path:
         return self._path / f"export-{report:06d}"
 
     def _numbers(self, kind: str) -> list[int]:
+        """Reports of which there is one, what was saved between two reports aside."""
         matches = [_NUMBERED.fullmatch(path.name) for path in _entries(self._path)]
-        return [int(match[2]) for match in matches if match and match[1] == kind]
+        return [int(match[2]) for match in matches if match and match[1] == kind and match[3] is None]
+
+    def _resumes(self) -> list[Path]:
+        """What the trial may resume from, the furthest last."""
+        found = [(match, path) for path in _entries(self._path) if (match := _NUMBERED.fullmatch(path.name))]
+        ordered = sorted((int(match[2]), int(match[3] or 0), path) for match, path in found if match[1] == "resume")
+        return [path for _, _, path in ordered]
 
     def _drop(self, numbers: Sequence[int], kind: str) -> None:
         for number in numbers:
@@ -190,8 +206,9 @@ class TrialFolder:
 class LocalCheckpointStore:
     """The exports of all trials under one root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, free: Free = free_bytes) -> None:
         self._root = root
+        self._free = free
 
     def studies(self) -> Mapping[str, datetime]:
         return {path.name: _last_change(path) for path in _entries(self._root) if _STUDY.fullmatch(path.name)}
@@ -205,39 +222,60 @@ class LocalCheckpointStore:
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         return TrialFolder(self._root, study_id, trial).open(report, path)
 
+    def can_resume(self, study_id: str, trial: int) -> bool:
+        known = TrialFolder(self._root, study_id, trial).resume()
+        return known is not None and known.state is not None
+
+    def has_room(self, study_id: str) -> bool:
+        return has_room(self._root / study_id, self._free)
+
     def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
-        return TrialFolder(self._root, study_id, child).begin_as(TrialFolder(self._root, study_id, parent), report)
+        return TrialFolder(self._root, study_id, child, self._free).begin_as(TrialFolder(self._root, study_id, parent), report)
 
-    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
-        for trial, report in reports.items():
-            TrialFolder(self._root, study_id, trial).keep_only(report)
+    def stored(self, study_id: str) -> Sequence[Stored]:
+        return listing.stored_in(self._root / study_id)
 
-    def delete(self, study_id: str) -> None:
-        shutil.rmtree(self._root / study_id, ignore_errors=True)
+    def drop(self, study_id: str, stored: Sequence[Stored]) -> None:
+        for one in stored:
+            listing.drop(self._root / study_id, one)
+
+    def delete(self, study_id: str) -> Freed:
+        return remove(self._root / study_id)
 
 
 class _Staging:
-    """A folder that appears under its name when the block ends well, and not at all otherwise."""
+    """A folder that appears under its name when the block ends well, and not at all otherwise. Raises NoSpace."""
 
-    def __init__(self, parent: Path, name: str) -> None:
+    def __init__(self, parent: Path, name: str, room: Room) -> None:
         self._final = parent / name
         self._temporary = parent / f".{name}.{os.getpid()}"
+        self._room = room
 
     def __enter__(self) -> Path:
         shutil.rmtree(self._temporary, ignore_errors=True)
+        self._room.require(self._final.name.partition("-")[0])
         self._temporary.mkdir(parents=True)
         return self._temporary
 
-    def __exit__(self, failure: object, *_: object) -> None:
-        if failure is None:
-            for path in (*self._temporary.rglob("*"), self._temporary):
-                _to_disk(path)  # a power cut after the rename would leave empty files under a name that promises whole ones
-            # A retried attempt writes a report again that was already there, with the same content.
-            shutil.rmtree(self._final, ignore_errors=True)
-            self._temporary.rename(self._final)
-            _to_disk(self._final.parent)
-        else:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+    def __exit__(self, _: object, failure: BaseException | None, *__: object) -> None:
+        try:
+            if failure is not None:
+                raise failure  # noqa: TRY301 - one way out for both
+            self._reveal()  # some disks only find out that they are full when they are asked to have it all
+        except BaseException as error:
+            full = self._room.missing(error, written=remove(self._temporary).bytes)
+            if full is not None:
+                raise full from error
+            if error is not failure:
+                raise
+
+    def _reveal(self) -> None:
+        for path in (*self._temporary.rglob("*"), self._temporary):
+            _to_disk(path)  # a power cut after the rename would leave empty files under a name that promises whole ones
+        # A retried attempt writes a report again that was already there, with the same content.
+        shutil.rmtree(self._final, ignore_errors=True)
+        self._temporary.rename(self._final)
+        _to_disk(self._final.parent)
 
 
 def _shared(source: str, target: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import datasets, fork, imports, models, presets, preview, studies, trials
+from service.cli import control, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -27,8 +27,13 @@ app.add_typer(studies.app, name="study")
 studies.app.command("import")(imports.import_study)
 studies.app.command("preview")(preview.preview)
 studies.app.command("final")(preview.final)
+studies.app.command("spending")(spending.spending)
+studies.app.command("forecast")(spending.forecast)
 studies.app.command("refine")(fork.refine)
 studies.app.command("fork")(fork.fork)
+for command in (control.pause, control.resume, control.extend, control.patch, control.stop, control.cancel):
+    studies.app.command()(command)
+trials.app.command("stop")(control.stop_trial)
 app.add_typer(trials.app, name="trial")
 app.add_typer(trials.best_app, name="best")
 app.add_typer(datasets.app, name="dataset")

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.schemas import StudyView, TrialView
-from service.cli.words import STATE_STYLES, configuration, number, scalar, short_names, since, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, trial_state
 
 ENDED_SHOWN = 5
 """Ended trials that are shown, the latest first."""
 _BAR_COLUMNS = 12
 _MOST_COLUMNS = 6
 """Parameters that get a column each; more of them share one."""
-_FIXED_LINES = 9
+_FIXED_LINES = 10
 """Lines of the board that are not trials."""
 _LIVE = ("running", "queued", "paused")
 
@@ -80,6 +80,8 @@ def draw(board: Board, *, rows: int, now: datetime, mlflow: str | None = None) -
     shown = running[: max(rows - len(ended), 1)]
     hidden = len(running) - len(shown)
     lines: list[RenderableType] = [_headline(board, now), _best_line(board)]
+    if board.study.waiting:
+        lines.append(Text.assemble(("waits   ", "dim"), board.study.waiting.detail, overflow="ellipsis", no_wrap=True))
     if mlflow:
         lines.append(Text.assemble(("mlflow  ", "dim"), mlflow, overflow="fold"))
     lines.append(Text())
@@ -99,11 +101,14 @@ def _headline(board: Board, now: datetime) -> Text:
     waiting = board.count("paused", "queued")
     if waiting:
         parts.append(f"{waiting} waiting")
+    # Time in which it is paused does not count.
+    is_held = study.state == "paused"
+    took = duration(study.progress.wall_clock_seconds.spent) if is_held else since(study.started_at, study.ended_at, now)
     return Text.assemble(
         (study.id, "bold"),
         "  ",
         (trial_state(study.state, study.reason), STATE_STYLES.get(study.state, "")),
-        ("  ·  " + "  ·  ".join([*parts, since(study.started_at, study.ended_at, now)]), "dim"),
+        ("  ·  " + "  ·  ".join([*parts, took]), "dim"),
     )
 
 

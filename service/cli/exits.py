@@ -35,6 +35,7 @@ _OF_STATUS = {
     403: ExitCode.NOT_AUTHENTICATED,
     404: ExitCode.NOT_FOUND,
     409: ExitCode.CONFLICT,
+    412: ExitCode.CONFLICT,
     413: ExitCode.INVALID,
     415: ExitCode.INVALID,
     422: ExitCode.INVALID,

@@ -93,8 +93,9 @@ def _check_options(kind: str, output: Path | None, *, force: bool) -> None:
     """Raise `typer.BadParameter` for a kind of trainer that is none, and for a file that is there already."""
     from trainers.configs import CONFIGS
 
-    if kind not in CONFIGS:
-        raise typer.BadParameter(f"there is no trainer {kind!r}: name one of {', '.join(CONFIGS)}", param_hint="--trainer")
+    kinds = [name for name, config in CONFIGS.items() if "model" in config.model_fields]
+    if kind not in kinds:
+        raise typer.BadParameter(f"no trainer {kind!r} trains a model: name one of {', '.join(kinds)}", param_hint="--trainer")
     if output is not None and output.exists() and not force:
         raise typer.BadParameter(f"{output} is there already: name another file, or add --force", param_hint="--output")
 

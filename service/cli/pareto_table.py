@@ -1,5 +1,7 @@
 """A study's front as a table for people."""
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +20,18 @@ def pareto_table(pareto: ParetoView) -> RenderableType:
     for one in pareto.trials:
         values = [number(one.values[objective.metric]) for objective in pareto.objectives]
         table.add_row(str(one.trial), *values, str(one.report), one.state, configuration(one.parameters))
-    if pareto.reference is None or pareto.hypervolume is None:
-        return Group(table, Text("no trial has a report that counts yet"))
-    reference = ", ".join(f"{metric} {number(value)}" for metric, value in pareto.reference.items())
-    return Group(table, "", Text(f"hypervolume {number(pareto.hypervolume)} up to {reference}"))
+    return Group(table, *_below(pareto))
+
+
+def _below(pareto: ParetoView) -> Iterator[RenderableType]:
+    if not pareto.trials:
+        yield Text("no trial has a report that counts yet")
+        return
+    yield ""
+    if len(pareto.trials) < pareto.size:
+        yield Text(f"{len(pareto.trials)} of {pareto.size} trials, those farthest from their neighbours: --limit shows more")
+    if pareto.hypervolume is None or pareto.reference is None:
+        yield Text("the front has too many trials to measure its hypervolume")
+    else:
+        reference = ", ".join(f"{metric} {number(value)}" for metric, value in pareto.reference.items())
+        yield Text(f"hypervolume {number(pareto.hypervolume)} up to {reference}")

@@ -1,4 +1,4 @@
-"""`tuneyard study`: apply, list, show, watch, analyse, stop, cancel and remove studies."""
+"""`tuneyard study`: apply, list, show, watch, analyse and remove studies."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from service.api.schemas import StudyView
     from service.client import Client
 
-app = typer.Typer(help="Searches: apply, list, show, watch, analyse, stop, cancel, remove.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Searches: apply, list, show, watch, control, analyse, remove.", no_args_is_help=True, epilog=EPILOG)
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's id.", show_default=False)]
 TimeoutOption = Annotated[
@@ -83,20 +83,6 @@ def watch(
 
 
 @app.command()
-def stop(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """End a study after its running trials' next reports; results stay."""
-    with session_of(context).client() as client:
-        _show(client, output, client.stop(study))
-
-
-@app.command()
-def cancel(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """End a study now."""
-    with session_of(context).client() as client:
-        _show(client, output, client.cancel(study))
-
-
-@app.command()
 def analysis(
     context: typer.Context,
     study: StudyArgument,
@@ -139,13 +125,14 @@ def pareto(
         list[float] | None,
         typer.Option("--reference", help="Worst value of an objective for the volume; once for each.", show_default=False),
     ] = None,
+    limit: Annotated[int, typer.Option(help="Most trials to print.", min=1, max=1000)] = 200,
     output: OutputFormatOption = Format.TABLE,
 ) -> None:
     """Show the trials that no other beats in all objectives."""
     from service.cli.pareto_table import pareto_table
 
     with session_of(context).client() as client:
-        found = client.pareto(study, reference or ())
+        found = client.pareto(study, reference or (), limit)
     emit(output, found, lambda: pareto_table(found))
 
 
@@ -156,13 +143,17 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a study that has ended, with its trials, checkpoints and runs in MLflow."""
+    from service.cli.words import size
+
     if not yes:
         if not is_terminal(sys.stdin):
             raise typer.BadParameter("nobody is there to confirm: add --yes", param_hint="--yes")
         typer.confirm(f"Delete study {study} with its trials, checkpoints and runs in MLflow?", abort=True, err=True)
     with session_of(context).client() as client:
-        client.delete(study)
-    say(f"study {study} is deleted")
+        removed = client.delete(study)
+    freed = removed.checkpoints.bytes + removed.prepared.bytes
+    say(f"study {study} is deleted: {removed.trials} trials with {removed.reports} reports, and {size(freed)} of the disk")
+    say("its runs in MLflow and their files go within a minute, or as soon as MLflow can be reached")
 
 
 def _watch(client: "Client", study: "StudyView", output: Format, timeout: float | None) -> None:

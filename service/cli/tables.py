@@ -8,8 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.decision_views import TrialRequestView, WarmStartView
-from service.api.schemas import AttemptView, BuiltinDatasetView, DatasetFileView, ManifestView, ReportView, StudyView, TrialView
-from service.cli.words import STATE_STYLES, configuration, number, scalar, since, size, trial_state
+from service.api.schemas import (
+    AttemptView,
+    BuiltinDatasetView,
+    DatasetFileView,
+    ManifestView,
+    ReportView,
+    StorageView,
+    StudyView,
+    TrialView,
+)
+from service.api.waiting_views import WaitingView
+from service.cli.words import STATE_STYLES, configuration, duration, moment, number, scalar, since, size, trial_state
 
 
 def studies_table(studies: Sequence[StudyView]) -> Table:
@@ -24,8 +34,8 @@ def studies_table(studies: Sequence[StudyView]) -> Table:
             str(sum(study.trials.values())),
             number(best.value if best else None),
             study.definition.objective.metric,
-            _when(study.created_at),
-            since(study.started_at, study.ended_at, datetime.now(UTC)),
+            moment(study.created_at),
+            _took(study) or "-",
         )
     return table
 
@@ -37,12 +47,14 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         ("study", Text(study.id, style="bold")),
         ("state", _state(study.state, study.reason)),
         ("detail", study.detail),
+        ("waits", _waits(study.waiting)),
         ("strategy", study.definition.strategy.kind),
         ("plan", study.plan.reason if study.plan else None),
         ("knows", _known(study.warm_start) if study.warm_start else None),
         ("model", study.definition.trainer.model),
         ("trials", counts),
-        ("took", since(study.started_at, study.ended_at, datetime.now(UTC)) if study.started_at else None),
+        ("took", _took(study)),
+        ("disk", _disk(study.storage) if study.storage else None),
     ]
     if study.best is not None:
         value = f"{number(study.best.value)} {study.definition.objective.metric}"
@@ -50,6 +62,23 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         rows += [("", configuration(study.best.parameters))]
     rows += [("final", study.final.verdict if study.final else None), ("mlflow", mlflow)]
     return _pairs(rows)
+
+
+def _took(study: StudyView) -> str | None:
+    """How long it has run, without the time in which it was paused or had ended."""
+    return duration(study.progress.wall_clock_seconds.spent) if study.started_at else None
+
+
+def _waits(waiting: WaitingView | None) -> str | None:
+    return None if waiting is None else f"{waiting.detail} For {since(waiting.since, None, datetime.now(UTC))} so far."
+
+
+def _disk(storage: StorageView) -> str:
+    """`5.2 GB of 20.0 GB`, and what is wrong with it."""
+    taken = size(storage.bytes) if storage.max_bytes is None else f"{size(storage.bytes)} of {size(storage.max_bytes)}"
+    gone = ", ".join(map(str, storage.missing))
+    told = [storage.detail, f"The models of these trials are gone from the disk: {gone}." if gone else None]
+    return ". ".join([taken, " ".join(sentence for sentence in told if sentence)]) if any(told) else taken
 
 
 def _known(known: WarmStartView) -> str:
@@ -90,6 +119,7 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
             ("trial", f"{trial.number} of {trial.study_id}"),
             ("state", _state(trial.state, trial.reason)),
             ("detail", trial.detail),
+            ("waits", _waits(trial.waiting)),
             ("parameters", configuration(trial.parameters)),
             ("best", f"{number(trial.best_value)} at report {trial.best_report}" if trial.best_report else None),
             *[("why" if at == 0 else "", decision.sentence) for at, decision in enumerate(trial.decisions or ())],
@@ -107,7 +137,7 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
             f"{attempt.first} to {attempt.until}",
             attempt.outcome or "running",
             attempt.worker or "",
-            _when(attempt.started_at),
+            moment(attempt.started_at),
             (attempt.detail or "").strip().splitlines()[-1] if (attempt.detail or "").strip() else "",
         )
     return Group(head, "", curve, "", ran)
@@ -125,7 +155,7 @@ def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinD
     """One line an uploaded file, then one each for the data sets that are always there."""
     table = _table("uri", ">rows", "columns", ">size", "uploaded")
     for file in files:
-        table.add_row(file.uri, str(file.rows), ", ".join(file.columns), size(file.bytes), _when(file.uploaded_at))
+        table.add_row(file.uri, str(file.rows), ", ".join(file.columns), size(file.bytes), moment(file.uploaded_at))
     for one in builtins:
         table.add_row(one.uri, "", one.detail, "", "")
     return table
@@ -152,8 +182,3 @@ def _pairs(rows: Sequence[tuple[str, str | Text | None]]) -> Table:
 
 def _state(state: str, reason: str | None) -> Text:
     return Text(trial_state(state, reason), style=STATE_STYLES.get(state, ""))
-
-
-def _when(moment: datetime) -> str:
-    """In the zone of whoever looks."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -10,6 +10,7 @@ from search_spaces import Value
 STATE_STYLES = {
     "queued": "dim",
     "running": "cyan",
+    "pausing": "blue",
     "paused": "blue",
     "stopping": "yellow",
     "completed": "green",
@@ -38,6 +39,16 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else _short_float(value)  # noqa: PLR2004 - widths
+
+
+def amount(value: float) -> str:
+    """How many or how much: `0.125`, `12.5`, `1,500`."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 - from here on digits behind the point say nothing
+
+
+def moment(at: datetime) -> str:
+    """A time in the zone of whoever looks."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _short_float(value: float) -> str:
@@ -90,5 +101,5 @@ def configuration(parameters: Mapping[str, Value], names: Mapping[str, str] | No
 
 def trial_state(state: str, reason: str | None) -> str:
     """`pruned`, with the reason where the state alone does not say it."""
-    expected = {"epochs_done", "rung_cut", "stop_requested", "cancel_requested"}
+    expected = {"epochs_done", "rung_cut", "stop_requested", "cancel_requested", "pause_requested"}
     return state if reason is None or reason in expected else f"{state}: {reason}"

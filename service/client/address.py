@@ -1,7 +1,9 @@
 """Where the service is and what opens it, when nobody says so: the environment, then the service's home folder."""
 
+import getpass
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -41,6 +43,15 @@ def find_address(
 def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """The service's home folder: `TUNEYARD_HOME` or `~/.tuneyard`."""
     return Path(environment.get("TUNEYARD_HOME") or "~/.tuneyard").expanduser().absolute()
+
+
+def user_name(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Who asks: `TUNEYARD_USER`, or the name of this process's user, as far as a header can carry it."""
+    try:
+        found = environment.get("TUNEYARD_USER") or getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in some containers
+        return None
+    return re.sub(r"[^ -~]", "?", found).strip()[:64].strip() or None
 
 
 def service_file(home: Path) -> Path:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from service.api.analysis_schemas import StudyAnalysisView
 from service.api.decision_views import TrialRequestView
+from service.api.deletion_views import DeletionsView, DeletionView
 from service.api.lineage_schemas import LineageView
 from service.api.model_views import CandidatesView, ModelView
 from service.api.pareto_schemas import ParetoView
@@ -31,8 +32,9 @@ from service.api.schemas import (
     TrialPage,
     TrialView,
 )
+from service.api.spending_schemas import ForecastView, SpendingView
 from service.api.step_schemas import FinalView, PreviewView, RefinementView
-from service.client.address import find_address
+from service.client.address import find_address, user_name
 from service.client.connection import Connection, reason_of
 from service.client.errors import ProblemError, ServiceUnreachable, WaitedTooLong
 from service.client.pull import Progress, pull_checkpoint, silent
@@ -64,7 +66,8 @@ class Client:
     """A connection to the service.
 
     The address is `url`, else `TUNEYARD_URL`, else what a running service left in its home folder, else
-    http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's.
+    http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's. `user` is who asks, in a study's
+    events: else `TUNEYARD_USER`, else the name of this process's user.
     Every method raises `ProblemError` when the service refuses and `ServiceUnreachable` when it does not answer.
     Requests are repeated after lost connections and 503 answers; a repeat never does a thing twice.
     """
@@ -74,13 +77,16 @@ class Client:
         url: str | None = None,
         token: str | None = None,
         *,
+        user: str | None = None,
         home: Path | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connection = Connection(find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep)
+        self._connection = Connection(
+            find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep, user=user or user_name()
+        )
         self._clock = clock
 
     def __enter__(self) -> Self:
@@ -159,9 +165,9 @@ class Client:
         """Of a population, the trials and parameters that each member's weights were trained with."""
         return _read(LineageView, self._connection.request("GET", f"{_study(study_id)}/lineage"))
 
-    def pareto(self, study_id: str, reference: Sequence[float] = ()) -> ParetoView:
-        """The trials that no other beats in all objectives, and the volume they dominate up to the reference point."""
-        query = {"reference": [str(value) for value in reference]} if reference else {}
+    def pareto(self, study_id: str, reference: Sequence[float] = (), limit: int = 200) -> ParetoView:
+        """The trials that no other beats in all objectives, at most `limit`, and the volume of all up to the reference point."""
+        query = {"reference": [str(value) for value in reference], "limit": limit}
         return _read(ParetoView, self._connection.request("GET", f"{_study(study_id)}/pareto", params=query))
 
     def study_figure(self, study_id: str, figure: Figure) -> bytes:
@@ -177,6 +183,14 @@ class Client:
     def final(self, study_id: str) -> FinalView:
         """How a study's best configurations do when trained again under new seeds, and which of them wins."""
         return _read(FinalView, self._connection.request("GET", f"{_study(study_id)}/final"))
+
+    def spending(self, study_id: str, limit: int = 10) -> SpendingView:
+        """What a study has spent, and on what; `limit` is the most trials it names."""
+        return _read(SpendingView, self._connection.request("GET", f"{_study(study_id)}/spending", params={"limit": limit}))
+
+    def forecast(self, study_id: str) -> ForecastView:
+        """How a study is expected to end, and what was foretold of it before. Takes seconds."""
+        return _read(ForecastView, self._connection.request("GET", f"{_study(study_id)}/forecast"))
 
     def refinement(self, study_id: str) -> RefinementView:
         """A narrower space, drawn around a study's good trials."""
@@ -195,17 +209,46 @@ class Client:
         headers = {"Content-Type": _JSON, "Idempotency-Key": idempotency_key or str(uuid4())}
         return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:fork", headers=headers, content=body))
 
+    def pause(self, study_id: str, *, now: bool = False) -> StudyView:
+        """Let running trials leave at their next report, or at once in the middle of an epoch, and free the workers."""
+        return self._tell(study_id, "pause", {"now": now})
+
+    def resume(self, study_id: str) -> StudyView:
+        """Let a paused study go on."""
+        return self._tell(study_id, "resume")
+
+    def extend(self, study_id: str, budget: Mapping[str, Any] | None = None) -> StudyView:
+        """Give a study more to spend, also after its end; `budget` is a merge patch of its budget (RFC 7396)."""
+        return self._tell(study_id, "extend", {"budget": dict(budget or {})})
+
+    def patch(self, study_id: str, changes: Mapping[str, Any], *, version: int | None = None) -> StudyView:
+        """Change priority, concurrency or budget of a study that has not ended, by a merge patch of its definition.
+
+        With a `version` only where the study still has it.
+        """
+        headers = {"Content-Type": "application/merge-patch+json", "If-Match": "*" if version is None else f'"{version}"'}
+        body = json.dumps(dict(changes), allow_nan=False).encode()
+        return _read(StudyView, self._connection.request("PATCH", _study(study_id), headers=headers, content=body))
+
+    def stop_trial(self, study_id: str, number: int) -> TrialView:
+        """End one trial at its next report, and keep what it has."""
+        return _read(TrialView, self._connection.request("POST", f"{_study(study_id)}/trials/{number}:stop"))
+
     def stop(self, study_id: str) -> StudyView:
         """Let running trials reach their next report, then end the study and keep its results."""
-        return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:stop"))
+        return self._tell(study_id, "stop")
 
     def cancel(self, study_id: str) -> StudyView:
         """End a study now."""
-        return _read(StudyView, self._connection.request("POST", f"{_study(study_id)}:cancel"))
+        return self._tell(study_id, "cancel")
 
-    def delete(self, study_id: str) -> None:
-        """Forget a study that has ended, with its trials and checkpoints."""
-        self._connection.request("DELETE", _study(study_id))
+    def delete(self, study_id: str) -> DeletionView:
+        """Forget a study that has ended, with its trials and checkpoints; answers what was removed."""
+        return _read(DeletionView, self._connection.request("DELETE", _study(study_id)))
+
+    def deletions(self) -> Sequence[DeletionView]:
+        """What became of the studies that were deleted, the newest first."""
+        return _read(DeletionsView, self._connection.request("GET", "/v1/deletions")).items
 
     def events(self, study_id: str, after: int = 0, *, deadline: float | None = None) -> Iterator[EventView]:
         """What happened to a study, from event `after` on, to its end; a dropped connection is taken up where it broke off.
@@ -214,21 +257,22 @@ class Client:
         """
         failures, begun = 0, self._clock()
         while True:
-            cause = "the event stream ended early"
+            cause, is_over = "the event stream ended early", False
             try:
                 for event in self._stream(study_id, after, deadline):
                     failures = 0
                     if event is not None:
                         after = event.id
                         yield event
-                        if _ends(event):
-                            return
+                        is_over = _ends(event)  # unless the study was extended, and more follows
                     if deadline is not None and self._clock() >= deadline:
                         break
             except _NothingMore:
                 return
             except httpx.TransportError as error:
                 cause = reason_of(error)
+            if is_over:
+                return
             if deadline is not None and self._clock() >= deadline:
                 raise WaitedTooLong(study_id, deadline - begun)
             if failures >= len(RECONNECT_SECONDS):
@@ -334,6 +378,12 @@ class Client:
         answer = self._connection.request("POST", "/v1/login-links", content=json.dumps({"next": next}).encode())
         return urljoin(self.url + "/", _read(LoginLinkView, answer).url)
 
+    def _tell(self, study_id: str, verb: str, document: Mapping[str, Any] | None = None) -> StudyView:
+        headers = {"Content-Type": _JSON} if document else None
+        body = json.dumps(document, allow_nan=False).encode() if document else None
+        answer = self._connection.request("POST", f"{_study(study_id)}:{verb}", headers=headers, content=body)
+        return _read(StudyView, answer)
+
     def _stream(self, study_id: str, after: int, deadline: float | None) -> Iterator[EventView | None]:
         """One connection's events; None for each sign of life."""
         idle = _IDLE_SECONDS if deadline is None else max(0.05, min(_IDLE_SECONDS, deadline - self._clock()))
@@ -397,7 +447,7 @@ def _read_list(model: type[V], response: httpx.Response) -> list[V]:
 
 
 def _ends(event: EventView) -> bool:
-    """Whether this is the last event of a study."""
+    """Whether this may be the last event of a study."""
     return event.kind is EventKind.STUDY_STATE and StudyState(event.payload["state"]).is_end
 
 

@@ -31,10 +31,13 @@ class Connection:
         timeout: float,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        user: str | None = None,
     ) -> None:
         self.url = address.url
         self.sleep = sleep
         headers = {"User-Agent": "tuneyard"}
+        if user:
+            headers["Tuneyard-User"] = user
         if address.token:
             headers["Authorization"] = f"Bearer {address.token}"
         self._timeout = timeout

@@ -16,10 +16,12 @@ from pathlib import Path
 import psutil
 
 from service.controller.decide import Launched
+from service.controller.standby import Standby
 from service.settings import write_private
 
 _LOG = logging.getLogger("tuneyard.controller")
 _LOG_TAIL_BYTES = 4000
+_LOG_BYTES = 20 * 1024**2
 _LEAVING_SECONDS = 5.0
 
 
@@ -27,7 +29,6 @@ _LEAVING_SECONDS = 5.0
 class _Record:
     pid: int
     created: float
-    slots: int
     at: str
     reports: int
     fruitless: int
@@ -36,28 +37,51 @@ class _Record:
 class Drivers:
     """Starts drivers and knows which of them live. `command` gives the arguments and environment of one."""
 
-    def __init__(self, run: Path, logs: Path, command: Callable[[str, int], tuple[list[str], Mapping[str, str]]]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        logs: Path,
+        command: Callable[[str], tuple[list[str], Mapping[str, str]]],
+        standby: Standby | None = None,
+    ) -> None:
         self._folder = run / "drivers"
         self._logs = logs / "drivers"
         self._command = command
+        self._standby = standby
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def launched(self) -> Mapping[str, Launched]:
         """Every driver that was started and not forgotten."""
         self._reap()
         return {
-            study_id: Launched(_lives(record), record.slots, datetime.fromisoformat(record.at), record.fruitless)
+            study_id: Launched(_lives(record), datetime.fromisoformat(record.at), record.fruitless)
             for study_id, record in self._records().items()
         }
 
-    def start(self, study_id: str, slots: int, now: datetime, reports: int) -> None:
+    def start(self, study_id: str, now: datetime, reports: int) -> None:
         """Start a driver; `reports` is how many its study has, to tell later whether this launch got anywhere."""
         before = self._records().get(study_id)
         fruitless = before.fruitless + 1 if before and before.reports == reports else 0
         self._logs.mkdir(parents=True, exist_ok=True)
-        arguments, environment = self._command(study_id, slots)
+        if self.log(study_id).exists() and self.log(study_id).stat().st_size > _LOG_BYTES:
+            self.log(study_id).replace(self.log(study_id).with_suffix(".log.1"))
+
+        def record(child: subprocess.Popen[bytes]) -> None:
+            self._children[child.pid] = child
+            found = _Record(child.pid, _created(child.pid), now.isoformat(), reports, fruitless)
+            write_private(self._folder / f"{study_id}.json", json.dumps(found.__dict__))
+
+        waiting = self._standby.take() if self._standby else None
+        if waiting is not None:
+            record(waiting.process)  # first: should this process die now, that one does, and is known to have
+            if waiting.drive(study_id, self.log(study_id)):
+                return
+        record(self._spawn(study_id))
+
+    def _spawn(self, study_id: str) -> subprocess.Popen[bytes]:
+        arguments, environment = self._command(study_id)
         with self.log(study_id).open("ab") as log:
-            child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,18 +89,27 @@ class Drivers:
                 env={**os.environ, **environment},
                 start_new_session=True,  # a signal to the controller's group is not one to its drivers
             )
-        self._children[child.pid] = child
-        record = _Record(child.pid, _created(child.pid), slots, now.isoformat(), reports, fruitless)
-        write_private(self._folder / f"{study_id}.json", json.dumps(record.__dict__))
 
     def forget(self, study_id: str) -> None:
-        """The study has ended: drop what is known of its driver."""
+        """The study has ended: drop what is known of its driver, once that has left."""
+        record = self._records().get(study_id)
+        if record is None or _lives(record):
+            return
         with contextlib.suppress(FileNotFoundError):
             (self._folder / f"{study_id}.json").unlink()
 
     def known(self) -> frozenset[str]:
         """Ids of studies that have a record."""
         return frozenset(self._records())
+
+    def dead(self) -> Mapping[str, int]:
+        """The numbers of recorded drivers that have ended, by study."""
+        self._reap()
+        return {study_id: record.pid for study_id, record in self._records().items() if not _lives(record)}
+
+    def by_process(self) -> Mapping[int, str]:
+        """The study of each recorded driver that lives, by the driver's number."""
+        return {record.pid: study_id for study_id, record in self._records().items() if _lives(record)}
 
     def log(self, study_id: str) -> Path:
         """Where the study's drivers write their log."""
@@ -150,6 +183,11 @@ def _signal(record: _Record, number: signal.Signals) -> None:
         os.kill(record.pid, number)
 
 
-def driver_arguments(study_id: str, slots: int, ray_address: str) -> list[str]:
+def driver_arguments(study_id: str, ray_address: str) -> list[str]:
     """The command line of a driver."""
-    return [sys.executable, "-m", "service.driver", study_id, f"--slots={slots}", f"--ray={ray_address}"]
+    return [sys.executable, "-m", "service.driver", study_id, f"--ray={ray_address}"]
+
+
+def standby_arguments(ray_address: str) -> list[str]:
+    """The command line of a driver that waits for its study."""
+    return [sys.executable, "-m", "service.driver", "--standby", f"--ray={ray_address}"]

@@ -58,13 +58,34 @@ class Plan:
 def plan_of(definition: StudyDefinition) -> Plan:
     """The strategy of a definition with nothing left open."""
     match definition.strategy:
-        case AutoStrategy():
+        case AutoStrategy(chosen=None):
             return _chosen(definition)
+        case AutoStrategy(chosen=strategy, because=because):
+            settled = plan_of(definition.model_copy(update={"strategy": strategy}))
+            return Plan(settled.strategy, because or settled.reason)
+        case BayesianStrategy(sampler=AutoSampler(chosen=sampler, because=because)) if sampler is not None:
+            return Plan(BayesianStrategy(kind="bayesian", sampler=sampler), because)
         case BayesianStrategy(sampler=AutoSampler()):
             sampler, why = _model_for(definition)
             return Plan(BayesianStrategy(kind="bayesian", sampler=sampler), f"`{sampler.kind}`, as {why}.")
         case strategy:
             return Plan(strategy)
+
+
+def settled(definition: StudyDefinition) -> Strategy:
+    """The strategy with nothing left that a change of the budget or of the workers could decide anew."""
+    plan = definition.plan
+    match definition.strategy, plan.strategy:
+        case AutoStrategy(chosen=None), strategy if not isinstance(strategy, AutoStrategy):
+            return AutoStrategy(kind="auto", chosen=strategy, because=plan.reason)
+        case AutoStrategy(because=because), strategy if not isinstance(strategy, AutoStrategy):
+            return AutoStrategy(kind="auto", chosen=strategy, because=because)
+        case BayesianStrategy(sampler=AutoSampler()), BayesianStrategy(
+            sampler=TpeSampler() | GpSampler() | Nsga2Sampler() as one
+        ):
+            return BayesianStrategy(kind="bayesian", sampler=AutoSampler(kind="auto", chosen=one, because=plan.reason))
+        case strategy, _:
+            return strategy
 
 
 def _chosen(definition: StudyDefinition) -> Plan:

@@ -1,26 +1,24 @@
-"""How a study's remaining trials end when the study does. Used by its driver, and by the controller when there is none."""
+"""What becomes of a study's trials when the study ends, or its driver does: for drivers, and for the controller without one."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
+from service.domain.attempts import DRIVER_GONE, Attempts
 from service.domain.history import History
 from service.domain.ports import Change
 from service.domain.study import Study, StudyReason
-from service.domain.trial import Trial, TrialReason, TrialState
+from service.domain.trial import Attempt, AttemptOutcome, Trial, TrialReason, TrialState
 
 _TRIAL_REASON = {
     StudyReason.BUDGET_SPENT: TrialReason.BUDGET_SPENT,
     StudyReason.SPACE_EXHAUSTED: TrialReason.BUDGET_SPENT,
     StudyReason.TARGET_REACHED: TrialReason.TARGET_REACHED,
+    StudyReason.NO_IMPROVEMENT: TrialReason.BUDGET_SPENT,
     StudyReason.STOP_REQUESTED: TrialReason.STOP_REQUESTED,
     StudyReason.CANCEL_REQUESTED: TrialReason.CANCEL_REQUESTED,
-    StudyReason.TOO_MANY_FAILURES: TrialReason.STUDY_FAILED,
     StudyReason.DRIVER_FAILED: TrialReason.STUDY_FAILED,
 }
-
-FAILURES_BEFORE_GIVING_UP = 3
-FAILURES_IN_A_ROW = 10
-_FAULTS = frozenset({TrialReason.TRAINER_ERROR, TrialReason.RETRIES_EXHAUSTED})
-"""Ends that say something of the study's surroundings; a diverged or infeasible trial says something of its configuration."""
 
 
 def end_trial_with(study: Study, trial: Trial, now: datetime) -> Trial:
@@ -28,30 +26,49 @@ def end_trial_with(study: Study, trial: Trial, now: datetime) -> Trial:
     return trial.ended(_TRIAL_REASON[study.reason or StudyReason.DRIVER_FAILED], now)
 
 
-def closing_changes(study: Study, history: History, now: datetime) -> list[Change]:
-    """The changes that end every trial which has not ended, because `study` is ending."""
-    return [Change(trial=end_trial_with(study, trial, now)) for trial in history.in_state(*_NOT_ENDED)]
+def closing_changes(study: Study, history: History, now: datetime, attempts: Attempts | None = None) -> list[Change]:
+    """The changes that end every trial which has not ended, because `study` is ending.
+
+    Of `attempts`, those that are open ran under a driver that is gone.
+    """
+    left = [_left_by_driver(study, history, trial, attempts or {}, now) for trial in history.in_state(*_NOT_ENDED)]
+    return [Change(trial=end_trial_with(study, trial, now), attempt=attempt) for trial, attempt in left]
 
 
-def hopeless(history: History) -> str | None:
-    """Why to give up: some failed, or none fitted, and none has reported; or many in a row failed. None while there is hope."""
-    trials = list(history.searched.trials.values())  # a final whose runs all fail takes nothing from what was found
-    failed = [trial for trial in trials if trial.reason in _FAULTS]
-    if len(failed) >= FAILURES_BEFORE_GIVING_UP and not any(trial.reports for trial in trials):
-        return f"{len(failed)} trials failed and none has given a report; the last one said: {_said(failed[-1])}"
-    ended = sorted((trial for trial in trials if trial.ended_at), key=lambda trial: (trial.ended_at, trial.number))
-    latest = ended[-FAILURES_IN_A_ROW:]
-    if len(latest) == FAILURES_IN_A_ROW and all(trial.reason in _FAULTS for trial in latest):
-        return f"The last {len(latest)} trials all failed; the last one said: {_said(latest[-1])}"
-    if len(latest) == FAILURES_IN_A_ROW and not any(trial.reports for trial in trials):
-        advice = "lower the learning rate, the length or the batch size in the space, or take a smaller model"
-        return f"No configuration fits: {advice}; the last one said: {_said(latest[-1])}"
-    return None
+def revived(history: History, can_go_on: Callable[[Trial], bool], *, is_searching: bool = True) -> list[Change]:
+    """The changes that undo the ends of trials which their study's end stopped, now that it goes on.
+
+    What a user stopped stays stopped, and so does what ended by itself, or cannot go on from where it was; and what the search's
+    end stopped, where it is not to go on but its final is.
+    """
+    stopped = [
+        trial
+        for trial in history.in_state(TrialState.STOPPED)
+        if trial.reason is not TrialReason.STUDY_FAILED
+        and trial.number not in history.stops
+        and (is_searching or trial.repeats is not None)
+    ]
+    return [Change(trial=trial.revived()) for trial in stopped if not trial.reports or can_go_on(trial)]
 
 
-def _said(trial: Trial) -> str:
-    lines = (trial.detail or "").strip().splitlines()
-    return lines[-1] if lines else "nothing"
+def lost_with_driver(study: Study, history: History, attempts: Attempts, now: datetime) -> list[Change]:
+    """The changes that queue again every trial that ran under a driver that is gone."""
+    left = [_left_by_driver(study, history, trial, attempts, now) for trial in history.in_state(TrialState.RUNNING)]
+    return [Change(trial=trial.interrupted(), attempt=attempt) for trial, attempt in left]
+
+
+def _left_by_driver(
+    study: Study, history: History, trial: Trial, attempts: Attempts, now: datetime
+) -> tuple[Trial, Attempt | None]:
+    """The trial with what its open attempt has cost, and that attempt, lost."""
+    closed = [
+        replace(attempt, ended_at=now, outcome=AttemptOutcome.LOST, detail=DRIVER_GONE)
+        for attempt in attempts.get(trial.number, ())
+        if attempt.ended_at is None
+    ]
+    for attempt in closed:  # nobody knows when it was lost: within a report
+        trial = history.charged(study, trial, attempt, history.longest_seconds)
+    return trial, closed[-1] if closed else None
 
 
 _NOT_ENDED = [state for state in TrialState if not state.is_end]

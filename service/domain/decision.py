@@ -46,8 +46,10 @@ class Decision:
                 return f"Promoted to rung {self.rung}{self._compared()}."
             case "cut" if self.outcome is not None:
                 return f"Ended at report {self.report}: {self.outcome}."
+            case "cut" if self.by == "user":
+                return "Stopped, as a user asked."
             case "cut":
-                return self._reached() if self.by == "target" else f"Cut{self._compared()}{self._followed()}."
+                return self._over() if self.by in _OVER else f"Cut{self._compared()}{self._followed()}."
 
     def beside(self, best: Trial | None) -> Decision:
         """The decision, made while this trial was the best one."""
@@ -67,9 +69,9 @@ class Decision:
         best = "" if self.incumbent is None else f"; best so far was trial {self.incumbent} with {self.incumbent_value:.4g}"
         return f"{words}{parent}{model}{at}{best}."
 
-    def _reached(self) -> str:
+    def _over(self) -> str:
         value = "" if self.incumbent_value is None else f" with {self.incumbent_value:.4g}"
-        return f"Ended, as trial {self.incumbent} reached the target{value}."
+        return f"Ended, as trial {self.incumbent} {_OVER[self.by]}{value}."
 
     def _followed(self) -> str:
         return "" if self.parent is None else f"; a copy of trial {self.parent} takes its place"
@@ -80,6 +82,9 @@ class Decision:
         cut = "" if self.cut is None else f"; the cut was at {self.cut:.4g}"
         return f" by `{self.by}` at report {self.report}: {self.value:.4g} is number {self.rank} of {self.among}{cut}"
 
+
+_OVER = {"target": "reached the target", "no_improvement": "stayed the best for `no_improvement` trials,"}
+"""Why a search is over, of its best trial."""
 
 _SOURCES = {
     "grid": "The next one of the grid",

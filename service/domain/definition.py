@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -11,6 +11,7 @@ from search_spaces import Configuration, Parameter, Space
 from search_spaces.expressions import MOST_CHARACTERS
 from service.domain.automatic import Plan, plan_of
 from service.domain.budget import Budget
+from service.domain.budget_rules import budget_violations
 from service.domain.configuration_rules import initial_violations
 from service.domain.errors import InvalidDefinition, Violation
 from service.domain.final_rules import final_violations
@@ -18,6 +19,7 @@ from service.domain.grouped import ungroup
 from service.domain.objective import MOST_OBJECTIVES, Objective, complete_objective
 from service.domain.outcome_rules import goal_violations, metrics_needed, several_violations
 from service.domain.outcomes import OUTCOME_PATTERN, Outcome, Point, add_measured, outcome_of, point_of
+from service.domain.packing import share_of_gpu
 from service.domain.pointers import violations_of
 from service.domain.presets import expand_preset
 from service.domain.requirements import Requirements
@@ -36,29 +38,60 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+_Gpus = Annotated[float, Field(ge=0, le=64, json_schema_extra={"anyOf": [{"maximum": 1}, {"multipleOf": 1}]})]
+
+
 class Resources(_Strict):
     """What each trial holds while it runs, and how many run at once."""
 
     cpus_per_trial: int = Field(default=1, ge=1, le=256, description="CPU threads of one trial.", examples=[1])
-    gpus_per_trial: float = Field(
-        default=0, ge=0, le=64,
-        description="GPUs that a trial holds: a share of one, or whole ones, with a process each; 0 trains on the CPU.",
-        examples=[0], json_schema_extra={"anyOf": [{"maximum": 1}, {"multipleOf": 1}]},
-    )  # fmt: skip
+    gpus_per_trial: _Gpus | Literal["auto"] = Field(
+        default=0.0,
+        description="GPUs that a trial holds: a share of one, or whole ones, with a process each; 0 trains on the CPU. With "
+        "`auto` as many trials share a GPU as the memory that the first ones needed leaves room for, eight at the most.",
+        examples=[0],
+    )
     max_concurrent_trials: int = Field(default=1, ge=1, le=1000, description="Most trials of this study at once.", examples=[2])
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _several_are_whole(cls, value: float) -> float:
-        if value > 1 and not value.is_integer():
+    def _several_are_whole(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
+        if value != "auto" and value > 1 and not value.is_integer():
             raise ValueError(f"a trial holds a share of one GPU, or whole ones: set {int(value)} or {int(value) + 1}")
         return value
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is measured how many trials share a GPU."""
+        return self.gpus_per_trial == "auto"
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that a trial holds; a whole one where that is measured, as long as it is not."""
+        return 1.0 if self.gpus_per_trial == "auto" else self.gpus_per_trial
+
+    def packed(self, trials_per_gpu: int) -> "Resources":
+        """The same in numbers, where it is measured how many trials share a GPU and they are so many."""
+        return self.model_copy(update={"gpus_per_trial": share_of_gpu(trials_per_gpu)}) if self.is_packed else self
 
 
 class Checkpoints(_Strict):
     """What of the trials' weights outlives them."""
 
     keep: int = Field(default=5, ge=1, le=1000, description="Number of best trials whose exported model is kept.", examples=[5])
+    max_total_gb: float | None = Field(
+        default=None, gt=0, le=1e6,
+        description="Gigabytes (10^9 bytes) that all checkpoints of the study may take on disk; null for no limit. Above it what "
+        "an extended study would go on from is deleted first, then the exports of the worst of the best trials, the oldest of "
+        "equals. What trials that have not ended need, the best export, those on the front and those of the final stay "
+        "whatever they take.",
+        examples=[20.0],
+    )  # fmt: skip
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The limit in bytes; None without one."""
+        return None if self.max_total_gb is None else int(self.max_total_gb * 1e9)
 
 
 class Final(_Strict):
@@ -132,6 +165,18 @@ class StudyDefinition(_Strict):
         default=None, description="What is trained again once the search is over, to tell the winner from a lucky one.",
         examples=[{"top": 3, "seeds": 3}],
     )  # fmt: skip
+    max_retries: int = Field(
+        default=2, ge=0, le=10,
+        description="How often a trial is tried again, from its last checkpoint, after its trainer raised an error. What "
+        "diverges or does not fit into memory is not tried again; an attempt whose worker was lost does not count.",
+        examples=[2],
+    )  # fmt: skip
+    priority: int = Field(
+        default=50, ge=1, le=100,
+        description="The study's weight when several share the workers: with 75 it gets three times what one with 25 does. Of "
+        "studies that wait for their turn to run the higher goes first.",
+        examples=[50],
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the search itself.", examples=[0])
 
     @field_validator("warm_start")
@@ -182,7 +227,8 @@ class StudyDefinition(_Strict):
     @property
     def is_bounded(self) -> bool:
         """Whether some limit ends the study whatever its trials report; hours of GPU end none that uses no GPU."""
-        budget = self.budget if self.resources.gpus_per_trial else self.budget.model_copy(update={"gpu_hours": None})
+        unused = {} if self.resources.gpus else {"gpu_hours": None, "cost": None}
+        budget = self.budget.model_copy(update=unused)
         return budget.is_bounded
 
     def configured(self, parameters: Configuration, seed: int | None = None) -> TrainerConfig:
@@ -239,13 +285,13 @@ def _parsed(whole: Any) -> StudyDefinition:
         if is_added:  # it is said of `objectives`
             errors = [one for one in errors if one["loc"][0] != "objective"]
         raise InvalidDefinition(violations_of(whole, origins, errors)) from error
-    violations = _violations(study)
-    if violations:
-        raise InvalidDefinition(violations)
+    found = violations(study)
+    if found:
+        raise InvalidDefinition(found)
     return study
 
 
-def _violations(study: StudyDefinition) -> list[Violation]:
+def violations(study: StudyDefinition) -> list[Violation]:
     """All that the parts say against each other; what needs a sound space to be asked is left out without one."""
     trainer, space = study.trainer, Space(study.space)
     unsound = condition_violations(space)
@@ -255,4 +301,4 @@ def _violations(study: StudyDefinition) -> list[Violation]:
     found = space_violations(trainer, space if unsound else study.search_space, metrics_needed(study))
     rest = [] if unsound else [*several_violations(study), *strategy_violations(study), *final_violations(study)]
     asked = [] if found or unsound else initial_violations(study)
-    return [*found, *unsound, *goal_violations(study), *rest, *asked]
+    return [*found, *unsound, *goal_violations(study), *budget_violations(study), *rest, *asked]

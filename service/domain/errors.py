@@ -191,6 +191,29 @@ class NotReady(TuneyardError):
     """A part of the service that this needs is not up yet."""
 
 
+class StoreAway(TuneyardError):
+    """The database does not answer, or has no room: nothing can be read or written until it does.
+
+    `cause` is what it, or the way to it, said. It may name hosts, and is for the log alone.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            "The database does not answer, or has no room: try again in a few seconds; the service's log tells more."
+        )
+        self.cause = cause
+
+
+class NoSpace(TuneyardError):
+    """A disk has no room for what has to be written."""
+
+    def __init__(self, folder: str, needed: int, free: int) -> None:
+        super().__init__(
+            f"The disk of {folder} has {free:,} bytes free, and {needed:,} are needed: make room there. A study that waits for "
+            "it goes on by itself."
+        )
+
+
 class AnalysisFailed(TuneyardError):
     """The process that analyses a study, or draws the analysis, ended without an answer."""
 

@@ -12,7 +12,13 @@ class EventKind(StrEnum):
 
     STUDY_CREATED = "study.created"
     STUDY_STATE = "study.state"
+    STUDY_CHANGED = "study.changed"
+    STUDY_REPAIRED = "study.repaired"
+    STUDY_QUARANTINE = "study.quarantine"
+    CHECKPOINT_DELETED = "checkpoint.deleted"
+    CHECKPOINT_BUDGET = "checkpoint.budget"
     TRIAL_REQUESTED = "trial.requested"
+    TRIAL_STOP_REQUESTED = "trial.stop_requested"
     TRIAL_CREATED = "trial.created"
     TRIAL_STATE = "trial.state"
     TRIAL_REPORT = "trial.report"

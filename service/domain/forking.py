@@ -22,6 +22,7 @@ def forked_document(study: Study, changes: Mapping[str, Any], space: Mapping[str
     """
     old: dict[str, Any] = study.definition.model_dump(mode="json")
     old |= {"name": forked_name(study.definition.name), "warm_start": [study.id], "initial": []}
+    old["strategy"] = _unsettled(old["strategy"])
     if space is not None:
         old["space"] = {name: one.model_dump(mode="json", exclude_none=True) for name, one in space.items()}
     for one, other in (("objectives", "objective"), ("objective", "objectives")):
@@ -37,6 +38,14 @@ def forked_document(study: Study, changes: Mapping[str, Any], space: Mapping[str
     for name in [name for name, change in space_changes.items() if change is None]:
         _forget(found, study, patch, name)
     return found
+
+
+def _unsettled(strategy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The strategy with what was left open to choose anew: another space or budget may ask for another one."""
+    if strategy["kind"] == "auto":
+        return {"kind": "auto"}
+    sampler = strategy.get("sampler")
+    return {**strategy, "sampler": {"kind": "auto"}} if sampler and sampler["kind"] == "auto" else strategy
 
 
 def forked_name(name: str) -> str:

@@ -7,10 +7,11 @@ equals. That is the report whose export is kept, so that what the front promises
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from service.domain.history import History
 from service.domain.objective import Objective
-from service.domain.pareto import front, hypervolume
+from service.domain.pareto import crowding, front, hypervolume
 from service.domain.study import Study
 from service.domain.trial import Trial
 
@@ -31,38 +32,45 @@ class Placed:
 
 @dataclass(frozen=True)
 class Front:
-    """The trials on the front, by their first objective, best first. `volume` is what they dominate up to `reference`.
+    """The trials on the front, by their first objective, best first, and the point up to which their volume reaches.
 
-    Both are None while no trial has a point; the volume is, too, where there are so many members that it would take long.
+    That is None while no trial has a point, unless it was asked for.
     """
 
     members: Sequence[Placed]
     reference: tuple[float, ...] | None
-    volume: float | None
+    objectives: Sequence[Objective]
+
+    @cached_property
+    def volume(self) -> float | None:
+        """What the members dominate up to the reference point; None where there are none, or so many that it would take long."""
+        if not self.members or self.reference is None or len(self.members) > _MOST_MEASURED.get(len(self.objectives), 100_000):
+            return None
+        return hypervolume([_costs(self.objectives, one.values) for one in self.members], _costs(self.objectives, self.reference))
+
+    def spread(self, most: int) -> Sequence[Placed]:
+        """At most so many of the members, in their order: the ends of the front, and those farthest from their neighbours."""
+        if len(self.members) <= most:
+            return self.members
+        lonely = crowding([one.values for one in self.members])
+        chosen = sorted(range(len(lonely)), key=lambda place: -lonely[place])[:most]
+        return [self.members[place] for place in sorted(chosen)]
 
 
 def front_of(study: Study, history: History, reference: Sequence[float] | None = None) -> Front:
     """The front so far, those of running trials too; without a `reference` point it is just beyond the worst of all points."""
     objectives = study.definition.objectives
     placed = _placed(history)
-    costs = [tuple(objective.sort_key(value) for objective, value in zip(objectives, one.values, strict=True)) for one in placed]
-    if not placed:
-        return Front((), None if reference is None else tuple(reference), None)
-    if reference is None:
-        limits = tuple(_beyond([each[axis] for each in costs]) for axis in range(len(objectives)))
-    else:
-        limits = tuple(objective.sort_key(value) for objective, value in zip(objectives, reference, strict=True))
-    places = front(costs)
-    members = sorted(places, key=lambda place: (costs[place], placed[place].trial.number))
-    return Front(
-        members=tuple(placed[place] for place in members),
-        reference=tuple(objective.sort_key(limit) for objective, limit in zip(objectives, limits, strict=True)),
-        volume=hypervolume([costs[place] for place in places], limits) if _is_measured(places, objectives) else None,
-    )
+    costs = [_costs(objectives, one.values) for one in placed]
+    if reference is None and placed:
+        reference = _costs(objectives, [_beyond(axis) for axis in zip(*costs, strict=True)])
+    members = sorted(front(costs), key=lambda place: (costs[place], placed[place].trial.number))
+    return Front(tuple(placed[place] for place in members), None if reference is None else tuple(reference), objectives)
 
 
-def _is_measured(members: Sequence[int], objectives: Sequence[Objective]) -> bool:
-    return len(members) <= _MOST_MEASURED.get(len(objectives), 100_000)
+def _costs(objectives: Sequence[Objective], values: Sequence[float]) -> tuple[float, ...]:
+    """The values as costs, of which less is better; and costs as values."""
+    return tuple(objective.sort_key(value) for objective, value in zip(objectives, values, strict=True))
 
 
 def _placed(history: History) -> list[Placed]:

@@ -1,16 +1,22 @@
 """Everything a decision about a study may depend on: its trials, and the objective at each of their reports."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
+from typing import Any
 
 from search_spaces import Configuration
 from service.domain.budget import Spending
 from service.domain.objective import Objective
 from service.domain.outcomes import Point
 from service.domain.study import Study
-from service.domain.trial import Trial, TrialState
+from service.domain.trial import Attempt, AttemptOutcome, Trial, TrialState
+
+_FRUITLESS = frozenset({AttemptOutcome.LOST, AttemptOutcome.FAILED, AttemptOutcome.CROWDED})
+_KNOWN = 3
+"""Reports after which a trial's own times say how long its next one may take."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class History:
 
     Where a study has several objectives or outcomes, `points` are the rest of what each of these reports measured.
     `requested` are configurations that users put first, in their order, and `prior` trials of the studies it starts from.
+    `seconds` is how long each report took that a trial gave itself, `stops` are trials that users asked to stop. `last_number` is
+    the greatest number among trials that are left out here.
     """
 
     trials: Mapping[int, Trial] = field(default_factory=dict)
@@ -44,12 +52,17 @@ class History:
     requested: Sequence[Configuration] = ()
     prior: Sequence[PriorTrial] = ()
     points: Mapping[int, tuple[Point, ...]] = field(default_factory=dict)
+    seconds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    stops: frozenset[int] = frozenset()
+    last_number: int = -1
 
     def with_trial(self, trial: Trial) -> "History":
         """This history with a new or changed trial."""
-        return replace(self, trials={**self.trials, trial.number: trial})
+        changed = replace(self, trials={**self.trials, trial.number: trial})
+        changed.__dict__.update(self._worked_out(trial))
+        return changed
 
-    def with_value(self, number: int, value: float, point: Point | None = None) -> "History":
+    def with_value(self, number: int, value: float, point: Point | None = None, seconds: float = 0.0) -> "History":
         """This history with one more report of a trial. A copy of another trial has NaN for the reports it took over."""
         trial = self.trials.get(number)
         copied = trial.parent_report if trial else 0
@@ -57,7 +70,10 @@ class History:
         points = self.points
         if point is not None:
             points = {**points, number: (*points.get(number, (Point.unknown(),) * copied), point)}
-        return replace(self, values={**self.values, number: (*before, value)}, points=points)
+        times = {**self.seconds, number: (*self.seconds.get(number, ()), seconds)}
+        changed = replace(self, values={**self.values, number: (*before, value)}, points=points, seconds=times)
+        changed.__dict__.update({"_open": self._open, "_bests": self._bests, "_has_runs": self._has_runs})
+        return changed
 
     def counted(self, number: int, reports: int) -> list[float]:
         """The finite values among a trial's first `reports` reports, of those that keep all outcomes."""
@@ -80,31 +96,121 @@ class History:
         points = self.points.get(trial.number)
         return (trial.best_value,) if points is None else points[trial.best_report - 1].objectives
 
-    @property
+    @cached_property
     def searched(self) -> "History":
         """This history without the final's runs, which nothing that searches may see; itself where there are none."""
-        trials = {number: trial for number, trial in self.trials.items() if trial.repeats is None}
-        if len(trials) == len(self.trials):
+        if not self._has_runs:
             return self
-        return replace(self, trials=trials, values={number: each for number, each in self.values.items() if number in trials})
+        trials = {number: trial for number, trial in self.trials.items() if trial.repeats is None}
+        values = {number: each for number, each in self.values.items() if number in trials}
+        return replace(self, trials=trials, values=values, last_number=max(self.trials))
 
     def in_state(self, *states: TrialState) -> list[Trial]:
         """Trials in these states, by number."""
-        return [trial for _, trial in sorted(self.trials.items()) if trial.state in states]
+        among = self.trials if any(state.is_end for state in states) else self._open
+        return [trial for _, trial in sorted(among.items()) if trial.state in states]
 
     def best(self, objective: Objective) -> Trial | None:
         """The trial with the best report so far, the final's runs aside; the earlier one of two equals."""
-        ranked = [trial for trial in self.trials.values() if trial.best_value is not None and trial.repeats is None]
-        return min(ranked, key=lambda trial: (objective.sort_key(trial.best_value or 0.0), trial.number), default=None)
+        if objective not in self._bests:
+            self._bests[objective] = _best(self.trials.values(), objective)
+        return self._bests[objective]
+
+    @cached_property
+    def _open(self) -> Mapping[int, Trial]:
+        """The trials that have not ended: few, and asked for several times by every decision."""
+        return {number: trial for number, trial in self.trials.items() if not trial.state.is_end}
+
+    @cached_property
+    def _has_runs(self) -> bool:
+        """Whether the final has begun."""
+        return any(trial.repeats is not None for trial in self.trials.values())
+
+    @cached_property
+    def _bests(self) -> dict[Objective, Trial | None]:
+        """What `best` has found."""
+        return {}
+
+    def _worked_out(self, changed: Trial) -> dict[str, Any]:
+        """What these three are with a new or changed trial: a long history is not gone through for each of them."""
+        still_open = {number: trial for number, trial in self._open.items() if number != changed.number}
+        if not changed.state.is_end:
+            still_open[changed.number] = changed
+        bests = {
+            objective: _best([changed] if best is None else [best, changed], objective)
+            for objective, best in self._bests.items()
+            if best is None or best.number != changed.number  # which may have become worse: to be looked for again
+        }
+        return {"_open": still_open, "_bests": bests, "_has_runs": self._has_runs or changed.repeats is not None}
 
     def spending(self, study: Study, now: datetime) -> Spending:
         """What the study has spent, reports its live attempts have still to give included. The final costs nothing but time."""
-        searched = self.searched
+        searched, gpus = self.searched, study.resources.gpus
         live = searched.in_state(TrialState.QUEUED, TrialState.RUNNING)
+        mean = self.report_seconds if study.definition.budget.is_timed else 0.0
+        is_capped = bool(gpus) and study.definition.budget.gpu_seconds is not None
         return Spending(
             trials=len(searched.trials),
             epochs=sum(trial.reports - trial.parent_report for trial in searched.trials.values())
             + sum(max(0, trial.until - trial.reports) for trial in live),
-            wall_clock_seconds=(now - study.started_at).total_seconds() if study.started_at else 0.0,
+            wall_clock_seconds=study.active_seconds(now),
             gpu_seconds=sum(trial.gpu_seconds for trial in self.trials.values()),
+            reserved_gpu_seconds=gpus * self.reserved_seconds if is_capped else 0.0,
+            next_gpu_seconds=gpus * self._next_seconds() if is_capped else 0.0,
+            report_seconds=mean,
+            report_gpu_seconds=gpus * mean,
+            longest_gpu_seconds=gpus * self.longest_seconds if is_capped else 0.0,
         )
+
+    @property
+    def report_seconds(self) -> float:
+        """The mean time of a report; 0 before the first."""
+        reports = sum(trial.reports - trial.parent_report for trial in self.trials.values())
+        return sum(trial.seconds for trial in self.trials.values()) / reports if reports else 0.0
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time of a report; 0 before the first."""
+        return max(map(max, self.seconds.values()), default=0.0)
+
+    @property
+    def reserved_seconds(self) -> float:
+        """What live attempts have still to train to their ends, each at its own mean speed where it has one."""
+        live = self.in_state(TrialState.QUEUED, TrialState.RUNNING)
+        return reserved_seconds(live, self.report_seconds)
+
+    def charged(self, study: Study, trial: Trial, attempt: Attempt, most_seconds: float = math.inf) -> Trial:
+        """The trial with what its attempt, which has ended, has cost beside its reports: only what was lost or failed did.
+
+        That is all the time in which it held its worker without a report to show for it, at most `most_seconds`.
+        """
+        if attempt.ended_at is None or attempt.outcome not in _FRUITLESS:
+            return trial
+        reported = self.seconds.get(trial.number, ())[max(0, attempt.first - trial.parent_report) :]
+        lost = (attempt.ended_at - attempt.started_at).total_seconds() - sum(reported)
+        return trial.losing(min(most_seconds, max(0.0, lost)), study.resources.gpus)
+
+    def _next_seconds(self) -> float:
+        """What the next reports of the running trials may take together: each as long as the longest that is known of it."""
+        longest = self.longest_seconds
+        going_on = [trial for trial in self.in_state(TrialState.RUNNING) if trial.reports < trial.until]
+        own = [self.seconds.get(trial.number, ()) for trial in going_on]
+        return sum(max(times) if len(times) >= _KNOWN else longest for times in own)
+
+
+def _best(trials: Iterable[Trial], objective: Objective) -> Trial | None:
+    values = [
+        (objective.sort_key(trial.best_value), trial.number, trial)
+        for trial in trials
+        if trial.best_value is not None and trial.repeats is None and not math.isnan(trial.best_value)
+    ]
+    return min(values, key=lambda one: one[:2])[2] if values else None
+
+
+def reserved_seconds(live: Iterable[Trial], mean_seconds: float) -> float:
+    """What these live trials have still to train to the ends of their attempts; `mean_seconds` is a report of one without any."""
+    total = 0.0
+    for trial in live:
+        own = trial.reports - trial.parent_report
+        total += max(0, trial.until - trial.reports) * (trial.seconds / own if own else mean_seconds)
+    return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.domain.errors import Violation
-from service.domain.outcomes import MODEL_PREFIX, contradiction, outcome_of
+from service.domain.outcomes import contradiction, outcome_of
 from service.domain.strategy import (
     BayesianStrategy,
     CmaesSampler,
@@ -14,7 +14,7 @@ from service.domain.strategy import (
     MedianStrategy,
     PbtStrategy,
 )
-from trainers.configs import MEASURES, metrics_of
+from trainers.configs import metrics_of, metrics_to_name
 
 if TYPE_CHECKING:
     from service.domain.definition import StudyDefinition
@@ -89,8 +89,7 @@ def _outcome_violations(study: StudyDefinition) -> list[Violation]:
 
 
 def _unknown(study: StudyDefinition, where: str, metric: str) -> list[Violation]:
-    metrics = metrics_of(study.trainer)
-    if metric in metrics:
+    if metric in metrics_of(study.trainer):
         return []
-    listed = ", ".join(f"`{one}`" for one in sorted(metrics | {f"{MODEL_PREFIX}{one}" for one in MEASURES}))
+    listed = ", ".join(f"`{one}`" for one in sorted(metrics_to_name(study.trainer)))
     return [Violation(where, f"trainer `{study.trainer.kind}` reports {listed}: name one of them")]

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.domain.objective import Objective
-from trainers.configs import MEASURES
+from trainers.configs import CONFIGS, MEASURES
 
 MODEL_PREFIX = "model/"
 """Metrics that are measured once in a trial and do not change."""
@@ -85,13 +85,18 @@ def point_of(objectives: Sequence[Objective], outcomes: Sequence[Outcome], metri
 def add_measured(document: Any) -> None:
     """The trainer measures what an objective or an outcome names, whether `trainer.measure` says so or not."""
     trainer = document.get("trainer") if isinstance(document, dict) else None
-    if not isinstance(trainer, dict):
+    if not isinstance(trainer, dict) or "measure" not in _keys_of(trainer.get("kind")):
         return
     named = _metrics_named(document)
     measured = trainer.get("measure", [])
     missing = [one for one in MEASURES if f"{MODEL_PREFIX}{one}" in named and isinstance(measured, list) and one not in measured]
     if missing:
         trainer["measure"] = [*measured, *missing]
+
+
+def _keys_of(kind: Any) -> Collection[str]:
+    config = CONFIGS.get(str(kind))
+    return () if config is None else config.model_fields
 
 
 def _metrics_named(document: dict[str, Any]) -> set[str]:

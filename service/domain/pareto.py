@@ -4,10 +4,18 @@ Points are costs, one number for each objective and all finite: less is better.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 Costs = Sequence[float]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_ROOM = 16
+"""Points that a front has room for at first."""
 
 
 def dominates(one: Costs, other: Costs) -> bool:
@@ -24,24 +32,20 @@ def ranks(points: Sequence[Costs]) -> list[int]:
     """For each point its front: 0 is dominated by none, 1 only by those of front 0, and so on.
 
     In the order of their coordinates a point is only ever dominated by an earlier one, and one that a front does not dominate is
-    not dominated by a later front either (Zhang et al. 2015, ENS-BS): most points need to be compared with few.
+    not dominated by a later front either (Zhang et al. 2015, ENS-BS): most points need to be compared with few fronts.
     """
-    found = [0] * len(points)
-    fronts: list[list[Costs]] = []
-    for place in sorted(range(len(points)), key=lambda place: tuple(points[place])):
-        point = points[place]
-        low, high = 0, len(fronts)
-        while low < high:
-            middle = (low + high) // 2
-            if _front_dominates(fronts[middle], point):
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(fronts):
-            fronts.append([])
-        fronts[low].append(point)
-        found[place] = low
-    return found
+    if not points:
+        return []
+    ordered, place_of = np.unique(np.asarray(points, dtype=np.float64), axis=0, return_inverse=True)
+    found: list[int] = []
+    fronts: list[_Front] = []
+    for point in ordered:
+        rank = bisect_left(fronts, True, key=lambda front: not front.dominates(point))
+        if rank == len(fronts):
+            fronts.append(_Front(len(point)))
+        fronts[rank].add(point)
+        found.append(rank)
+    return [found[place] for place in place_of.ravel()]
 
 
 def crowding(points: Sequence[Costs]) -> list[float]:
@@ -76,10 +80,25 @@ def hypervolume(points: Sequence[Costs], reference: Costs) -> float:
     return _volume(list(inside), tuple(reference))
 
 
-def _front_dominates(members: Sequence[Costs], point: Costs) -> bool:
-    # In two dimensions the last member is the best of all in what the order leaves open.
-    some = members[-1:] if len(point) <= 2 else reversed(members)  # noqa: PLR2004 - dimensions
-    return any(dominates(member, point) for member in some)
+class _Front:
+    """Points side by side, one in each column, so that another is compared with all of them at once."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._room = np.empty((dimensions, _ROOM))
+        self._size = 0
+
+    def add(self, point: Floats) -> None:
+        """Take in a point that none of them dominates."""
+        if self._size == self._room.shape[1]:
+            self._room = np.tile(self._room, 2)
+        self._room[:, self._size] = point
+        self._size += 1
+
+    def dominates(self, point: Floats) -> bool:
+        """Whether one of them dominates a point that comes after all of them, and so is none of them."""
+        # In two dimensions the last one is the best of all in what the order leaves open.
+        first = self._size - 1 if len(point) <= 2 else 0  # noqa: PLR2004 - dimensions
+        return bool((self._room[:, first : self._size] <= point[:, None]).all(axis=0).any())
 
 
 def _volume(points: Sequence[tuple[float, ...]], reference: tuple[float, ...]) -> float:

@@ -1,6 +1,6 @@
 """Where the rooms meet. Each port has one contract suite in `tests/contract`, run against every adapter."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,8 +11,13 @@ from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
 from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
+from service.domain.deletion import Deletion, Forgotten
 from service.domain.events import Event
+from service.domain.forecast import Forecast
 from service.domain.history import History, PriorTrial
+from service.domain.share import Share
+from service.domain.spending import SpendingTable
+from service.domain.stored import NOTHING_FREED, Footprint, Freed, Stored
 from service.domain.study import Study, StudyState
 from service.domain.trial import Attempt, Report, Trial, TrialRequest, TrialState
 
@@ -88,12 +93,18 @@ class StudyStore(Protocol):
         """Raises InvalidQuery for a cursor of another order or none of ours."""
         ...
 
-    def save(self, study: Study) -> Study:
-        """Compare-and-set on `version`; returns the study as stored. Raises StaleWrite, StudyNotFound."""
+    def save(self, study: Study, by: str | None = None) -> Study:
+        """Compare-and-set on `version`; returns the study as stored. Raises StaleWrite, StudyNotFound.
+
+        The event names who asked, and what of the definition changed.
+        """
         ...
 
-    def delete(self, study_id: str) -> None:
-        """Forget a study and all that belongs to it; `MirrorStore.deleted` names it. Raises StudyNotFound, StudyStillActive."""
+    def delete(self, study_id: str, by: str | None = None) -> Deletion:
+        """Forget a study and all that belongs to it, and say what that was; `MirrorStore.deleted` names it.
+
+        Raises StudyNotFound, StudyStillActive.
+        """
         ...
 
 
@@ -125,6 +136,14 @@ class TrialStore(Protocol):
         """What the trials of each study add up to; nothing for one without trials."""
         ...
 
+    def spending(self, study_id: str) -> SpendingTable:
+        """What the study's trials have used, by state and rung. Raises StudyNotFound."""
+        ...
+
+    def costliest(self, study_id: str, limit: int) -> Sequence[Trial]:
+        """The trials that took the most seconds, lost ones included; the earlier of equals first. Raises StudyNotFound."""
+        ...
+
     def best(self, study_id: str) -> Trial | None:
         """The search's trial with the best value by the study's objective, the earlier of equals. Raises StudyNotFound."""
         ...
@@ -145,12 +164,21 @@ class TrialStore(Protocol):
         """A trial's attempts, in order. Raises StudyNotFound, TrialNotFound."""
         ...
 
+    def all_attempts(self, study_id: str) -> Mapping[int, Sequence[Attempt]]:
+        """The attempts of each trial of a study, in order. Raises StudyNotFound."""
+        ...
+
     def decisions(self, study_id: str, number: int) -> Sequence[tuple[datetime, Decision]]:
         """What was decided about a trial and when, in order. Raises StudyNotFound, TrialNotFound."""
         ...
 
     def request(
-        self, study_id: str, parameters: Configuration, at: datetime, idempotency: IdempotencyKey | None = None
+        self,
+        study_id: str,
+        parameters: Configuration,
+        at: datetime,
+        idempotency: IdempotencyKey | None = None,
+        by: str | None = None,
     ) -> TrialRequest:
         """Remember a configuration to try, or return the request made under the same key; not only for the lease's holder.
 
@@ -159,8 +187,19 @@ class TrialStore(Protocol):
         """
         ...
 
-    def requests(self, study_id: str) -> Sequence[TrialRequest]:
-        """All configurations that were asked for, in order. Raises StudyNotFound."""
+    def ask_to_stop(self, study_id: str, number: int, at: datetime, by: str | None = None) -> Trial:
+        """Remember that a trial should stop, and answer the trial; not only for the lease's holder.
+
+        Asked again, or of one that has ended, nothing changes. Raises StudyNotFound, TrialNotFound.
+        """
+        ...
+
+    def stops(self, study_id: str) -> frozenset[int]:
+        """Numbers of the trials that were asked to stop. Raises StudyNotFound."""
+        ...
+
+    def requests(self, study_id: str, after: int = 0) -> Sequence[TrialRequest]:
+        """The configurations that were asked for, those with a number above `after`, in order. Raises StudyNotFound."""
         ...
 
     def record(self, owner: str, changes: Sequence[Change]) -> None:
@@ -171,8 +210,24 @@ class TrialStore(Protocol):
 class EventStore(Protocol):
     """What happened, in order."""
 
+    def add(self, events: Sequence[Event]) -> None:
+        """Append what was done beside the writes of the other stores; events of studies that are gone are dropped."""
+        ...
+
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         """Events with a greater id, oldest first. Raises StudyNotFound."""
+        ...
+
+
+class ForecastStore(Protocol):
+    """What was foretold of studies while they ran."""
+
+    def add(self, study_id: str, forecast: Forecast) -> None:
+        """Remember it, under the number of trials that had ended; one that is there stays. Nothing for a study that is gone."""
+        ...
+
+    def of(self, study_id: str) -> Sequence[Forecast]:
+        """All of a study's, oldest first. Raises StudyNotFound."""
         ...
 
 
@@ -189,6 +244,59 @@ class LeaseStore(Protocol):
 
     def holders(self, now: datetime) -> Mapping[str, str]:
         """Owner of each study whose lease has not run out."""
+        ...
+
+
+class ShareStore(Protocol):
+    """How many slots each study has, and how many it could use."""
+
+    def all(self) -> Mapping[str, Share]:
+        """Of every study that has one."""
+        ...
+
+    def get(self, study_id: str) -> Share | None: ...
+
+    def poll(self, study_id: str) -> tuple[int, int]:
+        """The study's version and its slots: a cheap look for its driver. Raises StudyNotFound.
+
+        No slots without a share, or with one that was counted for another number of trials on a GPU.
+        """
+        ...
+
+    def grant(self, shares: Mapping[str, Share]) -> None:
+        """Write all but `wanted` of these studies' shares, for the controller; studies that are gone are left out."""
+        ...
+
+    def want(self, study_id: str, wanted: int | None) -> None:
+        """Write `wanted`, for the study's driver."""
+        ...
+
+    def drop(self, study_id: str) -> None:
+        """Forget the share of a study that neither runs nor waits any more."""
+        ...
+
+
+class FootprintStore(Protocol):
+    """What the checkpoints of each study take, as the controller last measured it."""
+
+    def of(self, study_ids: Collection[str]) -> Mapping[str, Footprint]:
+        """Of those of these studies that were measured."""
+        ...
+
+    def set(self, study_id: str, footprint: Footprint) -> None:
+        """Replace it; that of a study that is gone is dropped."""
+        ...
+
+
+class DeletionStore(Protocol):
+    """What became of studies that were deleted; `StudyStore.delete` adds to it, and `MirrorStore.set_forgotten`."""
+
+    def recent(self, limit: int = 100) -> Sequence[Deletion]:
+        """The newest first."""
+        ...
+
+    def freed(self, study_id: str, checkpoints: Freed = NOTHING_FREED, prepared: Freed = NOTHING_FREED) -> None:
+        """Add to what was deleted from the disk; nothing happens for a study that was not deleted."""
         ...
 
 
@@ -224,12 +332,16 @@ class MirrorStore(Protocol):
         """Ids of studies with something the tracker has not seen: the study's or a trial's version is ahead."""
         ...
 
+    def ahead(self) -> Sequence[MirroredTrial]:
+        """What says more than the store has, as after a return to a backup."""
+        ...
+
     def deleted(self) -> Sequence[str]:
         """Ids of the studies that were deleted here and that the tracker has yet to forget."""
         ...
 
-    def set_forgotten(self, study_id: str) -> None:
-        """The tracker has nothing of a deleted study any more; of other studies nothing changes."""
+    def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
+        """The tracker has nothing of a deleted study any more, and this is what it had; of other studies nothing changes."""
         ...
 
 
@@ -257,6 +369,10 @@ class Store:
     trials: TrialStore
     events: EventStore
     leases: LeaseStore
+    shares: ShareStore
+    forecasts: ForecastStore
+    footprints: FootprintStore
+    deletions: DeletionStore
     mirror: MirrorStore
     access: AccessStore
 
@@ -300,6 +416,14 @@ class CheckpointStore(Protocol):
         """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
         ...
 
+    def can_resume(self, study_id: str, trial: int) -> bool:
+        """Whether the trial, of which no attempt may be running, has a state to train on from."""
+        ...
+
+    def has_room(self, study_id: str) -> bool:
+        """Whether there is clearly room on the disk for what the study had none for."""
+        ...
+
     def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
         """Let trial `child` go on from the state of `parent` at that report, whatever becomes of the parent after.
 
@@ -308,12 +432,16 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
-        """Of each trial named keep only the export of that report, or nothing; trials not named are left alone."""
+    def stored(self, study_id: str) -> Sequence[Stored]:
+        """Everything that lies there of a study's trials, by trial."""
         ...
 
-    def delete(self, study_id: str) -> None:
-        """Delete everything of a study; nothing happens when there is nothing."""
+    def drop(self, study_id: str, stored: Sequence[Stored]) -> None:
+        """Delete these, as `stored` listed them; what is gone already does no harm."""
+        ...
+
+    def delete(self, study_id: str) -> Freed:
+        """Delete everything of a study, and say what that was; nothing happens when there is nothing."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from search_spaces.presets import Preset, presets
 from service.domain.errors import InvalidDefinition, NotFound, Violation
 from service.domain.pointers import pointer
+from trainers.configs import CONFIGS
 
 _PLACE = "/space/preset"
 
@@ -77,7 +78,10 @@ def expand_preset(document: Any) -> Expanded:
 
 def _preset_for(name: Any, kind: Any) -> Preset:
     """The preset of this name, if it is one for this kind of trainer; a kind that does not exist is refused elsewhere."""
-    fitting = [preset.name for preset in presets().values() if preset.task == kind] or list(presets())
+    fitting = [preset.name for preset in presets().values() if preset.task == kind]
+    if not fitting and kind in CONFIGS:
+        raise InvalidDefinition([Violation(_PLACE, f"there are no presets for trainer `{kind}`: write its space out")])
+    fitting = fitting or list(presets())
     found = presets().get(name) if isinstance(name, str) else None
     if found is None:
         raise _refused(f"there is no preset {name!r}", fitting)

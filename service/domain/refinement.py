@@ -177,8 +177,8 @@ def _chosen(name: str, parameter: CategoricalParameter, compared: _Compared) -> 
     if not dropped:
         return _kept(name, parameter, "no choice was tried often enough in vain")
     gone = {identity(choice) for choice in dropped}
-    after = parameter.model_copy(update={"choices": tuple(one for one in parameter.choices if identity(one) not in gone)})
-    after = CategoricalParameter.model_validate(after.model_dump())
+    left = tuple(one for one in parameter.choices if identity(one) not in gone)
+    after = CategoricalParameter.model_validate({**parameter.model_dump(), "choices": left})
     listed = ", ".join(f"{_text(choice)} ({tried[identity(choice)]} trials)" for choice in dropped)
     said = f"`{name}` loses {listed}: none of them is among the best {len(good)} of {len(having)}."
     return SpaceChange(name, "dropped", parameter, after, said)

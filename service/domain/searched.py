@@ -38,7 +38,7 @@ def configured(trainer: TrainerConfig, parameters: Configuration) -> TrainerConf
     A group that is not there, such as `lora`, comes with its first value.
     """
     tree: dict[str, Any] = trainer.model_dump(mode="json")
-    if "data.train" in parameters:
+    if "data.train" in parameters and trainer.data is not None:
         tree["data"] = trainer.data.without_brought_splits()
     for name, value in parameters.items():
         path = name.split(".")
@@ -53,8 +53,14 @@ def configured(trainer: TrainerConfig, parameters: Configuration) -> TrainerConf
     return type(trainer).model_validate_json(json.dumps(tree))
 
 
+def keys_of(trainer: TrainerConfig) -> list[str]:
+    """Every key of this configuration, those of its groups too, and of groups that take any name those that they hold."""
+    held = [f"{name}.{key}" for name, group in trainer if isinstance(group, BaseModel) for key in group.model_extra or ()]
+    return sorted([*parameter_names(type(trainer)), *held])
+
+
 def parameter_names(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key of a configuration, those of its groups too."""
+    """Every key that all configurations of a kind have, those of groups too."""
     for name, field in config.model_fields.items():
         group = _group_of(field.annotation)
         if group is None:
@@ -90,9 +96,9 @@ def extremes(parameter: Parameter) -> list[tuple[Location, Value]]:
 def _is_key_of(config: Any, path: Sequence[str]) -> bool:
     for part in path:
         group = _group_of(config)
-        if group is None or part not in group.model_fields:
+        if group is None or (part not in group.model_fields and group.model_config.get("extra") != "allow"):
             return False
-        config = group.model_fields[part].annotation
+        config = group.model_fields[part].annotation if part in group.model_fields else None
     return True
 
 

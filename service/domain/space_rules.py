@@ -19,7 +19,7 @@ from search_spaces import (
 )
 from service.domain.errors import Violation
 from service.domain.pointers import Location, pointer
-from service.domain.searched import configured, extremes, parameter_names, setting
+from service.domain.searched import configured, extremes, keys_of, setting
 from trainers.configs import TrainerConfig, metrics_of
 
 _MOST_PAIRS = 20_000
@@ -75,17 +75,19 @@ def constraint_violations(trainer: TrainerConfig, space: Space, texts: Sequence[
             constraints.append(bound(trainer, space, text))
         else:
             found.append(Violation(pointer(["constraints", index]), detail))
+    constrained = Space(space.parameters, tuple(constraints))
     if not found and constraints:
         try:
-            Space(space.parameters, tuple(constraints)).draw(_random())
+            constrained.draw(_random())
         except NoConfiguration as error:
-            found.append(Violation("/constraints", f"{error}: loosen them, or let the space reach where they hold"))
+            if not constrained.size():  # draws may miss what counting finds
+                found.append(Violation("/constraints", f"{error}; loosen it, or let the space reach where it holds"))
     return found
 
 
 def _misnamed(trainer: TrainerConfig, space: Space, names: Sequence[str]) -> str | None:
     """What is wrong with the names in a constraint."""
-    keys = sorted(parameter_names(type(trainer)))
+    keys = keys_of(trainer)
     for name in names:
         if name in space.parameters:
             continue
@@ -107,7 +109,7 @@ def _value_violations(trainer: TrainerConfig, space: Space, name: str, metrics: 
         try:
             reported = metrics_of(_taken(trainer, space, {name: value}))
         except KeyError:
-            names = ", ".join(f"`{key}`" for key in sorted(parameter_names(type(trainer))) if key not in _FIXED)
+            names = ", ".join(f"`{key}`" for key in keys_of(trainer) if key not in _FIXED)
             yield Violation(pointer(["space", name]), f"trainer `{trainer.kind}` has no parameter `{name}`: it has {names}")
             return
         except ValidationError as error:

@@ -9,13 +9,11 @@ class _Choice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+_BECAUSE = Field(
+    default=None, max_length=1000, exclude_if=lambda because: because is None,
+    description="Why that was chosen: what the study's `plan` says.", examples=["Whole trials, as there are few."],
+)  # fmt: skip
 _STARTUP = Field(default=10, ge=1, le=10_000, description="Random draws before the model is trusted.", examples=[10])
-
-
-class AutoSampler(_Choice):
-    """A Gaussian process for a small numeric space and few trials, else a Parzen estimator."""
-
-    kind: Literal["auto"] = Field(description="What fits the space and the budget.", examples=["auto"])
 
 
 class RandomSampler(_Choice):
@@ -67,15 +65,21 @@ class Nsga2Sampler(_Choice):
     )
 
 
+class AutoSampler(_Choice):
+    """A Gaussian process for a small numeric space and few trials, else a Parzen estimator."""
+
+    kind: Literal["auto"] = Field(description="What fits the space and the budget.", examples=["auto"])
+    chosen: Annotated[TpeSampler | GpSampler | Nsga2Sampler, Field(discriminator="kind")] | None = Field(
+        default=None, exclude_if=lambda chosen: chosen is None,
+        description="What it stands for, where that is settled: a study whose budget changes goes on with what it began with.",
+        examples=[{"kind": "tpe"}],
+    )  # fmt: skip
+    because: str | None = _BECAUSE
+
+
 BayesianSampler = Annotated[AutoSampler | TpeSampler | GpSampler | CmaesSampler | Nsga2Sampler, Field(discriminator="kind")]
 HyperbandSampler = Annotated[RandomSampler | BohbSampler, Field(discriminator="kind")]
 MedianSampler = Annotated[RandomSampler | TpeSampler | GpSampler, Field(discriminator="kind")]
-
-
-class AutoStrategy(_Choice):
-    """What fits the space, the budget and the number of workers; the study says which one and why."""
-
-    kind: Literal["auto"] = Field(description="What fits the space, the budget and the workers.", examples=["auto"])
 
 
 class GridStrategy(_Choice):
@@ -169,6 +173,25 @@ class PbtStrategy(_Choice):
         description="A copy's number is its parent's times one of these; an ordered choice moves to a neighbour.",
         examples=[[0.8, 1.25]],
     )  # fmt: skip
+
+
+_Chosen = Annotated[
+    GridStrategy | RandomStrategy | SobolStrategy | BayesianStrategy | HyperbandStrategy | MedianStrategy | PbtStrategy,
+    Field(discriminator="kind"),
+]
+
+
+class AutoStrategy(_Choice):
+    """What fits the space, the budget and the number of workers; the study says which one and why."""
+
+    kind: Literal["auto"] = Field(description="What fits the space, the budget and the workers.", examples=["auto"])
+    chosen: _Chosen | None = Field(
+        default=None, exclude_if=lambda chosen: chosen is None,
+        description="What it stands for, where that is settled: a study whose budget or number of workers changes goes on with "
+        "what it began with.",
+        examples=[{"kind": "sobol"}],
+    )  # fmt: skip
+    because: str | None = _BECAUSE
 
 
 Strategy = Annotated[

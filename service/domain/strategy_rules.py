@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from service.domain.definition import StudyDefinition
 
 MAX_GRID = MOST_COUNTED
-_ENDLESS = Violation("/budget", "would never end: set at least one of `trials`, `epochs`, `wall_clock`, `gpu_hours`")
+_ENDLESS = Violation("/budget", "would never end: set at least one of `trials`, `epochs`, `wall_clock`, `gpu_hours`, `cost`")
 
 
 def strategy_violations(study: StudyDefinition) -> list[Violation]:
@@ -67,7 +67,8 @@ def _grid_violations(study: StudyDefinition, *, sample: bool) -> list[Violation]
         return [Violation(pointer(["space", name]), detail) for name in continuous]
     size = study.search_space.grid_size()
     if size is None:
-        detail = f"the grid has more than {MAX_GRID} configurations before `constraints` takes some out: make it coarser"
+        most = study.search_space.most_counted
+        detail = f"the grid has more than {most} configurations before `constraints` takes some out: make it coarser"
         return [Violation("/space", detail)]
     if size == 0:
         return [Violation("/constraints", "no configuration of the grid meets them: loosen them, or give the grid other values")]

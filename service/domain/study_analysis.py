@@ -32,14 +32,14 @@ class Importance:
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """A trial that ended, and the best one so far. `reports` and `seconds` were spent from the study's start on until then."""
+    """A trial that ended with a value that counts, and the best one so far. `reports` and `seconds` were spent until then."""
 
     trial: int
     objective: float
     incumbent: float
     incumbent_trial: int
     ended: int
-    """How many trials had ended with a value, this one included."""
+    """How many trials had ended with a value that counts, one of a report that keeps the outcomes; this one included."""
     reports: int
     """Those of all trials that had ended."""
     seconds: float

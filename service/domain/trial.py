@@ -25,8 +25,19 @@ class TrialState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        return not TRIAL_MOVES[self]
+        return self in _ENDS
 
+
+_ENDS = frozenset(
+    {
+        TrialState.COMPLETED,
+        TrialState.PRUNED,
+        TrialState.STOPPED,
+        TrialState.CANCELLED,
+        TrialState.INFEASIBLE,
+        TrialState.FAILED,
+    }
+)
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.QUEUED: frozenset(
@@ -56,7 +67,7 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     ),
     TrialState.COMPLETED: frozenset(),
     TrialState.PRUNED: frozenset(),
-    TrialState.STOPPED: frozenset(),
+    TrialState.STOPPED: frozenset({TrialState.QUEUED, TrialState.PAUSED}),
     TrialState.CANCELLED: frozenset(),
     TrialState.INFEASIBLE: frozenset(),
     TrialState.FAILED: frozenset(),
@@ -112,12 +123,19 @@ MAX_RETRIES = 5
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended: it reached its last report, its process or driver was lost, its study ended, or it failed."""
+    """How an attempt ended.
+
+    It reached its last report, its process or driver was lost, its study or a user ended it, it gave up its slot, for another
+    study or to go on in another place, its study was paused, it failed, or it was short of memory on a GPU that it shared.
+    """
 
     DONE = "done"
     LOST = "lost"
     STOPPED = "stopped"
+    PREEMPTED = "preempted"
+    PAUSED = "paused"
     FAILED = "failed"
+    CROWDED = "crowded"
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,11 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One unbroken execution of a trial, from report `first` (exclusive) towards report `until`."""
+    """One unbroken execution of a trial, from report `first` (exclusive) towards report `until`.
+
+    It holds `gpus` of them, or that share of one. `peak_bytes` is the most memory that it took of its GPU, which has `gpu_bytes`;
+    None where nobody measured.
+    """
 
     number: int
     first: int
@@ -158,6 +180,9 @@ class Attempt:
     outcome: AttemptOutcome | None = None
     worker: str | None = None
     detail: str | None = None
+    gpus: float = 0.0
+    peak_bytes: int | None = None
+    gpu_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +193,9 @@ class Trial:
     them, `best_value` and `best_report` the best one so far, `retries` the lost attempts since the last report.
 
     A trial with a `parent` began as a copy of that trial at its `parent_report`, and counts its reports on from there. One that
-    `repeats` another tries that one's parameters again under a `seed` of its own.
+    `repeats` another tries that one's parameters again under a `seed` of its own. `errors` are the attempts that failed and were
+    tried again; a queued trial does not go on before `not_before`. `seconds` is what its reports took, `lost_seconds` what lost
+    and failed attempts took beside them; `gpu_seconds` has both.
     """
 
     study_id: str
@@ -197,10 +224,15 @@ class Trial:
     parent_report: int = 0
     repeats: int | None = None
     seed: int | None = None
+    errors: int = 0
+    not_before: datetime | None = None
+    lost_seconds: float = 0.0
 
     def started(self, now: datetime) -> "Trial":
         """The trial with a new attempt at work on it."""
-        return replace(self._moved(TrialState.RUNNING), attempts=self.attempts + 1, started_at=self.started_at or now)
+        return replace(
+            self._moved(TrialState.RUNNING), attempts=self.attempts + 1, started_at=self.started_at or now, not_before=None
+        )
 
     def reported(self, report: Report, objective: Objective, gpus: float, *, counts: bool = True) -> "Trial":
         """The trial one report further; reports arrive in order. One that does not count, for its outcomes, is not the best."""
@@ -219,6 +251,10 @@ class Trial:
             best_report=report.number if is_best else self.best_report,
             best_epoch=report.epoch if is_best else self.best_epoch,
         )
+
+    def losing(self, seconds: float, gpus: float) -> "Trial":
+        """The trial after so much time that came to nothing, as its process was lost or its trainer failed."""
+        return replace(self, lost_seconds=self.lost_seconds + seconds, gpu_seconds=self.gpu_seconds + seconds * gpus)
 
     @property
     def stopped_early(self) -> bool:
@@ -240,15 +276,31 @@ class Trial:
             return self.ended(TrialReason.RETRIES_EXHAUSTED, now, detail)
         return replace(self._moved(TrialState.QUEUED), retries=self.retries + 1)
 
-    def interrupted(self) -> "Trial":
-        """The trial queued for another attempt because its driver, not its worker, went away."""
-        return self._moved(TrialState.QUEUED)
+    def interrupted(self, seconds: float = 0.0, gpus: float = 0.0) -> "Trial":
+        """The trial queued for another attempt through no fault of its own.
+
+        Its driver went away, its study was paused or another study got its slot. `seconds` is what it has trained since its last
+        report, and need not train again.
+        """
+        moved = self._moved(TrialState.QUEUED)
+        return replace(moved, seconds=self.seconds + seconds, gpu_seconds=self.gpu_seconds + seconds * gpus)
+
+    def failed_attempt(self, not_before: datetime) -> "Trial":
+        """The trial queued for another attempt, from its last checkpoint, after the trainer raised an error."""
+        return replace(self._moved(TrialState.QUEUED), errors=self.errors + 1, not_before=not_before)
+
+    def revived(self) -> "Trial":
+        """The trial as it was before its study stopped it: at its rung, or queued to train on. For a study that was extended."""
+        state = TrialState.PAUSED if self.reports >= self.until else TrialState.QUEUED
+        if state not in TRIAL_MOVES[self.state] or not self.state.is_end:
+            raise IllegalMove(f"Trial {self.number} of {self.study_id!r} is {self.state}: only a stopped trial can be revived.")
+        return replace(self, state=state, reason=None, detail=None, ended_at=None)
 
     def ended(self, reason: TrialReason, now: datetime, detail: str | None = None) -> "Trial":
         """The trial at the end its reason leads to."""
         return replace(self._moved(reason.end), reason=reason, detail=detail or self.detail, ended_at=now)
 
     def _moved(self, state: TrialState) -> "Trial":
-        if state not in TRIAL_MOVES[self.state]:
+        if state not in TRIAL_MOVES[self.state] or self.state.is_end:  # what has ended is only revived
             raise IllegalMove(f"Trial {self.number} of {self.study_id!r} is {self.state}: it cannot become {state}.")
         return replace(self, state=state)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from search_spaces import Value
 from service.domain.ports import LocalSources
 from service.domain.study import Study
 from service.domain.trial import Report, Trial
+from trainers.contract import GpuMemory
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Assignment:
     gpus: float
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(self.__dict__)  # not `asdict`, which copies every value of the definition
 
     @classmethod
     def from_json(cls, text: str) -> "Assignment":
@@ -73,7 +74,7 @@ def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path,
         models={name: str(path) for name, path in sources.models.items()},
         sources={name: str(path) for name, path in sources.sources.items()},
         threads=definition.resources.cpus_per_trial,
-        gpus=definition.resources.gpus_per_trial,
+        gpus=study.resources.gpus,
     )
 
 
@@ -81,29 +82,36 @@ def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path,
 class Progress:
     """What one step of an attempt came to: the reports the store may not know yet, and its end once it has come.
 
-    `done` is an attempt that came to its last report, `stopped_early` one whose trainer gives no more reports.
+    `worker` is None where the attempt ended before one had it. `done` is an attempt that came to its last report, `stopped_early`
+    one whose trainer gives no more reports, `refused` a configuration that the trainer does not take, `no_space` an attempt whose
+    disk is full, `interrupted` one that was asked to leave and has trained `seconds` since its last report. `memory` is what it
+    has taken of its GPU by its last report.
     """
 
     number: int
     attempt: int
-    worker: str
+    worker: str | None
     reports: Sequence[Report] = ()
-    outcome: Literal["done", "stopped_early", "failed"] | None = None
+    outcome: Literal["done", "stopped_early", "failed", "refused", "no_space", "interrupted"] | None = None
     reason: str | None = None
     detail: str | None = None
+    seconds: float = 0.0
+    memory: GpuMemory | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(replace(self, reports=[])) | {"reports": [report_to_dict(item) for item in self.reports]})
+        reports = [report_to_dict(item) for item in self.reports]
+        return json.dumps({**self.__dict__, "reports": reports, "memory": self.memory and asdict(self.memory)})
 
     @classmethod
     def from_json(cls, text: str) -> "Progress":
         loaded = json.loads(text)
-        return cls(**{**loaded, "reports": [report_from_dict(report) for report in loaded["reports"]]})
+        memory = loaded["memory"] and GpuMemory(**loaded["memory"])
+        return cls(**{**loaded, "reports": [report_from_dict(report) for report in loaded["reports"]], "memory": memory})
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
     """A report as JSON can hold it."""
-    return {**asdict(report), "at": report.at.isoformat()}
+    return {**report.__dict__, "metrics": dict(report.metrics), "at": report.at.isoformat()}
 
 
 def report_from_dict(stored: Mapping[str, Any]) -> Report:

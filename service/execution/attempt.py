@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.checkpoints.local import TrialFolder
+from service.checkpoints.space import Free, free_bytes, is_full, refusal
+from service.domain.errors import NoSpace
 from service.domain.objective import Objective
 from service.domain.outcomes import outcome_of, point_of
 from service.domain.ports import Clock
 from service.domain.trial import Report, TrialReason
 from service.execution.assignment import Assignment, Progress, report_from_dict, report_to_dict
 from service.execution.card import write_card
+from service.execution.interruption import Wish
 from trainers import contract
 from trainers.configs import CONFIGS, TrainerConfig
 
@@ -24,6 +28,10 @@ _LOG = logging.getLogger("tuneyard.attempt")
 _TRACEBACK_CHARACTERS = 4000
 _LAST = "last"
 """Stands beside a report in a checkpoint whose trainer gives no more: a trial that stopped early must not train again."""
+
+
+class _Interrupted(Exception):
+    """The trainer has left its loop, as it was asked to."""
 
 
 class AttemptRun:
@@ -35,15 +43,24 @@ class AttemptRun:
         worker: str,
         clock: Clock,
         make_trainer: Callable[[TrainerConfig, contract.TrialContext], contract.Trainer] = contract.make_trainer,
+        wish: Callable[[], Wish | None] = lambda: None,
+        *,
+        free: Free = free_bytes,
     ) -> None:
+        """`wish` is asked at every step whether the attempt is to leave in the middle of it."""
         self._assignment = assignment
         self._worker = worker
         self._clock = clock
         self._make_trainer = make_trainer
-        self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number)
+        self._wish = wish
+        self._asked: Wish | None = None
+        self._since = 0.0
+        self._free = free
+        self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number, free)
         self._objective = Objective(metric=assignment.metric, direction=assignment.direction)
         self._outcomes = [limit for limit in map(outcome_of, assignment.outcomes) if limit is not None]
         self._known: list[Report] = []
+        self._memory: contract.GpuMemory | None = None
         self._stopped_early = False
         self._trainer: contract.Trainer | None = None
         self._reports: Iterator[contract.Report] = iter(())
@@ -54,17 +71,33 @@ class AttemptRun:
         So report N is recorded before the export of report N + 1 is written, and no export that the store names is dropped.
         """
         try:
+            if self._trainer is None and self._interruption() is not None:
+                return self._left(0.0)
             reports = self._start() if self._trainer is None else []
             if not reports:
                 reports = [self._next_report()]
             return self._progress(reports)
-        except contract.TrainerError as error:
-            return self._failure(_known_reason(error.reason), str(error))
-        except MemoryError:
-            detail = "The worker ran out of memory: lower `micro_batch_size` or `max_length`, or take a smaller model."
-            return self._failure(TrialReason.OUT_OF_MEMORY, detail)
-        except Exception:  # the driver must hear of every failure, and the worker stays warm
-            return self._failure(TrialReason.TRAINER_ERROR, traceback.format_exc()[-_TRACEBACK_CHARACTERS:])
+        except _Interrupted:
+            return self._interrupted()
+        except Exception as error:  # the driver must hear of every failure, and the worker stays warm
+            return self._after(error)
+
+    def _after(self, error: Exception) -> Progress:
+        """What a failure comes to."""
+        match error:
+            case NoSpace():
+                return self._without_room(error)
+            case _ if is_full(error):  # what is prepared or cached had no room
+                study = Path(self._assignment.checkpoints) / self._assignment.study_id
+                return self._without_room(refusal(study, error, Path(self._assignment.cache), self._free))
+            case contract.TrainerError():
+                return self._failure(_known_reason(error.reason), str(error))
+            case MemoryError():
+                detail = "The worker ran out of memory: lower `micro_batch_size` or `max_length`, or take a smaller model."
+                return self._failure(TrialReason.OUT_OF_MEMORY, detail)
+            case _:
+                said = "".join(traceback.format_exception(error))
+                return self._failure(TrialReason.TRAINER_ERROR, said[-_TRACEBACK_CHARACTERS:])
 
     def _start(self) -> list[Report]:
         resume = self._folder.resume()
@@ -108,17 +141,22 @@ class AttemptRun:
                 device="cuda" if assignment.gpus else "cpu",
                 processes=max(1, int(assignment.gpus)),
                 goal=contract.Goal(assignment.metric, assignment.direction),
+                interruption=self._interruption,
             ),
         )
 
     def _next_report(self) -> Report:
         assert self._trainer is not None  # noqa: S101 - `advance` has started it
+        self._since = time.perf_counter()
         try:
             # A trial that had to start over reports again what is known.
             trained = next(report for report in self._reports if report.number > len(self._known))
         except StopIteration:
+            if self._asked is not None:
+                raise _Interrupted from None
             reached = len(self._known)
             raise contract.TrainerError("trainer_error", f"The trainer ended after report {reached}, before its last.") from None
+        self._memory = trained.gpu_memory or self._memory
         report = Report(
             number=trained.number,
             epoch=trained.epoch,
@@ -141,8 +179,28 @@ class AttemptRun:
             report = self._tested(report, self._folder.model(best.number))
         self._known.append(report)
         self._stopped_early = trained.last and not self._is_whole()
-        self._folder.save_resume(self._carried(is_last=trained.last), None if at_end else self._trainer.save)
+        try:
+            self._folder.save_resume(self._carried(is_last=trained.last), None if at_end else self._trainer.save)
+        except Exception:
+            self._known.pop()  # the store must not be ahead of what the trial goes on from
+            raise
         return report
+
+    def _interruption(self) -> contract.Interruption | None:
+        """What the trainer asks at every step."""
+        self._asked = self._wish() or self._asked  # a trainer of several processes hears of it later than this
+        return None if self._asked is None else contract.Interruption.PAUSE
+
+    def _interrupted(self) -> Progress:
+        """Save where the trial stands, between two reports, unless nobody will want that any more."""
+        assert self._trainer is not None  # noqa: S101 - it was in its loop
+        seconds = time.perf_counter() - self._since
+        try:
+            if self._asked is Wish.PAUSE:
+                self._folder.save_resume(self._carried(is_last=False), self._trainer.save, interrupted=self._assignment.attempt)
+        except Exception:
+            _LOG.exception("trial %s goes on from its last report: where it stands cannot be saved", self._assignment.number)
+        return self._left(seconds)
 
     def _exported(self, report: Report, before: Report | None, *, at_end: bool) -> Report:
         """Export the best report so far; at the trial's end it is tested, and the card and the report say how well it did."""
@@ -169,8 +227,8 @@ class AttemptRun:
 
     def _carried(self, *, is_last: bool) -> list[dict[str, Any]]:
         """All reports as the checkpoint carries them, the last one marked where the trainer gives no more."""
-        *earlier, latest = [report_to_dict(known) for known in self._known]
-        return [*earlier, {**latest, _LAST: True} if is_last else latest]
+        known = [report_to_dict(report) for report in self._known]
+        return [*known[:-1], {**known[-1], _LAST: True}] if is_last else known
 
     def _is_whole(self) -> bool:
         return len(self._known) >= self._assignment.last
@@ -202,7 +260,21 @@ class AttemptRun:
             worker=self._worker,
             reports=reports,
             outcome=outcome,
+            memory=self._memory,
         )
+
+    def _left(self, seconds: float) -> Progress:
+        return Progress(
+            number=self._assignment.number,
+            attempt=self._assignment.attempt,
+            worker=self._worker,
+            outcome="interrupted",
+            seconds=seconds,
+        )
+
+    def _without_room(self, full: NoSpace) -> Progress:
+        detail = f"On node {self._worker.partition(':')[0]}: {full.detail}"
+        return replace(self._failure(TrialReason.TRAINER_ERROR, detail), outcome="no_space", reason=None)
 
     def _failure(self, reason: TrialReason, detail: str) -> Progress:
         return Progress(
@@ -213,6 +285,7 @@ class AttemptRun:
             outcome="failed",
             reason=reason.value,
             detail=detail,
+            memory=self._memory,
         )
 
 

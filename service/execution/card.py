@@ -40,28 +40,27 @@ _ADAPTER = (
     "The weights are merged: they load as any others. The adapter alone is in `adapter/`, for the base model named above with "
     "`peft` (`PeftModel.from_pretrained`)."
 )
+_MEASURED = "The validation metrics were measured in 32-bit floating point on exactly these weights."
 _TESTED = "The test metrics were measured once, at the end of the trial, on rows that the search never saw."
 
 
 def _card(assignment: Assignment, report: Report, record: Mapping[str, Any]) -> str:
     kind = assignment.configuration["kind"]
     is_tested = any(name.startswith("test/") for name in report.metrics)
-    front = {
-        "library_name": "transformers",
-        "pipeline_tag": _PIPELINE_TAGS.get(kind, kind),
-        "base_model": assignment.configuration["model"],
-        "tags": ["tuneyard"],
-    }
+    model = assignment.configuration.get("model")
+    base = {"library_name": "transformers", "pipeline_tag": _PIPELINE_TAGS.get(kind, kind), "base_model": model}
+    front = {**(base if model else {}), "tags": ["tuneyard"]}
+    made = f"`{model}`, fine-tuned" if model else f"`{kind}`, which has no model, run"
     sections = [
         f"---\n{_yaml(front)}---",
         f"# {assignment.study_name}",
         (
-            f"`{assignment.configuration['model']}`, fine-tuned by Tuneyard: study `{assignment.study_id}`, trial "
+            f"{made} by Tuneyard: study `{assignment.study_id}`, trial "
             f"{assignment.number}, epoch {report.epoch:g} (the trial's best by `{assignment.metric}`, {assignment.direction})."
         ),
         "## Metrics\n\n| metric | value |\n|---|---|\n"
         + "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(report.metrics.items())),
-        "The validation metrics were measured in 32-bit floating point on exactly these weights.",
+        *([_MEASURED] if model else []),
         *([_TESTED] if is_tested else []),
         *(["## Adapter", _ADAPTER] if assignment.configuration.get("lora") else []),
         *([_copied(assignment)] if assignment.inherited else []),

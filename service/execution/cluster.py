@@ -1,11 +1,14 @@
 """Ray from a driver's side: join the cluster, run one fit of Tune."""
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
 
+from service.domain.definition import Resources
 from service.execution.ledger import Ledger
 from service.execution.searcher import LedgerScheduler, LedgerSearcher
 from service.execution.trainable import AttemptTrainable
@@ -13,14 +16,20 @@ from service.execution.trainable import AttemptTrainable
 
 def join(address: str) -> None:
     """Connect this process, which must be on a node of the cluster and have `environment.for_driver` set."""
-    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    if not ray.is_initialized():
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
 
 
-def run_attempts(ledger: Ledger, folder: Path) -> None:
-    """One fit of Tune: attempts run until nothing may start and nothing runs. `folder` is Tune's own and is deleted."""
-    resources = ledger.study.definition.resources
+def run_attempts(ledger: Ledger, folder: Path, barred: frozenset[str]) -> None:
+    """One fit of Tune: attempts run until nothing may start and nothing runs. `folder` is Tune's own and is deleted.
+
+    None of them runs on a node that is `barred`.
+    """
+    resources = ledger.study.resources
     study_id = ledger.study.id
-    trainable = tune.with_resources(AttemptTrainable, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
+    # Tune reads it at the start of a fit, and the study's slots may grow up to there meanwhile.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent_trials)
+    trainable = tune.with_resources(AttemptTrainable, _placement(resources, barred))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -38,3 +47,19 @@ def run_attempts(ledger: Ledger, folder: Path) -> None:
         tuner.fit()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _placement(resources: Resources, barred: frozenset[str]) -> tune.PlacementGroupFactory:
+    """What a trial holds, and the nodes that it must not be on; all are allowed where no other one could hold it."""
+    bundle = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    others = [node for node in nodes if node["NodeManagerHostname"] not in barred and _holds(node, bundle)]
+    if not barred or not others:
+        return tune.PlacementGroupFactory([bundle])
+    barred_ids = ",".join(node["NodeID"] for node in nodes if node["NodeManagerHostname"] in barred)
+    selector = {"ray.io/node-id": f"!in({barred_ids})"} if barred_ids else {}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[selector])
+
+
+def _holds(node: dict[str, Any], bundle: dict[str, float]) -> bool:
+    return all(node["Resources"].get(key, 0.0) >= each for key, each in bundle.items())

@@ -7,6 +7,8 @@ from pathlib import Path
 
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Assignments and reports are small and nothing else goes through the object store."""
+_LOG_BYTES = 20 * 1024**2
+"""Of each of Ray's log files, of which there are some for every worker; half a gigabyte would be usual, five times."""
 
 
 def for_cluster(token: Path) -> Mapping[str, str]:
@@ -15,19 +17,20 @@ def for_cluster(token: Path) -> Mapping[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ROTATION_MAX_BYTES": str(_LOG_BYTES),
+        "RAY_ROTATION_BACKUP_COUNT": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
 
 
-def for_driver(token: Path, slots: int) -> Mapping[str, str]:
-    """What Tune reads from the environment of a driver with so many attempts at once."""
+def for_driver(token: Path) -> Mapping[str, str]:
+    """What Tune reads from the environment of a driver."""
     return {
         **for_cluster(token),
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's snapshots are never restored
-        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
         "TUNE_RESULT_BUFFER_LENGTH": "1",
         "TUNE_WARN_THRESHOLD_S": "30",
     }
@@ -39,7 +42,15 @@ def head_command(port: int, folder: Path, cpus: int | None, gpus: int | None) ->
         *([] if cpus is None else [f"--num-cpus={cpus}"]),
         *([] if gpus is None else [f"--num-gpus={gpus}"]),
     ]
-    return [*_START, "--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", *slots]
+    return [
+        *_START,
+        "--head",
+        "--include-dashboard=false",
+        f"--port={port}",
+        "--node-ip-address=127.0.0.1",
+        f"--temp-dir={folder}",
+        *slots,
+    ]
 
 
 def node_command(address: str, folder: Path) -> Sequence[str]:
@@ -53,7 +64,6 @@ _START = (
     "ray.scripts.scripts",
     "start",
     "--block",
-    "--include-dashboard=false",
     "--include-log-monitor=false",
     "--disable-usage-stats",
     f"--object-store-memory={OBJECT_STORE_BYTES}",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from service.domain.errors import NoSpace
 from service.domain.trial import Trial, TrialReason
 from service.execution.assignment import Assignment, Progress
 from service.execution.keepwarm import keep_warm
@@ -37,15 +38,9 @@ def give_up(failure: Exception) -> None:
 
 def _refused(trial: Trial, error: ValidationError) -> Progress:
     """The end of a trial whose parameters make no configuration."""
-    detail = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-    return Progress(
-        number=trial.number,
-        attempt=trial.attempts,
-        worker="driver",
-        outcome="failed",
-        reason=TrialReason.TRAINER_ERROR.value,
-        detail=f"The trainer does not take these parameters together: {detail}",
-    )
+    said = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+    detail = f"The trainer does not take these parameters together: {said}"
+    return Progress(trial.number, trial.attempts, None, outcome="refused", reason=TrialReason.TRAINER_ERROR.value, detail=detail)
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
@@ -70,6 +65,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
                         assignment = assign(trial).to_json()
                     except ValidationError as error:  # values that only three or more of together the trainer does not take
                         ledger.record(_refused(trial, error))
+                        continue
+                    except NoSpace as full:
+                        ledger.record(Progress(trial.number, trial.attempts, None, outcome="no_space", detail=full.detail))
                         continue
                     self._running[trial_id] = (trial.number, trial.attempts)
                     return {ASSIGNMENT: assignment}

@@ -2,13 +2,16 @@
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from service.clock import SystemClock
 from service.execution.assignment import Assignment
 from service.execution.attempt import AttemptRun, prepare_environment
+from service.execution.interruption import Listener
 
 ASSIGNMENT = "assignment"
 PROGRESS = "progress"
@@ -20,12 +23,17 @@ class AttemptTrainable(tune.Trainable):  # type: ignore[misc]  # ray has no type
     def setup(self, config: dict[str, Any]) -> None:
         assignment = Assignment.from_json(config[ASSIGNMENT])
         prepare_environment(assignment.threads)
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._run = AttemptRun(assignment, self._worker, SystemClock())
+        gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
+        self._worker = f"{socket.gethostname()}:{os.getpid()}{gpus and f'/gpu{gpus}'}"
+        self._run = self._run_of(assignment)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._run = AttemptRun(Assignment.from_json(new_config[ASSIGNMENT]), self._worker, SystemClock())
+        self._run = self._run_of(Assignment.from_json(new_config[ASSIGNMENT]))
         return True
+
+    def _run_of(self, assignment: Assignment) -> AttemptRun:
+        listener = Listener(Path(assignment.checkpoints), assignment.study_id)
+        return AttemptRun(assignment, self._worker, SystemClock(), wish=listener)
 
     def step(self) -> dict[str, Any]:
         progress = self._run.advance()

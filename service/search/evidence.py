@@ -3,14 +3,15 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from search_spaces import Configuration
 from service.domain.history import History
 from service.domain.objective import Objective
 from service.domain.pareto import best_first
+from service.domain.rungs import all_rungs
 from service.domain.study import Study
 from service.domain.trial import Trial, TrialReason, TrialState
-from service.search.rungs import all_rungs
 from service.search.values import counts_at, value_by
 
 _OWN_FAULT = frozenset({TrialReason.DIVERGED, TrialReason.TRAINER_ERROR})
@@ -48,7 +49,7 @@ class Evidence:
     observations: Sequence[Observation] = ()
     report: int | None = None
 
-    @property
+    @cached_property
     def measured(self) -> int:
         """How many of them have a finite value, or are known to break the outcomes and by how much."""
         return sum(one.is_telling for one in self.observations)
@@ -88,7 +89,8 @@ def rung_evidence(study: Study, history: History, startup_trials: int) -> Eviden
 
     Values at different rungs do not compare, and the lowest rung, which every trial reaches, tells least about the end. Trials
     that were cut below the chosen rung are left out: counting them as bad ended worse on two of three sets of real curves. Those
-    that wait below it, as they do for ever in asynchronous brackets, count as pending and so keep proposals away.
+    that wait below it, as they do for ever in asynchronous brackets, are pending: without a place among the others they keep
+    proposals away. As bad ones, or left out, they ended worse on real curves.
     """
     enough = max(len(study.definition.space) + 3, startup_trials)
     for report in all_rungs(study.definition):
@@ -112,12 +114,11 @@ def _observed(study: Study, history: History, at: Mapping[int, int], report: int
     for number, trial in sorted(history.trials.items()):
         counts = counts_at(trial, at[number])
         value = value_by(history, trial, at[number], study.definition.objective) if counts else math.nan
-        broken = _broken(history, trial, at[number])
         if trial.state is TrialState.INFEASIBLE:  # good or not, it cannot be trained to its end
-            yield Observation(trial.parameters, math.nan, violation=broken)
+            yield Observation(trial.parameters, math.nan, violation=_broken(history, trial, at[number]))
         elif counts and math.isfinite(value):
             yield Observation(trial.parameters, value, (history.point_of(trial) or ()) if several else ())
-        elif counts and math.isfinite(broken):
+        elif counts and math.isfinite(broken := _broken(history, trial, at[number])):
             yield Observation(trial.parameters, math.nan, violation=broken)
         elif not trial.state.is_end:
             yield Observation(trial.parameters, None)

@@ -14,6 +14,7 @@ from service.domain.study import Study
 from service.domain.trial import Trial, TrialState
 from service.search.actions import Start
 from service.search.draws import seed_of
+from service.search.improvement import is_stagnant
 from service.search.samplers import next_number
 
 _SEEDS = 2**31
@@ -55,7 +56,18 @@ def seeds(definition: StudyDefinition) -> list[int]:
 
 def search_is_over(study: Study, history: History) -> bool:
     """Whether nothing may be searched any more, whatever is left of the budget, because the final has begun or can."""
-    return study.definition.final is not None and (history.searched is not history or reached_target(study, history))
+    if study.definition.final is None:
+        return False
+    return _has_begun(study, history) or reached_target(study, history) or is_stagnant(study, history)
+
+
+def _has_begun(study: Study, history: History) -> bool:
+    """Whether the final has begun, and the budget was not changed since: a larger one lets the search go on.
+
+    The final is then held once more, with the runs that it has already and those of new members.
+    """
+    runs = [run for run in history.trials.values() if run.repeats is not None]
+    return any(study.amended_at is None or run.created_at > study.amended_at for run in runs)
 
 
 def reached_target(study: Study, history: History) -> bool:

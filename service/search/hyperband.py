@@ -18,11 +18,11 @@ from itertools import pairwise
 from service.domain.budget import Spending, may_add_trial, may_train
 from service.domain.decision import Decision
 from service.domain.history import History
+from service.domain.rungs import Bracket, all_rungs, brackets
 from service.domain.strategy import HyperbandStrategy
 from service.domain.study import Study
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Promote, Start
-from service.search.rungs import Bracket, all_rungs, brackets
 from service.search.samplers import next_number, propose
 from service.search.values import Comparison, best_of, counts_at
 

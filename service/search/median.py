@@ -1,4 +1,4 @@
-"""Median stopping (Golovin et al. 2017): a trial ends whose best value so far is worse than the median of the others'."""
+"""Median stopping (Golovin et al. 2017): a trial ends whose best value so far is worse than the median of the others' means."""
 
 import math
 from statistics import median

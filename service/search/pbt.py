@@ -24,7 +24,7 @@ from service.domain.study import Study
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.search.actions import Action, Cut, Promote, Start
 from service.search.draws import random_of
-from service.search.memory import key_of
+from service.search.memory import keys_of
 from service.search.perturb import perturbed
 from service.search.samplers import asked_for, next_number, propose
 
@@ -166,7 +166,7 @@ def _copy(study: Study, history: History, generation: _Generation, ended: Trial)
     """A trial in the place of one that has ended."""
     parent = _parent(study, ended, generation.parents, generation.number)
     space, number = study.definition.search_space, next_number(history)
-    seen = {key_of(space, trial.parameters) for trial in history.trials.values()}
+    seen = keys_of(space, history.trials.values())
     asked = asked_for(study, history, seen)
     random = random_of(study.definition.seed, number, "perturb")
     parameters = asked.parameters if asked else perturbed(space, parent.parameters, _strategy(study), seen, random)

@@ -15,6 +15,7 @@ from search_spaces import (
     Space,
     Value,
     count,
+    number_of,
     value_at,
 )
 from search_spaces.ranges import draw_value
@@ -58,8 +59,9 @@ def _step(parameter: Parameter, value: Value, factor: float, random: Random) -> 
             assert isinstance(value, float | int)  # noqa: S101 - the same
             step = parameter.step or 1
             return _at(parameter, round((value - low) / step), round((value * factor - low) / step), factor)
-        case CategoricalParameter(ordered=True, choices=choices):
-            place = next(at for at, choice in enumerate(choices) if choice == value)
+        case CategoricalParameter(ordered=True):
+            place = number_of(parameter, value)
+            assert isinstance(place, int)  # noqa: S101 - the same
             return _at(parameter, place, place, factor)
         case CategoricalParameter() | ConstantParameter():
             return value

@@ -18,6 +18,7 @@ from search_spaces import Configuration
 from service.domain.definition import StudyDefinition
 from service.domain.history import History, PriorTrial
 from service.domain.preview import PlannedBracket, PlannedTrial, Preview
+from service.domain.rungs import all_rungs, brackets
 from service.domain.strategy import (
     BayesianStrategy,
     GridStrategy,
@@ -32,7 +33,6 @@ from service.domain.study import Study, StudyState
 from service.search.actions import Start
 from service.search.decide import next_action
 from service.search.draws import random_of
-from service.search.rungs import all_rungs, brackets
 from service.search.simulate import Simulation, simulate
 
 FIRST = 10
@@ -117,21 +117,22 @@ def _first(study: Study, prior: Sequence[PriorTrial]) -> Iterator[Start]:
 def _course(study: Study, seconds_per_report: float | None) -> _Course:
     """The study's course when nothing fails, trials differ in how good they are, and no target or early stopping ends any."""
     budget = study.definition.budget
-    is_timed = budget.wall_clock is not None or budget.gpu_hours is not None
+    is_timed = budget.wall_clock is not None or budget.gpu_seconds is not None
     notes = []
-    changes: dict[str, Any] = {"target": None}
+    changes: dict[str, Any] = {"target": None, "no_improvement": None}
     if is_timed and seconds_per_report is None:
         if not _ends_without_time(study.definition):
             return _Course(None, ("Only time ends it, and how long a report takes is not known: nor is how many trials fit.",))
-        changes |= {"wall_clock": None, "gpu_hours": None}
+        changes |= {"wall_clock": None, "gpu_hours": None, "cost": None}
         notes.append("The limits on time may end it earlier: how long a report takes is not known.")
-    elif budget.gpu_hours is not None and seconds_per_report is not None and study.definition.resources.gpus_per_trial:
-        reports = budget.gpu_hours * 3600 / (study.definition.resources.gpus_per_trial * seconds_per_report)
-        changes |= {"gpu_hours": None, "epochs": min(reports, budget.epochs or reports)}
-        notes.append("The limit on GPU hours is counted as one on reports.")
     if budget.target is not None:
         notes.append("It ends earlier when a trial reaches the target.")
-    simplified = {"budget": budget.model_copy(update=changes), "strategy": _without_model(study.definition.plan.strategy)}
+    if budget.no_improvement is not None:
+        notes.append("It ends earlier when its trials stop getting better.")
+    simplified: dict[str, Any] = {"budget": budget.model_copy(update=changes)}
+    simplified["strategy"] = without_model(study.definition.plan.strategy)
+    if study.definition.search_space.size() is None and "epochs" not in study.definition.space:
+        simplified["constraints"] = ()  # what is tried does not change how much, and may be long to find
     lighter = replace(study, definition=study.definition.model_copy(update=simplified))
     workers = study.definition.resources.max_concurrent_trials
     done = simulate(lighter, _noise(study), workers=workers, seconds=seconds_per_report or 1.0, stop_after_reports=_MOST_REPORTS)
@@ -147,7 +148,8 @@ def _ends_without_time(definition: StudyDefinition) -> bool:
     return definition.search_space.size() is not None or isinstance(definition.plan.strategy, GridStrategy)
 
 
-def _without_model(strategy: Strategy) -> Strategy:
+def without_model(strategy: Strategy) -> Strategy:
+    """The strategy with draws in place of a model's proposals: it tries as much, and costs next to nothing."""
     match strategy:
         case BayesianStrategy():
             return RandomStrategy(kind="random")

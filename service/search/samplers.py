@@ -33,7 +33,7 @@ from service.search.draws import draw_unseen, random_of, seed_of
 from service.search.evidence import Evidence, rung_evidence, whole_evidence
 from service.search.gaussian_process import gaussian_process_proposals
 from service.search.grid import grid_configuration
-from service.search.memory import key_of
+from service.search.memory import key_of, keys_of
 from service.search.nsga2 import nsga2_proposals
 from service.search.sobol import sobol_configuration
 from service.search.tpe import parzen_proposals
@@ -58,7 +58,7 @@ class Proposal:
 
 def next_number(history: History) -> int:
     """The number of the next trial: they count from 0."""
-    return max(history.trials, default=-1) + 1
+    return max(history.last_number, max(history.trials, default=-1)) + 1
 
 
 def propose(study: Study, history: History, number: int) -> Proposal | None:
@@ -67,7 +67,7 @@ def propose(study: Study, history: History, number: int) -> Proposal | None:
     What users asked for comes first, in their order; then the strategy's own.
     """
     space = study.definition.search_space
-    seen = {key_of(space, trial.parameters) for trial in history.trials.values()}
+    seen = keys_of(space, history.trials.values())
     return asked_for(study, history, seen) or _Draw(study, history, number, seen).proposal()
 
 

@@ -39,7 +39,7 @@ class SimulatedAttempt:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What came of a study: `reason` is None when it was interrupted. `values` is the best value by the time it was reported."""
+    """What came of a study: `reason` is None when it was interrupted, `best_by_time` each new best value with its time."""
 
     history: History
     reason: StudyReason | None
@@ -74,6 +74,8 @@ def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first
     row: Row | None = None,
     gain: Gain | None = None,
     measure: Measure | None = None,
+    lose: Stop | None = None,
+    overhead_seconds: float = 0.0,
 ) -> Simulation:
     """Run a study to its end, or until so many reports have come in.
 
@@ -81,11 +83,13 @@ def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first
     which a trial fails in place of a report, `stop` whether it stops early by itself with a report. `row` puts what is known in
     the place of what was proposed, for a world of fixed rows; None ends the study. `gain` stands in for `objective` in a world
     where the way counts: it is told the value at the report before too, of a copy its parent's. `measure` gives the other
-    metrics of a report, for several objectives and for outcomes. A `history` to go on from is
-    taken as after a crash: what runs is queued again.
+    metrics of a report, for several objectives and for outcomes. `lose` says whether the attempt is lost in place of a report,
+    and `overhead_seconds` is what a report takes beside its training. A `history` to go on from is taken as after a crash: what
+    runs is queued again.
     """
     running = replace(study, state=StudyState.RUNNING, started_at=study.started_at or study.created_at)
-    world = _World(running, objective, workers, seconds, fail, stop, row, gain, measure, _replayed(history or History()))
+    known = _replayed(history or History())
+    world = _World(running, objective, workers, seconds, fail, stop, row, gain, measure, lose, overhead_seconds, known)
     reason = world.run(stop_after_reports)
     return Simulation(world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time))
 
@@ -107,13 +111,15 @@ class _World:
     row: Row | None
     gain: Gain | None
     measure: Measure | None
+    lose: Stop | None
+    overhead_seconds: float
     history: History
     clock: float = 0.0
     attempts: list[SimulatedAttempt] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     best_by_time: list[tuple[float, float]] = field(default_factory=list)
-    _events: list[tuple[float, int, int]] = field(default_factory=list)
-    """When the next report of a trial is due: (time, order of the attempt, trial)."""
+    _events: list[tuple[float, int, float]] = field(default_factory=list)
+    """When the next report of a trial is due: (time, trial, seconds it takes)."""
     _live: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Worker and beginning of each live attempt, by trial."""
 
@@ -126,8 +132,8 @@ class _World:
                 return reason
             if stop_after_reports is not None and reports >= stop_after_reports:
                 return None
-            self.clock, _, number = heapq.heappop(self._events)
-            self._report(self.history.trials[number])
+            self.clock, number, took = heapq.heappop(self._events)
+            self._report(self.history.trials[number], took)
             reports += 1
             reason = self._overdue(number)
             if reason is not None:
@@ -172,25 +178,28 @@ class _World:
 
     def _expect(self, trial: Trial) -> None:
         due = self.seconds if isinstance(self.seconds, int | float) else self.seconds(trial.parameters, trial.reports + 1)
-        heapq.heappush(self._events, (self.clock + due, trial.number, trial.number))
+        heapq.heappush(self._events, (self.clock + due + self.overhead_seconds, trial.number, due))
 
-    def _report(self, trial: Trial) -> None:
-        number = trial.reports + 1
+    def _report(self, trial: Trial, seconds: float) -> None:
+        number, gpus = trial.reports + 1, self.study.resources.gpus
         failure = self.fail(trial, number) if self.fail else None
         if failure is not None:
-            self._end(trial.ended(failure, self._now))
+            self._end(trial.losing(seconds, gpus).ended(failure, self._now))
+            return
+        if self.lose and self.lose(trial, number):
+            self._end(trial.losing(seconds, gpus).lost(self._now))
             return
         definition = self.study.definition
         value = self._value(trial, number)
         metrics = {**(self.measure(trial.parameters, number) if self.measure else {}), definition.objective.metric: value}
         report = Report(
-            number=number, epoch=float(number), step=number, metrics=metrics, seconds=0.0,
+            number=number, epoch=float(number), step=number, metrics=metrics, seconds=seconds,
             attempt=trial.attempts, worker=str(self._live[trial.number][0]), at=self._now,
         )  # fmt: skip
         point = definition.point(metrics)
         counts = point is None or point.counts
-        trial = trial.reported(report, definition.objective, 0.0, counts=counts)
-        self.history = self.history.with_trial(trial).with_value(trial.number, value, point)
+        trial = trial.reported(report, definition.objective, gpus, counts=counts)
+        self.history = self.history.with_trial(trial).with_value(trial.number, value, point, seconds)
         if counts and (not self.best_by_time or definition.objective.better(value, self.best_by_time[-1][1])):
             self.best_by_time.append((self.clock, value))
         is_whole = number >= definition.reports_of(trial.parameters)
@@ -228,7 +237,8 @@ class _World:
         """What the caller of `next_action` looks after: the target, and time that is up."""
         if ends_study(self.study, self.history.trials[number]):
             return StudyReason.TARGET_REACHED
-        is_over = time_is_up(self.study.definition.budget, self.history.spending(self.study, self._now))
+        budget = self.study.definition.budget
+        is_over = budget.is_timed and time_is_up(budget, self.history.spending(self.study, self._now))
         return StudyReason.BUDGET_SPENT if is_over else None
 
     def _close(self, reason: StudyReason) -> None:

@@ -1,6 +1,7 @@
 """Connections and transactions: what differs between the databases is here and nowhere else."""
 
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator
@@ -10,13 +11,23 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
 
-from service.domain.errors import NotReady
+from service.domain.errors import NotReady, StoreAway
 
 _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction, all of which are short."""
+_CONNECT_SECONDS = 5
+"""How long a PostgreSQL server may take to answer at all, and as long again, silent, until its connection counts as broken."""
+_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
+    }
+)  # fmt: skip
+"""What SQLite says while its file cannot be used, rather than of a statement."""
 _TURNS_LOCK = 0x74756E65
 """A number that no other user of a PostgreSQL server is likely to lock."""
 
@@ -31,7 +42,7 @@ class Database:
         self.file = Path(self._url.database) if self.is_sqlite and self._url.database else None
         # One connection is the whole database in memory: its transactions take turns.
         self._turns: Any = nullcontext() if self.file or not self.is_sqlite else threading.RLock()
-        self.engine = _sqlite(self._url, self.file) if self.is_sqlite else create_engine(self._url, pool_pre_ping=True)
+        self.engine = _sqlite(self._url, self.file) if self.is_sqlite else _postgresql(self._url)
         # Connections are closed with the last user of this object, not whenever Python comes to them.
         weakref.finalize(self, self.engine.dispose)
         snapshot: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
@@ -40,14 +51,17 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the database."""
-        with self._turns, self._reader.begin() as connection:
+        """A transaction that sees one moment of the database. Raises StoreAway."""
+        with _known_away(), self._turns, self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed when the block ends well, and has never been otherwise."""
-        with self._turns, self._writer.begin() as connection:
+        """A transaction that is committed when the block ends well, and has never been otherwise.
+
+        Raises StoreAway, after which nobody knows whether it was committed if it was about to be.
+        """
+        with _known_away(), self._turns, self._writer.begin() as connection:
             yield connection
 
     def take_turns(self, connection: Connection) -> None:
@@ -60,6 +74,32 @@ class Database:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+@contextmanager
+def _known_away() -> Iterator[None]:
+    """Tell a database that does not answer, or has no room, from a statement that is wrong. Raises StoreAway."""
+    try:
+        yield
+    except (DBAPIError, NoConnection) as error:
+        if not _is_away(error):
+            raise
+        said = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreAway(_first_line(said)) from error
+
+
+def _is_away(error: DBAPIError | NoConnection) -> bool:
+    """SQLite says by a code what is the matter; a client of PostgreSQL has a class of errors for it, and may find out later."""
+    if isinstance(error, NoConnection):
+        return True  # every connection is taken, and none came back
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _AWAY
+    return not isinstance(error.orig, sqlite3.Error) and (isinstance(error, OperationalError) or error.connection_invalidated)
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _parsed(url: str) -> URL:
@@ -79,6 +119,17 @@ def _parsed(url: str) -> URL:
     except ImportError as error:
         raise NotReady("PostgreSQL needs the extra `postgres`: pip install 'tuneyard[postgres]'.") from error
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def _postgresql(url: URL) -> Engine:
+    # A server that vanishes without a word, as with its machine, would be waited for until the system gives up.
+    patience = {
+        "connect_timeout": _CONNECT_SECONDS, "keepalives_idle": _CONNECT_SECONDS, "keepalives_interval": 1,
+        "keepalives_count": _CONNECT_SECONDS, "tcp_user_timeout": 2000 * _CONNECT_SECONDS,
+    }  # fmt: skip
+    return create_engine(
+        url, pool_pre_ping=True, connect_args={key: each for key, each in patience.items() if key not in url.query}
+    )
 
 
 def _sqlite(url: URL, file: Path | None) -> Engine:

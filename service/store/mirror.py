@@ -1,12 +1,15 @@
 """How far the tracker got."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, union
 
+from service.domain.deletion import Forgotten
 from service.domain.ports import MirroredTrial
 from service.store import tables
 from service.store.database import Database
+from service.store.deletions import set_forgotten
 
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 _EXPERIMENTS, _MIRRORED, _DELETIONS = tables.experiments.c, tables.mirrored.c, tables.deletions.c
@@ -59,13 +62,24 @@ class SqlMirror:
         with self._database.reading() as connection:
             return list(connection.execute(statement).scalars())
 
-    def deleted(self) -> Sequence[str]:
+    def ahead(self) -> Sequence[MirroredTrial]:
+        of_study = (_MIRRORED.study_id == _STUDIES.id) & (_MIRRORED.number == _OF_STUDY)
+        of_trial = (_MIRRORED.study_id == _TRIALS.study_id) & (_MIRRORED.number == _TRIALS.number)
+        own = select(tables.mirrored).join(tables.studies, of_study).where(_MIRRORED.version > _STUDIES.version)
+        others = select(tables.mirrored).join(tables.trials, of_trial)
+        says_more = (_MIRRORED.version > _TRIALS.version) | (_MIRRORED.reports > _TRIALS.reports)
         with self._database.reading() as connection:
-            return list(connection.execute(select(_DELETIONS.study_id).order_by(_DELETIONS.study_id)).scalars())
+            rows = [*connection.execute(own).mappings(), *connection.execute(others.where(says_more)).mappings()]
+        return [MirroredTrial(**row) for row in rows]
 
-    def set_forgotten(self, study_id: str) -> None:
+    def deleted(self) -> Sequence[str]:
+        statement = select(_DELETIONS.study_id).where(_DELETIONS.forgotten_at.is_(None)).order_by(_DELETIONS.study_id)
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
+
+    def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
         with self._database.writing() as connection:
-            connection.execute(tables.deletions.delete().where(_DELETIONS.study_id == study_id))
+            set_forgotten(connection, study_id, forgotten, at)
 
 
 def _behind(

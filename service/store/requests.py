@@ -20,16 +20,21 @@ _REQUESTS, _TRIALS = tables.requests.c, tables.trials.c
 MOST_REQUESTS = 1_000
 """Of one study: each of them is compared with every new one."""
 
-_OPEN = frozenset({StudyState.QUEUED, StudyState.RUNNING})
+_OPEN = frozenset({StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSING, StudyState.PAUSED})
 
 
-def requests_of(connection: Connection, study_id: str) -> Sequence[TrialRequest]:
-    """All requests of a study, in order."""
-    return [request_of(row) for row in _rows(connection, study_id)]
+def requests_of(connection: Connection, study_id: str, after: int = 0) -> Sequence[TrialRequest]:
+    """The requests of a study with a number above `after`, in order."""
+    return [request_of(row) for row in _rows(connection, study_id, after)]
 
 
 def add_request(
-    connection: Connection, study_id: str, parameters: Configuration, at: datetime, idempotency: IdempotencyKey | None
+    connection: Connection,
+    study_id: str,
+    parameters: Configuration,
+    at: datetime,
+    idempotency: IdempotencyKey | None,
+    by: str | None,
 ) -> TrialRequest:
     """Append a request. Raises as `TrialStore.request` says."""
     connection.execute(select(tables.studies.c.id).where(tables.studies.c.id == study_id).with_for_update())
@@ -43,6 +48,8 @@ def add_request(
     if study.state not in _OPEN:
         raise StudyEnded(f"Study {study_id!r} is {study.state}: it tries nothing more. Start another one with `initial`.")
     again = select(_TRIALS.number).where(_TRIALS.study_id == study_id, _TRIALS.repeats.is_not(None)).limit(1)
+    if study.amended_at is not None:  # a final that began before says nothing of the search that goes on
+        again = again.where(_TRIALS.created_at > study.amended_at)
     if connection.execute(again).first() is not None:
         detail = "trains its best configurations again: it tries nothing more. Fork it to search on."
         raise StudyEnded(f"Study {study_id!r} {detail}")
@@ -55,15 +62,16 @@ def add_request(
     row = {"study_id": study_id, "number": number, "at": at, "parameters": dict(parameters)}
     key = {"key": idempotency and idempotency.key, "body_sha256": idempotency and idempotency.body_sha256}
     connection.execute(tables.requests.insert().values(**row, **key))
-    payload = {"request": number, "parameters": dict(parameters)}
+    payload = {"request": number, "parameters": dict(parameters), **({} if by is None else {"by": by})}
     # A driver that was about to end the study reads it again, and finds the request.
     connection.execute(update(tables.studies).where(tables.studies.c.id == study_id).values(version=study.version + 1))
     append_events(connection, study_id, [Event(EventKind.TRIAL_REQUESTED, study_id, at, payload)])
     return TrialRequest(number, parameters, at)
 
 
-def _rows(connection: Connection, study_id: str) -> Sequence[Any]:
-    statement = select(tables.requests).where(_REQUESTS.study_id == study_id).order_by(_REQUESTS.number)
+def _rows(connection: Connection, study_id: str, after: int = 0) -> Sequence[Any]:
+    here = (_REQUESTS.study_id == study_id) & (_REQUESTS.number > after)
+    statement = select(tables.requests).where(here).order_by(_REQUESTS.number)
     return connection.execute(statement).mappings().all()
 
 

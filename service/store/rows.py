@@ -13,6 +13,8 @@ from service.domain.history import PriorTrial
 from service.domain.study import Study, StudyReason, StudyState, WarmStart
 from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialRequest, TrialState
 
+_STUDY_FIELDS = ("is_urgent", "idle_seconds", "idle_since", "resumed_at", "amended_at", "created_by", "trials_per_gpu")
+"""Those that the database holds as they are."""
 _TRIAL_FIELDS = [field.name for field in fields(Trial)]
 _ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]
 _REPORT_FIELDS = [field.name for field in fields(Report)]
@@ -32,6 +34,7 @@ def study_row(study: Study) -> dict[str, Any]:
         "ended_at": study.ended_at,
         "version": study.version,
         "warm_start": study.warm_start and asdict(study.warm_start),
+        **{name: getattr(study, name) for name in _STUDY_FIELDS},
     }
 
 
@@ -47,6 +50,7 @@ def study_of(row: RowMapping) -> Study:
         ended_at=row["ended_at"],
         version=row["version"],
         warm_start=row["warm_start"] and WarmStart(**row["warm_start"]),
+        **{name: row[name] for name in _STUDY_FIELDS},
     )
 
 
@@ -105,7 +109,16 @@ def event_of(row: RowMapping) -> Event:
 
 def study_payload(study: Study) -> Mapping[str, Any]:
     """What an event tells of a study's state."""
-    return _without_none({"state": study.state.value, "reason": study.reason and study.reason.value, "detail": study.detail})
+    packed = study.trials_per_gpu if study.definition.resources.is_packed else None
+    state = {"state": study.state.value, "reason": study.reason and study.reason.value, "detail": study.detail}
+    return _without_none({**state, "trials_per_gpu": packed})
+
+
+def changes_between(before: StudyDefinition, after: StudyDefinition) -> Mapping[str, Any]:
+    """What an event tells of a changed definition: the old and the new value of each key, by its dotted path."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    paths = [path for path in {**old, **new} if old.get(path) != new.get(path)]
+    return {path: {"from": old.get(path), "to": new.get(path)} for path in paths}
 
 
 def trial_payload(trial: Trial) -> Mapping[str, Any]:
@@ -125,6 +138,12 @@ def report_payload(trial: int, report: Report) -> Mapping[str, Any]:
         "attempt": report.attempt,
         "worker": report.worker,
     }
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {each: found for key, item in value.items() for each, found in _flat(item, f"{path}.{key}" if path else key).items()}
 
 
 def _without_none(payload: dict[str, Any]) -> dict[str, Any]:

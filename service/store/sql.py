@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.exc import DatabaseError
 
 from service.clock import SystemClock
-from service.domain.errors import NotReady
+from service.domain.errors import NotReady, StoreAway
 from service.domain.ports import Clock, Store
 from service.store.access import SqlAccess
 from service.store.database import Database
+from service.store.deletions import SqlDeletions
+from service.store.footprints import SqlFootprints
+from service.store.forecasts import SqlForecasts
 from service.store.leases import SqlLeases
 from service.store.mirror import SqlMirror
+from service.store.shares import SqlShares
 from service.store.studies import SqlEvents, SqlStudies
 from service.store.trials import SqlTrials
 
@@ -35,6 +36,10 @@ def store_on(database: Database, clock: Clock) -> Store:
         trials=SqlTrials(database, clock),
         events=SqlEvents(database),
         leases=SqlLeases(database),
+        shares=SqlShares(database),
+        forecasts=SqlForecasts(database),
+        footprints=SqlFootprints(database),
+        deletions=SqlDeletions(database),
         mirror=SqlMirror(database),
         access=SqlAccess(database, clock),
     )
@@ -42,6 +47,10 @@ def store_on(database: Database, clock: Clock) -> Store:
 
 def migrate(url: str) -> None:
     """Create the tables, or bring those of an older version up to date. Raises NotReady when it cannot."""
+    from alembic import command  # noqa: PLC0415 - one process migrates, and many open the store
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
     database = Database(url)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -55,6 +64,8 @@ def migrate(url: str) -> None:
         raise NotReady(f"The database was written by a newer version of Tuneyard ({error}): install that version.") from error
     except DatabaseError as error:
         raise NotReady(f"The database cannot be used ({error.orig}): check TUNEYARD_DATABASE_URL and that it runs.") from error
+    except StoreAway as error:
+        raise NotReady(f"The database cannot be used ({error.cause}): check TUNEYARD_DATABASE_URL and that it runs.") from error
     except OSError as error:
         raise NotReady(f"The database's file cannot be made ({error}): check TUNEYARD_DATABASE_URL.") from error
     finally:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, func, literal, select
+from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, func, literal, select
 from sqlalchemy.exc import IntegrityError
 
+from service.domain.deletion import Deletion
 from service.domain.errors import IdempotencyConflict, StaleWrite, StudyNotFound, StudyStillActive
 from service.domain.events import Event, EventKind
 from service.domain.history import PriorTrial
@@ -15,9 +16,17 @@ from service.domain.study import Study, StudyState
 from service.store import tables
 from service.store.cursors import after, decode, encode
 from service.store.database import Database
-from service.store.rows import event_of, prior_row, study_of, study_payload, study_row
+from service.store.deletions import add_deletion
+from service.store.rows import changes_between, event_of, prior_row, study_of, study_payload, study_row
 
 _STUDIES = tables.studies.c
+_COUNT_EVENTS = (  # built once, as every report has an event
+    tables.studies.update()
+    .where(_STUDIES.id == bindparam("of_study"))
+    .values(last_event=_STUDIES.last_event + bindparam("more", type_=BigInteger))
+    .returning(_STUDIES.last_event)
+)
+_ADD_EVENTS = tables.events.insert()
 
 
 class SqlStudies:
@@ -50,7 +59,8 @@ class SqlStudies:
             if prior:
                 rows = [{"study_id": study.id, "number": at, "document": prior_row(one)} for at, one in enumerate(prior)]
                 connection.execute(tables.prior_trials.insert(), rows)
-            payload = {"name": study.definition.name, **study_payload(study)}
+            asked = {} if study.created_by is None else {"by": study.created_by}
+            payload = {"name": study.definition.name, **study_payload(study), **asked}
             append_events(connection, study.id, [Event(EventKind.STUDY_CREATED, study.id, study.created_at, payload)])
         return study
 
@@ -88,28 +98,37 @@ class SqlStudies:
             cursor = encode(query.order, [last.definition.name if by_name else _number(last.created_at), last.id])
         return Page(items, cursor)
 
-    def save(self, study: Study) -> Study:
+    def save(self, study: Study, by: str | None = None) -> Study:
         saved = replace(study, version=study.version + 1)
+        asked = {} if by is None else {"by": by}
         with self._database.writing() as connection:
-            unchanged = (_STUDIES.id == study.id) & (_STUDIES.version == study.version)
-            if connection.execute(tables.studies.update().where(unchanged).values(study_row(saved))).rowcount == 0:
-                newer = read_study(connection, study.id)
+            connection.execute(select(_STUDIES.id).where(_STUDIES.id == study.id).with_for_update())
+            before = read_study(connection, study.id)
+            if before.version != study.version:
                 raise StaleWrite(
-                    f"Study {study.id!r} was changed meanwhile: it is {newer.state}, version {newer.version}. Read it again."
+                    f"Study {study.id!r} was changed meanwhile: it is {before.state}, version {before.version}. Read it again."
                 )
-            event = Event(EventKind.STUDY_STATE, study.id, self._clock.now(), study_payload(saved))
-            append_events(connection, study.id, [event])
+            connection.execute(tables.studies.update().where(_STUDIES.id == study.id).values(study_row(saved)))
+            now, events = self._clock.now(), []
+            if before.definition != saved.definition:
+                payload = {"changed": changes_between(before.definition, saved.definition), **asked}
+                events.append(Event(EventKind.STUDY_CHANGED, study.id, now, payload))
+            if not events or study_payload(before) != study_payload(saved):
+                events.append(Event(EventKind.STUDY_STATE, study.id, now, {**study_payload(saved), **asked}))
+            append_events(connection, study.id, events)
         return saved
 
-    def delete(self, study_id: str) -> None:
+    def delete(self, study_id: str, by: str | None = None) -> Deletion:
         with self._database.writing() as connection:
-            state = connection.execute(select(_STUDIES.state).where(_STUDIES.id == study_id).with_for_update()).scalar()
-            if state is None:
+            statement = select(_STUDIES.state, _STUDIES.name).where(_STUDIES.id == study_id).with_for_update()
+            row = connection.execute(statement).one_or_none()
+            if row is None:
                 raise StudyNotFound(study_id)
-            if not StudyState(state).is_end:
-                raise StudyStillActive(f"Study {study_id!r} is {state}: cancel it, and delete it once it has ended.")
+            if not StudyState(row.state).is_end:
+                raise StudyStillActive(f"Study {study_id!r} is {row.state}: cancel it, and delete it once it has ended.")
+            deletion = add_deletion(connection, study_id, row.name, self._clock.now(), by)
             connection.execute(tables.studies.delete().where(_STUDIES.id == study_id))
-            connection.execute(tables.deletions.insert().values(study_id=study_id))
+        return deletion
 
 
 class SqlEvents:
@@ -117,6 +136,12 @@ class SqlEvents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def add(self, events: Sequence[Event]) -> None:
+        with self._database.writing() as connection:
+            for study_id in dict.fromkeys(event.study_id for event in events):
+                if connection.execute(select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update()).first() is not None:
+                    append_events(connection, study_id, [event for event in events if event.study_id == study_id])
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         columns = tables.events.c
@@ -150,8 +175,7 @@ def append_events(connection: Connection, study_id: str, events: Sequence[Event]
     """
     if not events:
         return
-    counted = tables.studies.update().where(_STUDIES.id == study_id).values(last_event=_STUDIES.last_event + len(events))
-    last = connection.execute(counted.returning(_STUDIES.last_event)).scalar_one()
+    last = connection.execute(_COUNT_EVENTS, {"of_study": study_id, "more": len(events)}).scalar_one()
     rows: list[Mapping[str, Any]] = [
         {
             "study_id": study_id,
@@ -162,7 +186,7 @@ def append_events(connection: Connection, study_id: str, events: Sequence[Event]
         }
         for place, event in enumerate(events, start=1)
     ]
-    connection.execute(tables.events.insert(), rows)
+    connection.execute(_ADD_EVENTS, rows)
 
 
 def _with_key(connection: Connection, idempotency: IdempotencyKey) -> Study | None:

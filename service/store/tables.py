@@ -4,7 +4,21 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Dialect, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    false,
+)
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,6 +94,13 @@ studies = Table(
     Column("version", Integer, nullable=False),
     Column("last_event", Integer, nullable=False),
     Column("warm_start", Json),
+    Column("is_urgent", Boolean, nullable=False, server_default=false()),
+    Column("idle_seconds", Float, nullable=False, server_default="0"),
+    Column("idle_since", Moment),
+    Column("resumed_at", Moment),
+    Column("amended_at", Moment),
+    Column("created_by", Words),
+    Column("trials_per_gpu", Integer, nullable=False, server_default="1"),
     Index("ix_studies_created_at", "created_at", "id"),
     Index("ix_studies_name", "name", "id"),
 )
@@ -121,6 +142,9 @@ trials = Table(
     Column("parent_report", Integer, nullable=False, server_default="0"),
     Column("repeats", Integer),
     Column("seed", Integer),
+    Column("errors", Integer, nullable=False, server_default="0"),
+    Column("not_before", Moment),
+    Column("lost_seconds", Float, nullable=False, server_default="0"),
     Index("ix_trials_best_value", "study_id", "best_value", "number"),
 )
 
@@ -147,6 +171,9 @@ attempts = _of_trial(
     Column("outcome", Text),
     Column("worker", Words),
     Column("detail", Words),
+    Column("gpus", Float, nullable=False, server_default="0"),
+    Column("peak_bytes", BigInteger),
+    Column("gpu_bytes", BigInteger),
 )
 
 reports = _of_trial(
@@ -185,6 +212,35 @@ requests = _of_study(
 
 prior_trials = _of_study("prior_trials", Column("document", Json, nullable=False))
 """What a study knows of the studies that it starts from. They may be deleted; this stays."""
+
+trial_stops = _of_study("trial_stops", Column("at", Moment, nullable=False), Column("asked_by", Words))
+"""Trials that users asked to stop; `number` is the trial's."""
+
+forecasts = _of_study("forecasts", Column("at", Moment, nullable=False), Column("document", Json, nullable=False))
+"""What was expected of a study, as it was foretold while it ran."""
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("slots", Integer, nullable=False),
+    Column("wanted", Integer),
+    Column("lag", Float, nullable=False),
+    Column("waiting", Json),
+    Column("trials_per_gpu", Integer, nullable=False, server_default="1"),
+)
+"""What the controller grants each study that runs or waits, and what its driver asks for."""
+
+footprints = Table(
+    "footprints",
+    metadata,
+    Column("study_id", Text, _study_key(), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("detail", Words),
+    Column("missing", Json, nullable=False),
+)
+"""What each study's checkpoints take on disk, as the controller last measured it."""
 
 events = Table(
     "events",
@@ -225,8 +281,12 @@ deletions = Table(
     "mirror_deletions",
     metadata,
     Column("study_id", Text, primary_key=True),
+    Column("at", Moment),
+    Column("document", Json),
+    Column("forgotten", Json),
+    Column("forgotten_at", Moment),
 )
-"""Deleted studies that the tracker has yet to forget: the one table about a study that outlives it."""
+"""What was deleted with a study, and whether the tracker has forgotten it too: the one table about a study that outlives it."""
 
 login_codes = Table(
     "login_codes",

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,28 +10,26 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
 from search_spaces import Configuration
 from service.domain.decision import Decision
-from service.domain.errors import LeaseLost, TrialNotFound
+from service.domain.errors import TrialNotFound
 from service.domain.events import Event, EventKind
 from service.domain.history import History
 from service.domain.outcomes import Point
 from service.domain.ports import Change, Clock, IdempotencyKey, Page, TrialQuery, TrialTotals
+from service.domain.spending import SpendingTable
 from service.domain.trial import Attempt, Report, Trial, TrialRequest, TrialState
 from service.store import tables
 from service.store.cursors import after, decode, encode
 from service.store.database import Database
+from service.store.recording import record_changes
 from service.store.requests import add_request, requests_of
 from service.store.rows import (
     attempt_of,
-    attempt_row,
     decision_of,
     prior_of,
     report_of,
-    report_payload,
-    report_row,
     trial_of,
-    trial_payload,
-    trial_row,
 )
+from service.store.spending import costliest_of, spending_of
 from service.store.studies import append_events, read_study, require_study
 
 _TRIALS = tables.trials.c
@@ -40,6 +37,7 @@ _REPORTS = tables.reports.c
 _ATTEMPTS = tables.attempts.c
 _DECISIONS = tables.decisions.c
 _PRIOR = tables.prior_trials.c
+_STOPS = tables.trial_stops.c
 
 
 class SqlTrials:
@@ -109,6 +107,14 @@ class SqlTrials:
                 found[study_id] = TrialTotals(int(reports), float(gpu_seconds), int(trials))
         return found
 
+    def spending(self, study_id: str) -> SpendingTable:
+        with self._database.reading() as connection:
+            return spending_of(connection, study_id)
+
+    def costliest(self, study_id: str, limit: int) -> Sequence[Trial]:
+        with self._database.reading() as connection:
+            return costliest_of(connection, study_id, limit)
+
     def best(self, study_id: str) -> Trial | None:
         with self._database.reading() as connection:
             objective = read_study(connection, study_id).definition.objective
@@ -135,25 +141,29 @@ class SqlTrials:
             all_trials = select(tables.trials).where(_TRIALS.study_id == study_id).order_by(_TRIALS.number)
             found = [trial_of(row) for row in connection.execute(all_trials).mappings()]
             all_metrics = (
-                select(_REPORTS.trial, _REPORTS.metrics)
+                select(_REPORTS.trial, _REPORTS.metrics, _REPORTS.seconds)
                 .where(_REPORTS.study_id == study_id)
                 .order_by(_REPORTS.trial, _REPORTS.number)
             )
             values: defaultdict[int, list[float]] = defaultdict(list)
             points: defaultdict[int, list[Point]] = defaultdict(list)
-            for number, metrics in connection.execute(all_metrics):
+            seconds: defaultdict[int, list[float]] = defaultdict(list)
+            for number, metrics, one in connection.execute(all_metrics):
                 values[number].append(metrics[definition.objective.metric])
+                seconds[number].append(one)
                 point = definition.point(metrics)
                 if point is not None:
                     points[number].append(point)
             all_prior = select(tables.prior_trials).where(_PRIOR.study_id == study_id).order_by(_PRIOR.number)
             prior = tuple(prior_of(row) for row in connection.execute(all_prior).mappings())
             requested = tuple(request.parameters for request in requests_of(connection, study_id))
+            stops = frozenset(connection.execute(select(_STOPS.number).where(_STOPS.study_id == study_id)).scalars())
         trials = {trial.number: trial for trial in found}
         # A copy of another trial counts its reports on from those that it took over.
         curves = {number: (math.nan,) * trials[number].parent_report + tuple(each) for number, each in values.items()}
         placed = {number: (Point.unknown(),) * trials[number].parent_report + tuple(each) for number, each in points.items()}
-        return History(trials, curves, requested, prior, placed)
+        took = {number: tuple(each) for number, each in seconds.items()}
+        return History(trials, curves, requested, prior, placed, seconds=took, stops=stops)
 
     def reports(self, study_id: str, number: int, after: int = 0, limit: int | None = None) -> Sequence[Report]:
         statement = _of_trial(tables.reports, study_id, number).where(_REPORTS.number > after).limit(limit)
@@ -163,58 +173,64 @@ class SqlTrials:
         statement = _of_trial(tables.attempts, study_id, number)
         return [attempt_of(row) for row in self._rows_of(statement, study_id, number)]
 
+    def all_attempts(self, study_id: str) -> Mapping[int, Sequence[Attempt]]:
+        statement = select(tables.attempts).where(_ATTEMPTS.study_id == study_id).order_by(_ATTEMPTS.trial, _ATTEMPTS.number)
+        found: defaultdict[int, list[Attempt]] = defaultdict(list)
+        with self._database.reading() as connection:
+            require_study(connection, study_id)
+            for row in connection.execute(statement).mappings():
+                found[row["trial"]].append(attempt_of(row))
+        return dict(found)
+
     def decisions(self, study_id: str, number: int) -> Sequence[tuple[datetime, Decision]]:
         statement = _of_trial(tables.decisions, study_id, number)
         return [(row["at"], decision_of(row)) for row in self._rows_of(statement, study_id, number)]
 
     def request(
-        self, study_id: str, parameters: Configuration, at: datetime, idempotency: IdempotencyKey | None = None
+        self,
+        study_id: str,
+        parameters: Configuration,
+        at: datetime,
+        idempotency: IdempotencyKey | None = None,
+        by: str | None = None,
     ) -> TrialRequest:
         with self._database.writing() as connection:
-            return add_request(connection, study_id, parameters, at, idempotency)
+            return add_request(connection, study_id, parameters, at, idempotency, by)
 
-    def requests(self, study_id: str) -> Sequence[TrialRequest]:
+    def ask_to_stop(self, study_id: str, number: int, at: datetime, by: str | None = None) -> Trial:
+        with self._database.writing() as connection:
+            connection.execute(select(tables.studies.c.id).where(tables.studies.c.id == study_id).with_for_update())
+            row = connection.execute(_one_trial(study_id, number)).mappings().one_or_none()
+            if row is None:
+                _refuse_trial(connection, study_id, number)
+                raise TrialNotFound(study_id, number)
+            asked = select(_STOPS.number).where(_STOPS.study_id == study_id, _STOPS.number == number)
+            if not TrialState(row["state"]).is_end and connection.execute(asked).first() is None:
+                connection.execute(tables.trial_stops.insert().values(study_id=study_id, number=number, at=at, asked_by=by))
+                # Its driver looks at the study's version, and reads again what has changed.
+                newer = tables.studies.c.version + 1
+                connection.execute(tables.studies.update().where(tables.studies.c.id == study_id).values(version=newer))
+                payload = {"trial": number, **({} if by is None else {"by": by})}
+                append_events(connection, study_id, [Event(EventKind.TRIAL_STOP_REQUESTED, study_id, at, payload)])
+            return trial_of(row)
+
+    def stops(self, study_id: str) -> frozenset[int]:
+        with self._database.reading() as connection:
+            found = connection.execute(select(_STOPS.number).where(_STOPS.study_id == study_id)).scalars().all()
+            if not found:
+                require_study(connection, study_id)
+        return frozenset(found)
+
+    def requests(self, study_id: str, after: int = 0) -> Sequence[TrialRequest]:
         with self._database.reading() as connection:
             require_study(connection, study_id)
-            return requests_of(connection, study_id)
+            return requests_of(connection, study_id, after)
 
     def record(self, owner: str, changes: Sequence[Change]) -> None:
         if not changes:
             return
-        study_id = changes[0].trial.study_id
         with self._database.writing() as connection:
-            _require_lease(connection, study_id, owner)
-            events: list[Event] = []
-            for change in changes:
-                if change.trial.study_id != study_id:
-                    raise ValueError("all changes of one record belong to one study")
-                events += self._apply(connection, change)
-            append_events(connection, study_id, events)
-
-    def _apply(self, connection: Connection, change: Change) -> list[Event]:
-        """Write one change; answers what happened."""
-        trial, now = change.trial, self._clock.now()
-        before = connection.execute(_one_trial(trial.study_id, trial.number)).mappings().one_or_none()
-        events = []
-        if before is None:
-            connection.execute(tables.trials.insert().values(trial_row(replace(trial, version=0))))
-            payload = {**trial_payload(trial), "parameters": dict(trial.parameters)}
-            events.append(Event(EventKind.TRIAL_CREATED, trial.study_id, trial.created_at, payload))
-        else:
-            row = trial_row(replace(trial, version=before["version"] + 1))
-            here = (_TRIALS.study_id == trial.study_id) & (_TRIALS.number == trial.number)
-            connection.execute(tables.trials.update().where(here).values(row))
-        if change.report is not None and _is_new(connection, tables.reports, trial, change.report.number):
-            connection.execute(tables.reports.insert().values(_keyed(trial, report_row(change.report))))
-            payload = dict(report_payload(trial.number, change.report))
-            events.append(Event(EventKind.TRIAL_REPORT, trial.study_id, change.report.at, payload))
-        if change.attempt is not None:
-            _put_attempt(connection, trial, change.attempt)
-        if change.decision is not None:
-            _add_decision(connection, trial, change.decision, now)
-        if before is not None and (before["state"], before["attempts"]) != (trial.state.value, trial.attempts):
-            events.append(Event(EventKind.TRIAL_STATE, trial.study_id, now, trial_payload(trial)))
-        return events
+            record_changes(connection, owner, changes, self._clock.now())
 
     def _rows_of(self, statement: Select[Any], study_id: str, number: int) -> Sequence[Any]:
         with self._database.reading() as connection:
@@ -253,35 +269,3 @@ def _refuse_trial(connection: Connection, study_id: str, number: int) -> None:
     require_study(connection, study_id)
     if connection.execute(_one_trial(study_id, number)).first() is None:
         raise TrialNotFound(study_id, number)
-
-
-def _require_lease(connection: Connection, study_id: str, owner: str) -> None:
-    """Hold the lease's row to the end of the transaction. Raises LeaseLost."""
-    leases = tables.leases.c
-    holder = connection.execute(select(leases.owner).where(leases.study_id == study_id).with_for_update()).scalar()
-    if holder != owner:
-        raise LeaseLost(f"Study {study_id!r} is {'held by another process' if holder else 'no longer held by this process'}.")
-
-
-def _is_new(connection: Connection, table: Any, trial: Trial, number: int) -> bool:
-    return connection.execute(_of_trial(table, trial.study_id, trial.number).where(table.c.number == number)).first() is None
-
-
-def _keyed(trial: Trial, row: dict[str, Any]) -> dict[str, Any]:
-    return {"study_id": trial.study_id, "trial": trial.number, **row}
-
-
-def _add_decision(connection: Connection, trial: Trial, decision: Decision, now: datetime) -> None:
-    last = select(func.max(_DECISIONS.number)).where(_DECISIONS.study_id == trial.study_id, _DECISIONS.trial == trial.number)
-    number = (connection.execute(last).scalar() or 0) + 1
-    row = {"number": number, "at": now, "document": decision.to_json()}
-    connection.execute(tables.decisions.insert().values(_keyed(trial, row)))
-
-
-def _put_attempt(connection: Connection, trial: Trial, attempt: Attempt) -> None:
-    row = _keyed(trial, attempt_row(attempt))
-    if _is_new(connection, tables.attempts, trial, attempt.number):
-        connection.execute(tables.attempts.insert().values(row))
-    else:
-        here = (_ATTEMPTS.study_id == trial.study_id) & (_ATTEMPTS.trial == trial.number) & (_ATTEMPTS.number == attempt.number)
-        connection.execute(tables.attempts.update().where(here).values(row))

@@ -1,10 +1,11 @@
 """A tracker in memory, with the same contract as MLflow's: for tests, and for trying the mirror without a server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO
 
+from service.domain.deletion import Forgotten
 from service.tracking.tracker import STUDY, TRIAL_TAG, Batch, Champion, Metric, NewRun, RunStatus, TrackerForgot, TrackerRefused
 
 
@@ -50,7 +51,7 @@ class MemoryTracker:
         found: dict[int, str] = {}
         for run_id, run in self.by_id.items():
             if run.experiment_id == experiment_id:
-                found.setdefault(int(run.tags[TRIAL_TAG].rpartition("/")[2]) if TRIAL_TAG in run.tags else STUDY, run_id)
+                found.setdefault(_number(run), run_id)
         return found
 
     def create_run(self, experiment_id: str, run: NewRun) -> str:
@@ -73,25 +74,41 @@ class MemoryTracker:
         run = self._run(run_id)
         run.status, run.ended_at = status, ended_at
 
+    def reopen_run(self, run_id: str) -> None:
+        run = self._run(run_id)
+        run.status, run.ended_at = RunStatus.RUNNING, None
+
     def upload(self, run_id: str, path: str, content: BinaryIO, size: int) -> None:
         read = content.read()
         if len(read) != size:
             raise TrackerRefused(f"{path} has {len(read)} bytes, not {size}.")
         self._run(run_id).files[path] = read
 
-    def champion(self, name: str) -> str | None:
-        return self.champions[name].run_id if name in self.champions else None
+    def champion(self, name: str) -> tuple[str, int] | None:
+        known = self.champions.get(name)
+        return None if known is None else (known.run_id, known.report)
 
     def register(self, champion: Champion) -> None:
         self.champions[champion.name] = champion
 
-    def forget(self, study_id: str, experiment_id: str) -> None:
-        self.champions.pop(study_id, None)
+    def running(self) -> Sequence[tuple[str, int]]:
+        of_study = {experiment_id: study_id for study_id, experiment_id in self.experiments().items()}
+        return [(of_study[run.experiment_id], _number(run)) for run in self.by_id.values() if run.status is RunStatus.RUNNING]
+
+    def forget(self, study_id: str, experiment_id: str) -> Forgotten:
+        had_model = self.champions.pop(study_id, None) is not None
         self.studies.pop(study_id, None)
-        self.by_id = {run_id: run for run_id, run in self.by_id.items() if run.experiment_id != experiment_id}
+        left = {run_id: run for run_id, run in self.by_id.items() if run.experiment_id != experiment_id}
+        forgotten = Forgotten(experiment_id, len(self.by_id) - len(left), had_model)
+        self.by_id = left
+        return forgotten
 
     def _run(self, run_id: str) -> RememberedRun:
         try:
             return self.by_id[run_id]
         except KeyError:
             raise TrackerForgot(f"There is no run {run_id}.") from None
+
+
+def _number(run: RememberedRun) -> int:
+    return int(run.tags[TRIAL_TAG].rpartition("/")[2]) if TRIAL_TAG in run.tags else STUDY

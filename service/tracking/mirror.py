@@ -13,23 +13,27 @@ from pathlib import Path
 
 from service.clock import SystemClock
 from service.domain.checkpoint import may_leave
+from service.domain.deletion import Forgotten
 from service.domain.errors import CheckpointNotFound, StudyNotFound
 from service.domain.final import FinalResult, export_sizes, final_result
 from service.domain.front import front_of
 from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, TrialQuery
+from service.domain.repairs import Repaired, repaired
 from service.domain.study import Study
 from service.domain.trial import Trial
 from service.tracking import records
+from service.tracking.adrift import adrift, said_of
 from service.tracking.analyses import Analyses, Draw, no_pictures
 from service.tracking.mlflow import MlflowTracker
 from service.tracking.study_analyses import Make, StudyAnalyses, no_files
 from service.tracking.surroundings import surroundings
-from service.tracking.tracker import STUDY, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
+from service.tracking.tracker import STUDY, Batch, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
 
 _LOG = logging.getLogger("tuneyard.mirror")
 _PAGE = 500
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+_LOOK_AGAIN = timedelta(minutes=5)
 
 
 def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str, draw: Draw, make: Make) -> "Mirror":
@@ -64,9 +68,12 @@ class Mirror:
         """Studies whose experiment or runs the tracker has lost: they are mirrored from the start."""
         self._whole: set[str] = set()
         """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
+        self._reopened: dict[tuple[str, int], datetime] = {}
+        """The runs that were opened again, and when their study had gone on."""
         self._analyses: dict[str, Analyses] = {}
         """What is left to upload of studies that have ended and are otherwise mirrored."""
         self._study_analyses = StudyAnalyses(make)
+        self._looked_at: datetime | None = None
 
     def sync_once(self) -> int:
         """One pass; the number of runs brought up to date. A tracker that is away is asked again later, less and less often."""
@@ -75,6 +82,7 @@ class Mirror:
             return 0
         done = 0
         try:
+            self._look_again(now)
             for study_id in dict.fromkeys([*self._store.mirror.behind(), *self._study_analyses.made()]):
                 done += self._unless_it_failed(study_id, self._catch_up)
             for study_id in self._store.mirror.deleted():
@@ -91,14 +99,32 @@ class Mirror:
 
         Answers the number of experiments deleted.
         """
-        self._checkpoints.delete(study_id)
+        self._store.deletions.freed(study_id, checkpoints=self._checkpoints.delete(study_id))
         self._drop_analyses(study_id)
-        experiment_id = self._tracker.experiments().get(study_id)
+        experiment_id, forgotten = self._tracker.experiments().get(study_id), Forgotten()
         if experiment_id is not None:
-            _LOG.info("study %s is deleted: deleting its experiment", study_id)
-            self._tracker.forget(study_id, experiment_id)
-        self._store.mirror.set_forgotten(study_id)
+            forgotten = self._tracker.forget(study_id, experiment_id)
+            _LOG.info("study %s is deleted, and now its experiment and %d runs", study_id, forgotten.runs)
+        self._store.mirror.set_forgotten(study_id, forgotten, self._clock.now())
         return int(experiment_id is not None)
+
+    def _look_again(self, now: datetime) -> None:
+        """At the start and now and then: let nothing stay in the tracker that the store says otherwise."""
+        if self._looked_at is not None and now - self._looked_at < _LOOK_AGAIN:
+            return
+        store = self._store
+        try:
+            found = adrift(store, self._tracker.running())
+        except TrackerRefused as error:
+            _LOG.error("what MLflow has as running cannot be compared with the store: %s", error.detail)
+            found = {}
+        for study_id, (what, entries) in found.items():
+            # What a run was sent is not sent again, where that is true.
+            sent = {entry.number: entry.reports if what is Repaired.RUNS else 0 for entry in entries}
+            store.mirror.set_mirrored([replace(entry, version=-1, reports=sent[entry.number]) for entry in entries])
+            self._whole.discard(study_id)
+            store.events.add([repaired(study_id, now, what, said_of(what, entries))])
+        self._looked_at = now
 
     def _unless_it_failed(self, study_id: str, act: Callable[[str], int]) -> int:
         """Do it, unless it failed a moment ago. Whatever is wrong with one study, the others go on; raises TrackerAway."""
@@ -152,8 +178,10 @@ class Mirror:
     def _sync_trial(self, study: Study, trial: Trial, runs: "_Runs", seen: MirroredTrial) -> None:
         reports = self._store.trials.reports(study.id, trial.number, after=seen.reports)
         decisions = [decision for _, decision in self._store.trials.decisions(study.id, trial.number)]
-        self._tracker.log(seen.run_id, records.trial_batch(study, trial, reports, decisions, is_new=seen.version < 0))
-        if trial.ended_at is not None:
+        self._log(seen.run_id, records.trial_batch(study, trial, reports, decisions, is_new=seen.version < 0))
+        if trial.ended_at is None:
+            self._reopen(study, trial.number, seen)
+        else:
             self._tracker.end_run(seen.run_id, records.status_of(trial.state), trial.ended_at)
         runs.remember(replace(seen, version=trial.version, reports=reports[-1].number if reports else seen.reports))
 
@@ -166,8 +194,10 @@ class Mirror:
         analyses = self._analyses.get(study.id)
         if analyses is None or analyses.version != study.version:
             points = curve[seen.reports :]
-            self._tracker.log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
-            if study.ended_at is not None:
+            self._log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
+            if study.ended_at is None:
+                self._reopen(study, STUDY, seen)
+            else:
                 final = self._final(study, trials)
                 if final is not None:
                     self._tracker.log(seen.run_id, records.final_batch(final))
@@ -184,6 +214,22 @@ class Mirror:
             self._drop_analyses(study.id)
         runs.remember(replace(seen, version=study.version, reports=len(curve)))
         return 1
+
+    def _log(self, run_id: str, batch: Batch) -> None:
+        """What a run gets, also where it has parameters already that its study has changed since: they cannot change."""
+        try:
+            self._tracker.log(run_id, batch)
+        except TrackerRefused:
+            if not batch.params:
+                raise
+            self._tracker.log(run_id, replace(batch, params={}))
+
+    def _reopen(self, study: Study, number: int, seen: MirroredTrial) -> None:
+        """Let a run go on that had ended before its study was extended."""
+        key = (study.id, number)
+        if study.resumed_at is not None and self._reopened.get(key) != study.resumed_at:
+            self._tracker.reopen_run(seen.run_id)
+            self._reopened[key] = study.resumed_at
 
     def _analyse(self, analyses: Analyses, runs: "_Runs") -> bool:
         return analyses.upload_next(self._checkpoints, self._tracker, self._draw, lambda number: runs.known[number].run_id)
@@ -219,13 +265,13 @@ class Mirror:
             _LOG.warning("study %s gets no registered model: %s", study.id, error.detail)
             return
         run_id = runs.known[best.number].run_id
-        if self._tracker.champion(study.id) == run_id:
+        if self._tracker.champion(study.id) == (run_id, manifest.report):
             return
         for file in manifest.files:
             if may_leave(file.path):
                 with self._checkpoints.open(study.id, best.number, manifest.report, file.path) as content:
                     self._tracker.upload(run_id, f"{records.MODEL_FOLDER}/{file.path}", content, file.bytes)
-        self._tracker.register(records.champion_of(study, best, run_id))
+        self._tracker.register(records.champion_of(study, best, manifest.report, run_id))
 
     def _trials(self, study_id: str) -> Iterator[Trial]:
         cursor: str | None = None

@@ -4,7 +4,6 @@ The client would cost the controller a second and a hundred megabytes, and it re
 down. These few calls are all the mirror needs; `service.proto` and `model_registry.proto` of MLflow describe them.
 """
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -13,8 +12,10 @@ from urllib.parse import quote
 
 import httpx
 
+from service.domain.deletion import Forgotten
 from service.tracking.tracker import (
     CHAMPION,
+    REPORT_TAG,
     STUDY,
     STUDY_TAG,
     TRIAL_TAG,
@@ -84,8 +85,7 @@ class MlflowTracker:
         for run in self._pages("runs/search", query, "runs"):
             tags = _tags(run["data"])
             if STUDY_TAG in tags:
-                number = int(tags[TRIAL_TAG].rpartition("/")[2]) if TRIAL_TAG in tags else STUDY
-                found.setdefault(number, run["info"]["run_id"])
+                found.setdefault(_number(tags), run["info"]["run_id"])
         return found
 
     def create_run(self, experiment_id: str, run: NewRun) -> str:
@@ -108,13 +108,17 @@ class MlflowTracker:
     def end_run(self, run_id: str, status: RunStatus, ended_at: datetime) -> None:
         self._post("runs/update", {"run_id": run_id, "status": status.value, "end_time": _milliseconds(ended_at)})
 
+    def reopen_run(self, run_id: str) -> None:
+        # MLflow keeps the time at which it had ended, until it ends anew.
+        self._post("runs/update", {"run_id": run_id, "status": RunStatus.RUNNING.value})
+
     def upload(self, run_id: str, path: str, content: BinaryIO, size: int) -> None:
         # Under the prefix the server reads a whole upload into memory first; its streaming route is at the root only.
         url = self._artifact_url(f"{self._artifact_root(run_id)}/{path}")
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         self._ask("PUT", url, headers=headers, content=_chunks(content), timeout=_UPLOAD_TIMEOUT)
 
-    def champion(self, name: str) -> str | None:
+    def champion(self, name: str) -> tuple[str, int] | None:
         try:
             version = self._get("registered-models/alias", {"name": name, "alias": CHAMPION})["model_version"]
         except TrackerForgot:
@@ -124,8 +128,8 @@ class MlflowTracker:
             if error.code == "INVALID_PARAMETER_VALUE":
                 return None
             raise
-        run_id: str | None = version.get("run_id")
-        return run_id
+        report = _tags(version).get(REPORT_TAG)
+        return None if report is None else (str(version.get("run_id")), int(report))
 
     def register(self, champion: Champion) -> None:
         model = {"name": champion.name, "description": champion.description, "tags": _pairs(champion.tags)}
@@ -135,18 +139,36 @@ class MlflowTracker:
             if error.code != _EXISTS:
                 raise
         found = self._get("model-versions/search", {"filter": f"name='{champion.name}' and run_id='{champion.run_id}'"})
-        versions = found.get("model_versions") or [self._new_version(champion)]
-        alias = {"name": champion.name, "alias": CHAMPION, "version": versions[0]["version"]}
-        self._post("registered-models/alias", alias)
+        report = str(champion.report)  # a trial that went on with its study may have had another one as its best before
+        known = next((one for one in found.get("model_versions", []) if _tags(one).get(REPORT_TAG) == report), None)
+        version = known or self._new_version(champion)
+        self._post("registered-models/alias", {"name": champion.name, "alias": CHAMPION, "version": version["version"]})
 
-    def forget(self, study_id: str, experiment_id: str) -> None:
-        run_id = self.champion(study_id)
-        if run_id is not None:
-            folder = self._artifact_root(run_id)
-            self._ask("DELETE", self._url.copy_with(path=f"{self._url.path}/api/2.0/mlflow-artifacts/artifacts/{folder}"))
-        with contextlib.suppress(TrackerForgot):  # it may never have had one
+    def running(self) -> Sequence[tuple[str, int]]:
+        of_study = {experiment_id: study_id for study_id, experiment_id in self.experiments().items()}
+        if not of_study:
+            return []
+        query = {
+            "experiment_ids": list(of_study), "max_results": _PAGE, "run_view_type": "ACTIVE_ONLY",
+            "filter": "attributes.status = 'RUNNING'",
+        }  # fmt: skip
+        found = list(self._pages("runs/search", query, "runs"))
+        tagged = [(of_study[run["info"]["experiment_id"]], _tags(run["data"])) for run in found]
+        return [(study_id, _number(tags)) for study_id, tags in tagged if STUDY_TAG in tags]
+
+    def forget(self, study_id: str, experiment_id: str) -> Forgotten:
+        runs = self.runs(experiment_id)
+        location = str(self._get("experiments/get", {"experiment_id": experiment_id})["experiment"]["artifact_location"])
+        # MLflow only marks an experiment as deleted: its files would stay for ever.
+        folder = self._served(location, f"experiment {experiment_id}")
+        self._ask("DELETE", self._url.copy_with(path=f"{self._url.path}/api/2.0/mlflow-artifacts/artifacts/{folder}"))
+        had_model = True
+        try:
             self._ask("DELETE", self._api("registered-models/delete"), json={"name": study_id})
+        except TrackerForgot:  # it may never have had one
+            had_model = False
         self._post("experiments/delete", {"experiment_id": experiment_id})
+        return Forgotten(experiment_id, len(runs), had_model)
 
     def _new_version(self, champion: Champion) -> Mapping[str, Any]:
         body = {
@@ -161,10 +183,13 @@ class MlflowTracker:
 
     def _artifact_root(self, run_id: str) -> str:
         """Where the server keeps a run's files, below its artifact destination."""
-        uri = str(self._get("runs/get", {"run_id": run_id})["run"]["info"]["artifact_uri"])
-        if not uri.startswith(_ARTIFACTS):
-            raise TrackerRefused(f"MLflow keeps the files of run {run_id} at {uri}, which it does not serve.")
-        return uri.removeprefix(_ARTIFACTS)
+        return self._served(str(self._get("runs/get", {"run_id": run_id})["run"]["info"]["artifact_uri"]), f"run {run_id}")
+
+    def _served(self, uri: str, owner: str) -> str:
+        folder = uri.removeprefix(_ARTIFACTS).strip("/")
+        if not uri.startswith(_ARTIFACTS) or not folder:
+            raise TrackerRefused(f"MLflow keeps the files of {owner} at {uri}, which it does not serve.")
+        return folder
 
     def _artifact_url(self, path: str) -> httpx.URL:
         return self._url.copy_with(raw_path=b"/api/2.0/mlflow-artifacts/artifacts/" + quote(path).encode())
@@ -219,6 +244,11 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _tags(holder: Mapping[str, Any]) -> Mapping[str, str]:
     return {tag["key"]: tag["value"] for tag in holder.get("tags", [])}
+
+
+def _number(tags: Mapping[str, str]) -> int:
+    """Which trial's a run with these tags is."""
+    return int(tags[TRIAL_TAG].rpartition("/")[2]) if TRIAL_TAG in tags else STUDY
 
 
 def _point(metric: Metric) -> Mapping[str, Any]:

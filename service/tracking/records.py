@@ -15,7 +15,7 @@ from service.domain.decision import Decision, DecisionKind
 from service.domain.final import FinalResult
 from service.domain.study import Study, StudyState
 from service.domain.trial import Report, Trial, TrialState
-from service.tracking.tracker import STUDY_TAG, TRIAL_TAG, Batch, Champion, Metric, NewRun, RunStatus
+from service.tracking.tracker import REPORT_TAG, STUDY_TAG, TRIAL_TAG, Batch, Champion, Metric, NewRun, RunStatus
 
 _MAX_PARAM = 500
 _MAX_TAG = 5000
@@ -25,7 +25,7 @@ MODEL_FOLDER = "model"
 def status_of(state: StudyState | TrialState) -> RunStatus:
     """MLflow's word for a state."""
     match state:
-        case StudyState.QUEUED | StudyState.RUNNING | StudyState.STOPPING:
+        case StudyState.QUEUED | StudyState.RUNNING | StudyState.PAUSING | StudyState.PAUSED | StudyState.STOPPING:
             return RunStatus.RUNNING
         case TrialState.QUEUED | TrialState.RUNNING | TrialState.PAUSED:
             return RunStatus.RUNNING
@@ -67,11 +67,12 @@ def trial_run(trial: Trial, parent_run_id: str) -> NewRun:
 
 def study_batch(study: Study, environment: Mapping[str, str], metrics: Sequence[Metric], *, is_new: bool) -> Batch:
     """What a study's run gets: state always, the configuration and environment that all its trials share when it is new."""
-    tags = {"tuneyard.state": study.state.value}
+    tags = {"tuneyard.state": study.state.value, **_cleared(study)}
     if study.reason is not None:
         tags["tuneyard.reason"] = study.reason.value
     if study.detail:
         tags["tuneyard.detail"] = study.detail
+    tags["mlflow.note.content"] = _as_note(study)  # it has the budget as it is now, which a parameter cannot tell
     if not is_new:
         return Batch(tags=_tags(tags), metrics=metrics)
     described = {f"tuneyard.env.{name}": value for name, value in environment.items()}
@@ -79,9 +80,8 @@ def study_batch(study: Study, environment: Mapping[str, str], metrics: Sequence[
     if "git_revision" in environment:
         described["mlflow.source.git.commit"] = environment["git_revision"]
     tags |= {
-        "mlflow.note.content": _as_note(study),
         "tuneyard.plan": _planned(study.definition.plan),
-        "tuneyard.device": "gpu" if study.definition.resources.gpus_per_trial else "cpu",
+        "tuneyard.device": "gpu" if study.definition.resources.gpus else "cpu",
         **described,
     }
     return Batch(params=_study_params(study), tags=_tags(tags), metrics=metrics)
@@ -107,6 +107,7 @@ def trial_batch(
         "tuneyard.attempt": str(trial.attempts),
         "tuneyard.rung": str(trial.rung),
         "tuneyard.bracket": str(trial.bracket),
+        **_cleared(study),
     }
     if trial.repeats is not None:
         tags["tuneyard.repeats"] = str(trial.repeats)
@@ -137,18 +138,23 @@ def best_curve(study: Study, trials: Iterable[Trial]) -> Sequence[Metric]:
     return points
 
 
-def champion_of(study: Study, best: Trial, run_id: str) -> Champion:
-    """The registered model of a study that has ended."""
+def champion_of(study: Study, best: Trial, report: int, run_id: str) -> Champion:
+    """The registered model of a study that has ended: the best trial's, of its best report."""
     objective = study.definition.objective
-    described = f"Best trial of study {study.id}: {objective.metric} {best.best_value:.6g} at report {best.best_report}."
+    described = f"Best trial of study {study.id}: {objective.metric} {best.best_value:.6g} at report {report}."
     tags = {
         STUDY_TAG: study.id,
         TRIAL_TAG: f"{study.id}/{best.number}",
         "tuneyard.objective": objective.metric,
         "tuneyard.value": repr(best.best_value),
-        "tuneyard.report": str(best.best_report),
+        REPORT_TAG: str(report),
     }
-    return Champion(study.id, run_id, MODEL_FOLDER, described, tags)
+    return Champion(study.id, run_id, report, MODEL_FOLDER, described, tags)
+
+
+def _cleared(study: Study) -> Mapping[str, str]:
+    """Tags of an end that may have been undone: they are filled again where there is still something to say."""
+    return {} if study.resumed_at is None else {"tuneyard.reason": "", "tuneyard.detail": ""}
 
 
 _SOURCE = {"mlflow.source.name": "tuneyard", "mlflow.source.type": "LOCAL"}
@@ -196,8 +202,10 @@ def _study_params(study: Study) -> Mapping[str, str]:
     }
     if len(definition.objectives) > 1:
         rest["objectives"] = {str(place): one.model_dump(mode="json") for place, one in enumerate(definition.objectives)}
-    if definition.outcomes:
-        rest["outcomes"] = {str(place): text for place, text in enumerate(definition.outcomes)}
+    if definition.final is not None:
+        rest["final"] = definition.final.model_dump(mode="json")
+    for name in ("constraints", "outcomes", "warm_start"):
+        rest[name] = {str(place): text for place, text in enumerate(getattr(definition, name))}
     return _params({**fixed, **searched, **rest, "search_seed": definition.seed})
 
 

@@ -6,12 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+from service.domain.deletion import Forgotten
 from service.domain.errors import TuneyardError
 
 STUDY = -1
 """The number of a study's own run among those of its trials, as in `MirroredTrial`."""
 STUDY_TAG = "tuneyard.study"
 TRIAL_TAG = "tuneyard.trial"
+REPORT_TAG = "tuneyard.report"
 CHAMPION = "champion"
 
 
@@ -66,10 +68,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Champion:
-    """A registered model's best version: the files under `folder` of a run."""
+    """A registered model's best version: the files under `folder` of a run, which are those of that report."""
 
     name: str
     run_id: str
+    report: int
     folder: str
     description: str
     tags: Mapping[str, str]
@@ -98,18 +101,26 @@ class Tracker(Protocol):
 
     def end_run(self, run_id: str, status: RunStatus, ended_at: datetime) -> None: ...
 
+    def reopen_run(self, run_id: str) -> None:
+        """Let a run that had ended go on; nothing happens to one that has not."""
+        ...
+
     def upload(self, run_id: str, path: str, content: BinaryIO, size: int) -> None:
         """Store or replace one file of a run."""
         ...
 
-    def champion(self, name: str) -> str | None:
-        """The run of the registered model's version with the alias `champion`."""
+    def champion(self, name: str) -> tuple[str, int] | None:
+        """The run of the registered model's version with the alias `champion`, and the report that it is of."""
         ...
 
     def register(self, champion: Champion) -> None:
         """Make a run's files the champion of a registered model, both created unless they are there."""
         ...
 
-    def forget(self, study_id: str, experiment_id: str) -> None:
-        """Delete a study's experiment and registered model, and the model's files."""
+    def running(self) -> Sequence[tuple[str, int]]:
+        """Study and number of each run tagged as ours that has not ended; -1 is the study's own."""
+        ...
+
+    def forget(self, study_id: str, experiment_id: str) -> Forgotten:
+        """Delete a study's experiment with its runs and all their files, and its registered model; answers what there was."""
         ...

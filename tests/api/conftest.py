@@ -25,15 +25,17 @@ from service.domain.errors import (
     StudyNotFound,
     UnreadableDataset,
 )
+from service.domain.forecast import Forecast
 from service.domain.history import PriorTrial
 from service.domain.ports import Change, LocalSources
 from service.domain.preview import PlannedBracket, PlannedTrial, Preview
+from service.domain.stored import Freed, Stored, StoredKind
 from service.domain.study import Study, StudyReason
 from service.domain.study_analysis import Figure, StudyAnalysis
 from service.domain.trial import Trial
 from service.settings import Settings
 from service.store.memory import memory_store
-from tests.builders import NOW, a_report, a_study, a_trial
+from tests.builders import NOW, a_forecast, a_report, a_study, a_trial
 from tests.fakes import FakeClock
 
 TOKEN = "a-token-for-tests"
@@ -151,14 +153,29 @@ class FakeCheckpoints:
         self.opened.append(RecordedFile(files[path]))
         return self.opened[-1]
 
+    def has_room(self, study_id: str) -> bool:
+        return True
+
+    def can_resume(self, study_id: str, trial: int) -> bool:
+        raise NotImplementedError
+
     def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
         raise NotImplementedError
 
-    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
+    def stored(self, study_id: str) -> Sequence[Stored]:
+        return [
+            Stored(trial, StoredKind.EXPORT, report, sum(map(len, files.values())), NOW, "export")
+            for (of, trial, report), files in self.exports.items()
+            if of == study_id
+        ]
+
+    def drop(self, study_id: str, stored: Sequence[Stored]) -> None:
         raise NotImplementedError
 
-    def delete(self, study_id: str) -> None:
+    def delete(self, study_id: str) -> Freed:
         self.deleted.append(study_id)
+        exports = [self.exports.pop(key) for key in list(self.exports) if key[0] == study_id]
+        return Freed(sum(map(len, exports)), sum(len(content) for files in exports for content in files.values()))
 
 
 @dataclass
@@ -199,6 +216,18 @@ class FakePreviewer:
 
 
 @dataclass
+class FakeForecaster:
+    """Foretells the same of every study."""
+
+    refusal: Exception | None = None
+
+    def __call__(self, study_id: str) -> Forecast:
+        if self.refusal:
+            raise self.refusal
+        return a_forecast()
+
+
+@dataclass
 class World:
     """The parts, and what a driver would do to them."""
 
@@ -210,6 +239,7 @@ class World:
     checkpoints: FakeCheckpoints
     analyst: FakeAnalyst
     previewer: FakePreviewer
+    forecaster: FakeForecaster
 
     def has_study(self, study_id: str = "intents-abc123", **changes: object) -> Study:
         return self.parts.store.studies.add(a_study(study_id, **changes))  # type: ignore[arg-type]  # the builder's keywords
@@ -246,11 +276,12 @@ class World:
 def world(tmp_path: Path) -> World:
     clock, catalog, models, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeModels(), FakeDatasets(), FakeCheckpoints()
     settings, analyst, previewer = Settings(home=tmp_path, max_upload_bytes=2000), FakeAnalyst(), FakePreviewer()
+    forecaster = FakeForecaster()
     parts = ApiParts(
         store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, models=models,
-        analyst=analyst, previewer=previewer, clock=clock, settings=settings, token=TOKEN,
+        analyst=analyst, previewer=previewer, forecaster=forecaster, clock=clock, settings=settings, token=TOKEN,
     )  # fmt: skip
-    return World(parts, clock, catalog, models, datasets, checkpoints, analyst, previewer)
+    return World(parts, clock, catalog, models, datasets, checkpoints, analyst, previewer, forecaster)
 
 
 def client_of(parts: ApiParts, token: str | None = TOKEN) -> TestClient:

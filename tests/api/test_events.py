@@ -1,6 +1,6 @@
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -11,7 +11,7 @@ from service.api import events
 from service.api.schemas import EventView
 from service.client.stream import Message, lines_of, messages
 from service.domain.events import Event
-from service.domain.ports import EventStore, Store
+from service.domain.ports import EventStore
 from tests.api.conftest import World, client_of, with_parts
 
 TYPE = "urn:tuneyard:problem:"
@@ -33,6 +33,9 @@ class LivelyEvents:
     events: EventStore
     happenings: list[Callable[[], Any]]
 
+    def add(self, events: Sequence[Event]) -> None:
+        self.events.add(events)
+
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         found = self.events.after(study_id, event_id, limit)
         if self.happenings:
@@ -42,9 +45,7 @@ class LivelyEvents:
 
 def lively(world: World, *happenings: Callable[[], Any]) -> TestClient:
     store = world.parts.store
-    changed = Store(
-        store.studies, store.trials, LivelyEvents(store.events, list(happenings)), store.leases, store.mirror, store.access
-    )
+    changed = replace(store, events=LivelyEvents(store.events, list(happenings)))
     return client_of(with_parts(world, store=changed))
 
 

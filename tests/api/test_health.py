@@ -1,11 +1,11 @@
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from service.api import health
-from service.domain.ports import Store
 from tests.api.conftest import World, client_of, with_parts
 
 
@@ -29,7 +29,8 @@ def test_a_service_whose_parts_are_up_is_ready(stranger: TestClient) -> None:
 def test_a_service_without_its_store_is_not_ready_and_does_not_say_why(world: World) -> None:
     store = world.parts.store
     broken: Any = Broken()
-    client = client_of(with_parts(world, store=Store(broken, broken, broken, broken, broken, store.access)), token=None)
+    store = replace(store, studies=broken, trials=broken, events=broken, leases=broken, mirror=broken)
+    client = client_of(with_parts(world, store=store), token=None)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "parts": {"store": False}})
     assert answer.headers["Retry-After"] == "2"

@@ -39,8 +39,11 @@ def test_an_error_without_a_problem_of_its_own_is_what_its_base_is() -> None:
 PROTECTED = [
     ("GET", "/v1"), ("GET", "/v1/studies"), ("POST", "/v1/studies"), ("GET", "/v1/studies/a"), ("DELETE", "/v1/studies/a"),
     ("POST", "/v1/studies/a:stop"), ("POST", "/v1/studies/a:cancel"), ("GET", "/v1/studies/a/trials"),
+    ("POST", "/v1/studies/a:pause"), ("POST", "/v1/studies/a:resume"), ("POST", "/v1/studies/a:extend"),
+    ("PATCH", "/v1/studies/a"), ("POST", "/v1/studies/a/trials/0:stop"),
     ("GET", "/v1/studies/a/events"), ("GET", "/v1/studies/a/analysis"), ("GET", "/v1/studies/a/analysis/slices.png"),
-    ("GET", "/v1/studies/a/pareto"), ("GET", "/v1/studies/a/lineage"),
+    ("GET", "/v1/studies/a/pareto"), ("GET", "/v1/studies/a/lineage"), ("GET", "/v1/studies/a/forecast"),
+    ("GET", "/v1/studies/a/spending"), ("GET", "/v1/deletions"),
     ("GET", "/v1/studies/a/best"), ("GET", "/v1/studies/a/best/checkpoint"), ("GET", "/v1/studies/a/best/checkpoint/archive"),
     ("GET", "/v1/studies/a/best/checkpoint/files/config.json"), ("GET", "/v1/studies/a/trials/0"),
     ("GET", "/v1/studies/a/trials/0/reports"), ("GET", "/v1/studies/a/trials/0/attempts"),
@@ -90,7 +93,7 @@ def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     ("method", "path", "allowed"),
     [
         ("PATCH", "/v1/studies", {"GET", "POST"}),
-        ("PUT", "/v1/studies/a", {"GET", "DELETE"}),
+        ("PUT", "/v1/studies/a", {"GET", "DELETE", "PATCH"}),
         ("GET", "/v1/studies/a:stop", {"POST"}),
         ("POST", "/v1/studies/a/best/checkpoint/archive", {"GET", "HEAD"}),
         ("TRACE", "/healthz", {"GET"}),
@@ -135,3 +138,18 @@ def test_every_answer_carries_the_headers_that_keep_browsers_from_harm(client: T
 
 def test_a_query_is_not_repeated_in_a_problem(client: TestClient) -> None:
     assert "hidden" not in client.get("/nowhere?code=hidden").text
+
+
+def test_while_the_database_is_away_clients_are_asked_to_come_again_and_told_no_more(
+    client: TestClient, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_: str) -> None:
+        raise errors.StoreAway("connection to server at 10.0.0.5 failed")
+
+    world.has_study("a")
+    monkeypatch.setattr(world.parts.store.studies, "get", away)
+    with caplog.at_level(logging.WARNING, "tuneyard.api"):
+        answer = client.get("/v1/studies/a")
+    assert (answer.status_code, answer.json()["type"], answer.headers["Retry-After"]) == (503, TYPE + "store-away", "2")
+    assert "10.0.0.5" not in answer.text
+    assert "10.0.0.5" in caplog.text

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,10 +9,12 @@ from starlette.testclient import TestClient
 
 from service.api.schemas import StudyPage, StudyView
 from service.domain.errors import InvalidDefinition, StaleWrite, Violation
-from service.domain.ports import Store, StudyQuery, StudyStore
+from service.domain.ports import Change, StudyQuery, StudyStore
 from service.domain.study import Study, StudyReason
+from service.domain.trial import Attempt, AttemptOutcome
+from tests.analysed import an_analysis
 from tests.api.conftest import World, client_of, with_parts
-from tests.builders import NOW, a_document, a_study
+from tests.builders import NOW, a_document, a_study, a_trial
 
 TYPE = "urn:tuneyard:problem:"
 
@@ -218,6 +220,35 @@ def test_the_mlflow_page_is_linked_once_there_is_one(client: TestClient, world: 
     assert client.get(f"/v1/studies/{study.id}").json()["links"]["mlflow"] == "/mlflow/#/experiments/7/runs"
 
 
+ALWAYS = {"self", "trials", "events", "spending", "forecast", "analysis", "refine"}
+TWO_OBJECTIVES = [
+    {"metric": "validation/accuracy", "direction": "maximize"},
+    {"metric": "validation/loss", "direction": "minimize"},
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "links"),
+    [
+        ({}, {"best"}),
+        ({"final": {"top": 2, "seeds": 2}}, {"best", "final"}),
+        ({"strategy": {"kind": "pbt", "population": 4}, "budget": {}}, {"best", "lineage"}),
+        ({"objectives": TWO_OBJECTIVES}, {"pareto"}),
+    ],
+)
+def test_a_study_links_to_what_it_has_and_every_link_leads_somewhere(
+    client: TestClient, world: World, changes: dict[str, Any], links: set[str]
+) -> None:
+    study = world.runs(world.has_study(**changes))
+    world.has_trial(study, 0, [0.5])
+    world.analyst.analyses[study.id] = an_analysis()
+    found = {name: link for name, link in client.get(f"/v1/studies/{study.id}").json()["links"].items() if link is not None}
+    assert found.keys() == ALWAYS | links
+    stands_for_itself = {"events", "refine"}  # one does not end, and the other wants ten trials
+    assert {client.get(found[name]).status_code for name in found.keys() - stands_for_itself} == {200}
+    assert client.get(found["refine"]).json()["type"] == TYPE + "too-few-trials"
+
+
 @pytest.mark.parametrize("path", ["no-such-study", "NO", "a" * 61, "%00", "a%0Ab", "ä"])
 @pytest.mark.parametrize("below", ["", "/trials", "/trials/0", "/best", "/events", "/best/checkpoint"])
 def test_an_unknown_study_is_not_found_anywhere(client: TestClient, path: str, below: str) -> None:
@@ -257,11 +288,11 @@ class Overtaken:
     studies: StudyStore
     times: int
 
-    def save(self, study: Study) -> Study:
+    def save(self, study: Study, by: str | None = None) -> Study:
         if self.times > 0:
             self.times -= 1
             raise StaleWrite("changed meanwhile: read it again")
-        return self.studies.save(study)
+        return self.studies.save(study, by)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.studies, name)
@@ -270,7 +301,7 @@ class Overtaken:
 def overtaken(world: World, times: int) -> TestClient:
     store = world.parts.store
     studies: Any = Overtaken(store.studies, times)
-    racing = Store(studies, store.trials, store.events, store.leases, store.mirror, store.access)
+    racing = replace(store, studies=studies)
     return client_of(with_parts(world, store=racing))
 
 
@@ -288,7 +319,7 @@ def test_a_stop_that_is_always_overtaken_is_given_up(world: World) -> None:
 def test_a_study_that_has_ended_is_deleted_with_its_checkpoints(client: TestClient, world: World) -> None:
     study = world.ends(world.runs(world.has_study()))
     answer = client.delete(f"/v1/studies/{study.id}")
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.status_code == 200
     assert client.get(f"/v1/studies/{study.id}").status_code == 404
     assert world.checkpoints.deleted == [study.id]
 
@@ -315,3 +346,24 @@ def test_a_grid_over_a_huge_range_is_refused_without_writing_it_out(client: Test
     space = {"seed": {"kind": "int", "low": 0, "high": high}}
     answer = client.post("/v1/studies", json=a_document(strategy={"kind": "grid"}, space=space))
     assert (answer.status_code, answer.json()["type"]) == (422, TYPE + "invalid-definition")
+
+
+def test_a_study_names_the_nodes_that_it_is_kept_from(client: TestClient, world: World) -> None:
+    study = world.runs(world.has_study())
+    assert client.get(f"/v1/studies/{study.id}").json()["quarantined"] == []
+    store = world.parts.store
+    assert store.leases.acquire(study.id, "driver-1", NOW, timedelta(days=1))
+    for number, node in enumerate(["bad", "bad", "bad", "good"]):
+        outcome = AttemptOutcome.FAILED if node == "bad" else AttemptOutcome.DONE
+        attempt = Attempt(1, 0, 3, NOW, NOW + timedelta(seconds=number), outcome, f"{node}:1", "RuntimeError: CUDA error")
+        store.trials.record("driver-1", [Change(a_trial(number, study.id, attempts=1), attempt=attempt)])
+    (said,) = client.get(f"/v1/studies/{study.id}").json()["quarantined"]
+    assert said.startswith("Nothing more of this study runs on node bad: trials 0, 1 and 2 failed there")
+
+
+def test_a_study_says_how_many_of_its_trials_share_a_gpu_where_that_is_measured(client: TestClient, world: World) -> None:
+    measured = world.has_study("measured-abc123", resources={"gpus_per_trial": "auto"})
+    world.parts.store.studies.save(replace(measured, trials_per_gpu=3))
+    fixed = world.has_study("fixed-abc123", resources={"gpus_per_trial": 0.5})
+    found = [client.get(f"/v1/studies/{study.id}").json()["trials_per_gpu"] for study in (measured, fixed)]
+    assert found == [3, None]

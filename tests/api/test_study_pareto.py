@@ -44,6 +44,18 @@ def test_a_reference_point_has_a_finite_number_for_each_objective(
     assert "`validation/accuracy`, `train/loss`" in answer.json()["violations"][0]["detail"]
 
 
+def test_of_a_front_larger_than_asked_for_its_ends_and_the_loneliest_are_sent_and_its_size(
+    client: TestClient, world: World
+) -> None:
+    study = world.runs(world.has_study(objectives=[OBJECTIVES[0], {"metric": "validation/loss", "direction": "maximize"}]))
+    for number, accuracy in enumerate([0.1, 0.4, 0.7, 0.8, 0.9]):  # the loss of these tests is 1 - accuracy
+        world.has_trial(study, number, [accuracy])
+    whole, part = (client.get(f"/v1/studies/{study.id}/pareto", params=query).json() for query in ({}, {"limit": 3}))
+    assert ([one["trial"] for one in whole["trials"]], whole["size"]) == ([4, 3, 2, 1, 0], 5)
+    assert ([one["trial"] for one in part["trials"]], part["size"]) == ([4, 1, 0], 5)
+    assert (part["hypervolume"], part["reference"]) == (whole["hypervolume"], whole["reference"])
+
+
 def test_before_the_first_report_the_front_is_empty(client: TestClient, world: World) -> None:
     study = world.has_study(objectives=OBJECTIVES)
     answer = client.get(f"/v1/studies/{study.id}/pareto").json()

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from service.checkpoints.local import LocalCheckpointStore, TrialFolder
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
 from service.domain.ports import CheckpointStore
+from service.domain.stored import Freed, Stored, StoredKind
 from tests.builders import a_report
 
 STUDY = "intents-abc123"
@@ -63,6 +64,10 @@ def has_export(store: CheckpointStore, trial: int, report: int = 1) -> bool:
 
 def resumes(root: Path, trial: int) -> bool:
     return TrialFolder(root, STUDY, trial).resume() is not None
+
+
+def drop(store: CheckpointStore, which: Callable[[Stored], bool]) -> None:
+    store.drop(STUDY, [one for one in store.stored(STUDY) if which(one)])
 
 
 def test_the_manifest_names_every_file_with_its_size_and_hash(store: CheckpointStore, tmp_path: Path) -> None:
@@ -165,10 +170,10 @@ def test_what_has_no_analysis_is_not_found(store: CheckpointStore, tmp_path: Pat
         store.analysis(STUDY, trial, report)
 
 
-def test_an_analysis_is_kept_as_long_as_its_export(store: CheckpointStore, tmp_path: Path) -> None:
+def test_an_analysis_goes_with_its_export(store: CheckpointStore, tmp_path: Path) -> None:
     for trial in range(2):
         export(tmp_path, trial, analysis=ANALYSIS)
-    store.keep_only(STUDY, {0: None, 1: 1})
+    drop(store, lambda one: one.trial == 0)
     assert store.analysis(STUDY, 1, 1) == ANALYSIS
     with pytest.raises(CheckpointNotFound):
         store.analysis(STUDY, 0, 1)
@@ -180,43 +185,71 @@ def test_an_adapter_may_lie_beside_the_weights_it_was_merged_into(store: Checkpo
     assert {path: read(store, path) for path in adapter} == adapter
 
 
-def test_a_trial_keeps_the_export_that_is_named_and_nothing_to_go_on_from(store: CheckpointStore, tmp_path: Path) -> None:
-    export(tmp_path, report=1)
-    TrialFolder(tmp_path, STUDY, 0).save_export(2, lambda folder: (folder / "config.json").touch(), before=1)
-    train(tmp_path, reports=2)
-    store.keep_only(STUDY, {0: 1})
-    assert [has_export(store, 0, report) for report in (1, 2)] == [True, False]
-    assert not resumes(tmp_path, 0)
+def test_what_is_stored_is_listed_with_its_size_and_time(store: CheckpointStore, tmp_path: Path) -> None:
+    assert store.stored(STUDY) == []
+    export(tmp_path, trial=3, report=12)
+    train_to(tmp_path, 12, "0123456789", trial=3)
+    export(tmp_path, trial=10, report=1)
+    listed = store.stored(STUDY)
+    assert [(one.trial, one.kind, one.report) for one in listed] == [(3, "export", 12), (3, "resume", 12), (10, "export", 1)]
+    weights = sum(map(len, MODEL.values()))
+    assert [weights <= one.bytes < weights + 2_000 for one in listed] == [True, False, True]
+    assert listed[1].bytes == 10 + len((tmp_path / STUDY / "000003" / "resume-000012" / "reports.json").read_bytes())
+    assert all(abs(datetime.now(UTC) - one.at) < timedelta(minutes=1) for one in listed)
 
 
-def test_a_trial_of_which_no_report_is_named_keeps_nothing(store: CheckpointStore, tmp_path: Path) -> None:
-    export(tmp_path)
+def test_what_a_killed_writer_left_is_listed_as_unfinished(store: CheckpointStore, tmp_path: Path) -> None:
     train(tmp_path)
-    store.keep_only(STUDY, {0: None})
-    assert not has_export(store, 0)
-    assert not resumes(tmp_path, 0)
+    left = tmp_path / STUDY / "000000" / ".resume-000002.4711"
+    left.mkdir()
+    (left / "state.pt").write_bytes(b"half")
+    unfinished = [one for one in store.stored(STUDY) if one.kind is StoredKind.UNFINISHED]
+    assert [(one.trial, one.bytes) for one in unfinished] == [(0, 4)]
+    store.drop(STUDY, unfinished)
+    assert [one.kind for one in store.stored(STUDY)] == [StoredKind.RESUME]
 
 
-def test_trials_that_are_not_named_are_left_alone(store: CheckpointStore, tmp_path: Path) -> None:
+def test_files_that_two_states_share_count_once(store: CheckpointStore, tmp_path: Path) -> None:
+    train_to(tmp_path, 2, "0123456789" * 1000)
+    alone = sum(one.bytes for one in store.stored(STUDY))
+    store.fork(STUDY, 0, 5, 2)
+    assert alone <= sum(one.bytes for one in store.stored(STUDY)) < alone + 10
+    drop(store, lambda one: one.trial == 0)
+    assert [(one.trial, one.bytes) for one in store.stored(STUDY)] == [(5, alone)]
+
+
+def test_only_what_is_named_is_dropped(store: CheckpointStore, tmp_path: Path) -> None:
     for trial in range(3):
         export(tmp_path, trial)
         train(tmp_path, trial)
-    store.keep_only(STUDY, {0: None, 1: 1})
-    assert has_export(store, 2)
-    assert [resumes(tmp_path, trial) for trial in range(3)] == [False, False, True]
-
-
-def test_what_is_kept_of_one_study_says_nothing_of_another(store: CheckpointStore, tmp_path: Path) -> None:
     export(tmp_path, study_id="other")
-    train(tmp_path, study_id="other")
-    store.keep_only(STUDY, {0: None})
+    drop(store, lambda one: one.trial == 0 or (one.trial == 1 and one.kind is StoredKind.RESUME))
+    assert [has_export(store, trial) for trial in range(3)] == [False, True, True]
+    assert [resumes(tmp_path, trial) for trial in range(3)] == [False, False, True]
     assert store.manifest("other", 0, 1).files
-    assert TrialFolder(tmp_path, "other", 0).resume() is not None
+    assert sorted(path.name for path in (tmp_path / STUDY).iterdir()) == ["000001", "000002"]
 
 
-def test_to_keep_something_of_nothing_does_no_harm(store: CheckpointStore) -> None:
-    store.keep_only(STUDY, {0: 1, 1: None})
-    assert not has_export(store, 0)
+def test_one_of_two_exports_of_a_trial_is_dropped_alone(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path, report=1)
+    TrialFolder(tmp_path, STUDY, 0).save_export(2, lambda folder: (folder / "config.json").touch(), before=1)
+    drop(store, lambda one: one.report == 2)
+    assert [has_export(store, 0, report) for report in (1, 2)] == [True, False]
+
+
+def test_to_drop_what_is_gone_does_no_harm(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path)
+    listed = store.stored(STUDY)
+    for _ in range(2):
+        store.drop(STUDY, listed)
+    assert store.stored(STUDY) == []
+
+
+def test_what_is_opened_is_read_to_its_end_though_it_is_dropped(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path)
+    with store.open(STUDY, 0, 1, "config.json") as file:
+        drop(store, lambda _: True)
+        assert file.read() == b"{}"
 
 
 def test_each_study_is_listed_with_the_time_it_last_changed(store: CheckpointStore, tmp_path: Path) -> None:
@@ -225,6 +258,12 @@ def test_each_study_is_listed_with_the_time_it_last_changed(store: CheckpointSto
     train(tmp_path, study_id="other")
     assert set(store.studies()) == {STUDY, "other"}
     assert abs(datetime.now(UTC) - store.studies()[STUDY]) < timedelta(minutes=1)
+
+
+def test_deleting_a_study_says_what_that_frees(store: CheckpointStore, tmp_path: Path) -> None:
+    export(tmp_path)
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()]
+    assert [store.delete(STUDY), store.delete(STUDY)] == [Freed(len(sizes), sum(sizes)), Freed()]
 
 
 def test_a_deleted_study_leaves_nothing_and_others_are_left_alone(store: CheckpointStore, tmp_path: Path) -> None:
@@ -264,7 +303,7 @@ def test_a_fork_goes_on_from_the_state_of_its_parent_whatever_becomes_of_that(st
     assert store.fork(STUDY, 0, 5, 2) == 2
     train_to(tmp_path, 3, "three")
     assert (state_of(tmp_path, 0), state_of(tmp_path, 5)) == ((3, 3, "three"), (2, 2, "two"))
-    store.keep_only(STUDY, {0: None})
+    drop(store, lambda one: one.trial == 0)
     assert state_of(tmp_path, 5) == (2, 2, "two")
 
 
@@ -272,7 +311,7 @@ def test_what_a_fork_trains_leaves_its_parent_alone(store: CheckpointStore, tmp_
     train_to(tmp_path, 2, "two")
     store.fork(STUDY, 0, 5, 2)
     train_to(tmp_path, 3, "another three", trial=5)
-    store.keep_only(STUDY, {5: None})
+    drop(store, lambda one: one.trial == 5)
     assert state_of(tmp_path, 0) == (2, 2, "two")
 
 

@@ -95,6 +95,14 @@ def test_what_was_asked_for_comes_in_order_and_is_told(store: Store) -> None:
     assert store.events.after(STUDY, 1, limit=1) == [Event(EventKind.TRIAL_REQUESTED, STUDY, NOW, payload, 2)]
 
 
+def test_only_the_requests_after_a_number_are_read_when_asked_so(store: Store) -> None:
+    has_study(store)
+    first, second, third = (store.trials.request(STUDY, asked(rate), NOW) for rate in (1e-3, 2e-3, 3e-3))
+    assert [one.number for one in (first, second, third)] == [1, 2, 3]
+    assert store.trials.requests(STUDY, after=1) == [second, third]
+    assert store.trials.requests(STUDY, after=3) == []
+
+
 def test_a_request_is_a_change_of_the_study(store: Store) -> None:
     study = has_study(store)
     store.trials.request(STUDY, asked(1e-3), NOW)

@@ -112,7 +112,7 @@ def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_t
     migrate(url)
     store = store_on(database, FakeClock())
     assert everything(store) == [a_study(), trial, [a_report()], []]
-    assert store.trials.history(trial.study_id) == History({0: trial}, {0: (0.5,)})
+    assert store.trials.history(trial.study_id) == History({0: trial}, {0: (0.5,)}, seconds={0: (2.0,)})
     assert (store.trials.decisions(trial.study_id, 0), store.trials.requests(trial.study_id)) == ([], [])
     assert store.mirror.deleted() == []
     database.engine.dispose()

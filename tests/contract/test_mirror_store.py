@@ -1,9 +1,11 @@
 """The contract of `MirrorStore`."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from service.domain.deletion import Deletion, Forgotten
 from service.domain.errors import StudyNotFound, StudyStillActive
 from service.domain.ports import Change, MirroredTrial, Store
 from tests.builders import NOW, a_report, a_study, a_trial
@@ -91,7 +93,8 @@ def test_progress_at_the_same_time_as_the_deletion_is_ignored_or_deleted(store: 
             partial(store.mirror.set_experiment, study_id, "7"),
             partial(store.studies.delete, study_id),
         )
-        assert outcomes == [None] * 3
+        assert outcomes[:2] == [None] * 2
+        assert isinstance(outcomes[2], Deletion)
         assert (store.mirror.mirrored(study_id), store.mirror.experiment(study_id)) == ({}, None)
 
 
@@ -166,6 +169,23 @@ def test_a_deleted_study_is_not_behind(store: Store) -> None:
     assert store.mirror.behind() == []
 
 
+def test_what_the_tracker_is_thought_to_have_beyond_the_store_is_named(store: Store) -> None:
+    study = has_study(store)
+    for number in range(3):
+        has_trial(store, study, number, [0.5])
+    catch_up(store)
+    assert store.mirror.ahead() == []
+    known = store.mirror.mirrored(STUDY)
+    further = [
+        replace(known[OF_STUDY], version=99),
+        replace(known[0], version=99),
+        replace(known[1], reports=2),
+        replace(known[2], version=0, reports=0),
+    ]
+    store.mirror.set_mirrored(further)
+    assert sorted(store.mirror.ahead(), key=lambda entry: entry.number) == further[:3]
+
+
 def test_a_deleted_study_is_named_until_the_tracker_has_forgotten_it(store: Store) -> None:
     for study_id in (STUDY, "other", "kept"):
         has_study(store, study_id)
@@ -174,7 +194,7 @@ def test_a_deleted_study_is_named_until_the_tracker_has_forgotten_it(store: Stor
     for study_id in (STUDY, "other"):
         store.studies.delete(study_id)
     assert sorted(store.mirror.deleted()) == sorted([STUDY, "other"])
-    store.mirror.set_forgotten("other")
+    store.mirror.set_forgotten("other", Forgotten("7", 3, True), NOW)
     assert store.mirror.deleted() == [STUDY]
 
 
@@ -189,6 +209,6 @@ def test_a_study_that_never_was_or_could_not_be_deleted_is_not_named_as_deleted(
 def test_forgetting_a_study_that_was_not_deleted_changes_nothing(store: Store) -> None:
     has_study(store)
     store.mirror.set_experiment(STUDY, "7")
-    store.mirror.set_forgotten(STUDY)
-    store.mirror.set_forgotten("unknown")
+    store.mirror.set_forgotten(STUDY, Forgotten(), NOW)
+    store.mirror.set_forgotten("unknown", Forgotten(), NOW)
     assert (store.mirror.experiment(STUDY), store.mirror.deleted()) == ("7", [])

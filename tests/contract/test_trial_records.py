@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.decision import Decision
 from service.domain.errors import LeaseLost, StudyNotFound
 from service.domain.events import Event, EventKind
 from service.domain.ports import Change, Store
@@ -63,13 +64,36 @@ def test_what_a_worker_said_is_stored_whatever_is_in_it(store: Store, said: str)
     attempt = Attempt(1, 0, 3, NOW, NOW, AttemptOutcome.FAILED, "host:1", said)
     store.trials.record(DRIVER, [Change(a_trial(state=TrialState.RUNNING))])
     store.trials.record(DRIVER, [Change(a_trial(state=TrialState.FAILED, detail=said), attempt=attempt)])
-    store.studies.save(study.stopping(StudyReason.TOO_MANY_FAILURES, said))
+    store.studies.save(study.pausing(StudyReason.TOO_MANY_FAILURES, NOW, said))
     details = [store.trials.get(STUDY, 0).detail, store.trials.attempts(STUDY, 0)[0].detail, store.studies.get(STUDY).detail]
     details += [event.payload["detail"] for event in store.events.after(STUDY, 0) if "detail" in event.payload]
     kept = [part for part in said if part.isascii() and part != "\x00"]
     assert len(details) == 5
     for detail in details:
         assert set(kept) <= set((detail or "").encode().decode())
+
+
+def test_the_attempts_of_all_trials_come_together_by_trial_and_in_order(store: Store) -> None:
+    has_study(store)
+    first, second = Attempt(1, 0, 3, NOW), Attempt(2, 1, 3, NOW + timedelta(seconds=9))
+    for number in (1, 0):
+        store.trials.record(DRIVER, [Change(a_trial(number), attempt=second), Change(a_trial(number), attempt=first)])
+    store.trials.record(DRIVER, [Change(a_trial(2))])
+    assert store.trials.all_attempts(STUDY) == {0: [first, second], 1: [first, second]}
+    with pytest.raises(StudyNotFound):
+        store.trials.all_attempts("gone-abc123")
+
+
+def test_what_is_recorded_again_as_nobody_knows_whether_it_was_stored_is_there_once(store: Store) -> None:
+    has_study(store)
+    why = Decision("proposed", "random")
+    change = Change(a_trial(state=TrialState.RUNNING), a_report(), Attempt(1, 0, 3, NOW), why)
+    for _ in range(2):
+        store.trials.record(DRIVER, [change])
+    assert [decision for _, decision in store.trials.decisions(STUDY, 0)] == [why]
+    assert (len(store.trials.attempts(STUDY, 0)), len(store.trials.reports(STUDY, 0))) == (1, 1)
+    kinds = [event.kind for event in store.events.after(STUDY, 0)]
+    assert [kind for kind in kinds if kind.startswith("trial.")] == ["trial.created", "trial.report"]
 
 
 def test_attempts_are_added_and_then_brought_up_to_date_in_order(store: Store) -> None:
@@ -80,6 +104,13 @@ def test_attempts_are_added_and_then_brought_up_to_date_in_order(store: Store) -
     assert store.trials.attempts(STUDY, 0) == [first]
     store.trials.record(DRIVER, [Change(a_trial(), attempt=second), Change(a_trial(), attempt=lost)])
     assert store.trials.attempts(STUDY, 0) == [lost, second]
+
+
+def test_what_an_attempt_took_of_a_large_gpu_is_kept(store: Store) -> None:
+    has_study(store)
+    attempt = Attempt(1, 0, 3, NOW, gpus=0.3333, peak_bytes=20 * 2**30, gpu_bytes=141 * 2**30)
+    store.trials.record(DRIVER, [Change(a_trial(), attempt=attempt)])
+    assert store.trials.attempts(STUDY, 0) == [attempt]
 
 
 def test_a_trial_without_attempts_and_reports_has_none(store: Store) -> None:

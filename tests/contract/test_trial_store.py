@@ -225,7 +225,8 @@ def test_the_history_has_every_trial_and_the_objective_at_every_report(store: St
     for number, values in enumerate([[0.1 + 0.2, 0.5], [], [1 / 3]]):
         has_trial(store, study, number, values)
     trials = {number: store.trials.get(STUDY, number) for number in range(3)}
-    assert store.trials.history(STUDY) == History(trials, {0: (0.1 + 0.2, 0.5), 2: (1 / 3,)})
+    seconds = {0: (2.0, 2.0), 2: (2.0,)}
+    assert store.trials.history(STUDY) == History(trials, {0: (0.1 + 0.2, 0.5), 2: (1 / 3,)}, seconds=seconds)
 
 
 def test_a_study_without_trials_has_an_empty_history(store: Store) -> None:

@@ -2,10 +2,13 @@
 
 import re
 
+import yaml
 from pydantic import BaseModel
 
+from service.domain.definition import parse_definition
+from tests.builders import a_definition
 from tests.docs.test_readme import ROOT
-from trainers.configs import CONFIGS, TrainingConfig, metrics_of
+from trainers.configs import CONFIGS, SimulatedConfig, TrainingConfig, metrics_of
 
 PAGE = re.sub(r"^```.*?^```$", "", (ROOT / "docs" / "trainers.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 
@@ -20,7 +23,8 @@ def keys(config: type[BaseModel]) -> set[str]:
 
 def test_every_setting_of_every_trainer_is_named() -> None:
     wanted = set().union(*(keys(config) for config in CONFIGS.values()))
-    sections = set().union(*(set(config.model_fields["data"].annotation.model_fields) for config in CONFIGS.values()))  # type: ignore[union-attr]
+    rows = [config.model_fields.get("data") for config in CONFIGS.values()]
+    sections = set().union(*(set(section.annotation.model_fields) for section in rows if section))  # type: ignore[union-attr]
     assert (wanted | sections) - words() == set()
 
 
@@ -33,9 +37,23 @@ def test_settings_that_are_named_for_all_are_those_of_all() -> None:
     assert keys(TrainingConfig) <= words()
 
 
+def test_the_example_of_a_simulation_is_one() -> None:
+    page = (ROOT / "docs" / "trainers.md").read_text().partition("## Training nothing")[2]
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    study = parse_definition(yaml.safe_load(example))
+    assert isinstance(study.trainer, SimulatedConfig)
+    assert set(study.trainer.fails.conditions) <= words()
+
+
+def test_the_example_of_trials_that_share_a_gpu_is_one() -> None:
+    page = (ROOT / "docs" / "trainers.md").read_text().partition("## Several trials on a GPU")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert a_definition(**yaml.safe_load(example)).resources.is_packed
+
+
 def test_every_metric_is_named() -> None:
     found = set[str]()
-    for kind, config in CONFIGS.items():
+    for kind, config in ((kind, config) for kind, config in CONFIGS.items() if "model" in config.model_fields):
         for problem in ({"problem": name} for name in ("single-label", "multi-label", "regression")):
             extra = problem if kind == "text-classification" else {"generated_rows": 5} if kind == "seq2seq" else {}
             document = {"kind": kind, "model": "m", "data": {"train": "dataset://a/b.csv"}, **extra}

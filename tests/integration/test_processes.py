@@ -20,6 +20,7 @@ from tests.builders import NOW
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).parents[2]
 _SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 _IGNORES_SIGTERM = [
     sys.executable,
@@ -64,6 +65,29 @@ def test_a_child_that_dies_is_started_again(children: Children, tmp_path: Path) 
 
     wait_until(is_back)
     assert lives(recorded(tmp_path)[0])
+
+
+def test_what_a_dead_child_has_started_in_other_groups_goes_with_it(children: Children, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import subprocess, sys, time
+
+        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+        print(left.pid, flush=True)
+        time.sleep(600)
+        """
+    )
+    children.start(Child("parent", [sys.executable, "-c", script]))
+    log = children.log("parent")
+    wait_until(lambda: "\n" in log.read_text())
+    left = int(log.read_text())
+    os.kill(recorded(tmp_path)[0], signal.SIGKILL)
+
+    def is_gone() -> bool:
+        children.tend()
+        return not lives(left)
+
+    wait_until(is_gone)
 
 
 def test_stopping_ends_even_a_child_that_does_not_listen(tmp_path: Path) -> None:
@@ -127,9 +151,9 @@ def a_fleet(root: Path) -> Drivers:
 
 def test_a_restarted_controller_still_knows_its_drivers(tmp_path: Path) -> None:
     first = a_fleet(tmp_path)
-    first.start("study-1", 2, NOW, reports=0)
+    first.start("study-1", NOW, reports=0)
     again = a_fleet(tmp_path).launched()["study-1"]
-    assert (again.alive, again.slots) == (True, 2)
+    assert (again.alive, again.at) == (True, NOW)
     first.stop_all()
     assert a_fleet(tmp_path).launched() == {}
 
@@ -139,7 +163,7 @@ def test_launches_without_a_new_report_are_counted(tmp_path: Path) -> None:
     pids = []
     try:
         for launch, reports in enumerate([0, 0, 0, 5]):
-            drivers.start("study-1", 1, NOW + timedelta(minutes=launch), reports)
+            drivers.start("study-1", NOW + timedelta(minutes=launch), reports)
             pids.append(json.loads((tmp_path / "run" / "drivers" / "study-1.json").read_text())["pid"])
             if launch == 2:
                 assert drivers.launched()["study-1"].fruitless == 2
@@ -150,3 +174,55 @@ def test_launches_without_a_new_report_are_counted(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(lives(pid) for pid in pids))
         drivers.stop_all()
+
+
+def test_a_child_that_computes_for_a_process_ends_when_that_is_killed(tmp_path: Path) -> None:
+    endless = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    (tmp_path / "endless.py").write_text(endless)
+    script = textwrap.dedent(
+        """
+        import subprocess, threading
+        from service import lifeline
+
+        threading.Thread(target=lambda: subprocess.run(lifeline.command("endless"), check=False)).start()
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    pid = int((tmp_path / "pid").read_text())
+    assert lives(pid)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not lives(pid), 5)
+
+
+def test_a_child_whose_parent_ended_before_it_began_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import pathlib\npathlib.Path('began').touch()\n")
+    gone = subprocess.Popen(_SLEEPS)
+    gone.kill()
+    gone.wait()
+    command = [sys.executable, "-m", "service.lifeline", str(gone.pid), "endless"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}, check=False)
+    assert (done.returncode, (tmp_path / "began").exists()) == (1, False)
+
+
+def test_an_orphan_that_does_not_listen_is_killed_where_it_is_said_to_be(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import signal, sys, time
+        from pathlib import Path
+        from service.processes import Child, Children
+
+        home = Path(sys.argv[1])
+        children = Children(home / "logs", home / "processes.json")
+        children.start(Child("deaf", {_IGNORES_SIGTERM!r}, orphaned=signal.SIGKILL))
+        time.sleep(600)
+        """
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    wait_until(lambda: (tmp_path / "logs" / "deaf.log").exists() and "deaf" in (tmp_path / "logs" / "deaf.log").read_text())
+    (pid,) = recorded(tmp_path)
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not lives(pid))

@@ -5,7 +5,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from service.api.app import create_api
 from service.api.dependencies import ApiParts
+from service.domain.deletion import Forgotten
+from service.domain.ports import Change
 from service.domain.study import StudyReason
 from service.domain.trial import TrialReason
 from service.settings import Settings
@@ -25,10 +28,20 @@ from service.tracking import server
 from service.tracking.mirror import Mirror
 from service.tracking.mlflow import MlflowTracker
 from service.tracking.tracker import Batch, Metric, TrackerAway, TrackerForgot
-from tests.api.conftest import TOKEN, FakeAnalyst, FakeCatalog, FakeCheckpoints, FakeDatasets, FakeModels, FakePreviewer
+from tests.api.conftest import (
+    TOKEN,
+    FakeAnalyst,
+    FakeCatalog,
+    FakeCheckpoints,
+    FakeDatasets,
+    FakeForecaster,
+    FakeModels,
+    FakePreviewer,
+)
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.unit.test_mirror import ENVIRONMENT, World
+from tests.unit.test_mirror_control import extend
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -42,23 +55,33 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = _free_port()
-    folder = tmp_path_factory.mktemp("mlflow")
+def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@contextmanager
+def _serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server over what is in this folder."""
     arguments, environment = server.command(folder, port)
-    url = server.url(port)
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not _answers(f"{url}/health"):
+        while not _answers(f"{server.url(port)}/health"):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, "MLflow did not come up"
             threading.Event().wait(0.1)
-        yield url
+        yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(mlflow_folder: Path) -> Iterator[str]:
+    port = _free_port()
+    with _serving(mlflow_folder, port):
+        yield server.url(port)
 
 
 def _answers(url: str) -> bool:
@@ -125,6 +148,25 @@ def test_mlflows_own_client_reads_what_the_mirror_wrote(world: RealWorld, mlflow
     ]
 
 
+def test_a_champion_that_has_become_better_is_a_second_version(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("better-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0, TrialReason.BUDGET_SPENT)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.mirror.sync_once()
+    extend(world, world.store.studies.get(study.id))
+    world.store.trials.record("driver", [Change(world.store.trials.get(study.id, 0).started(NOW))])
+    world.reports(study, 0, [0.9])
+    world.ends(study, 0)
+    world.finishes(study)
+    world.mirror.sync_once()
+    version = mlflow.get_model_version_by_alias(study.id, "champion")
+    assert (str(version.version), version.tags["tuneyard.report"]) == ("2", "2")
+    assert world.real.champion(study.id) == (version.run_id, 2)
+
+
 def test_mirroring_again_after_losing_all_memory_doubles_nothing(world: RealWorld, mlflow: MlflowClient) -> None:
     study = world.has_study("again-abc123")
     world.starts(study)
@@ -148,7 +190,77 @@ def test_mirroring_again_after_losing_all_memory_doubles_nothing(world: RealWorl
     assert len(mlflow.search_model_versions(f"name='{study.id}'")) == 1
 
 
-def test_a_deleted_studys_experiment_and_model_are_gone(world: RealWorld, mlflow: MlflowClient) -> None:
+def test_a_run_that_stands_as_running_though_its_trial_has_ended_is_ended(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("running-abc123")
+    for number in range(2):
+        world.starts(study, number)
+        world.reports(study, number, [0.5])
+    world.ends(study, 0)
+    world.mirror.sync_once()
+    run_id = world.store.mirror.mirrored(study.id)[0].run_id
+    mlflow.update_run(run_id, status="RUNNING")
+    assert {number for study_id, number in world.real.running() if study_id == study.id} == {-1, 0, 1}
+    Mirror(world.store, world.real, world.exports, ENVIRONMENT, world.clock).sync_once()
+    assert {number for study_id, number in world.real.running() if study_id == study.id} == {-1, 1}
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+
+
+class KillingTransport(httpx.HTTPTransport):
+    """Kills the server once so many batches have arrived, before their sender hears of the last one."""
+
+    def __init__(self, batches: int, kill: Callable[[], None]) -> None:
+        super().__init__()
+        self._left = batches
+        self._kill = kill
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        if request.url.path.endswith("runs/log-batch"):
+            self._left -= 1
+            if self._left == 0:
+                response.read()
+                self._kill()
+                raise httpx.ReadError("connection reset by peer", request=request)
+        return response
+
+
+def test_a_server_that_was_killed_between_two_batches_gets_the_rest_in_order_and_nothing_twice(tmp_path: Path) -> None:
+    port, count = _free_port(), 900
+    world = World()
+    study = world.has_study("killed-abc123")
+    world.starts(study)
+    world.reports(study, 0, [number / count for number in range(count)])
+    with _serving(tmp_path, port) as process:
+
+        def kill() -> None:
+            process.kill()
+            process.wait()
+
+        tracker = MlflowTracker(
+            server.url(port), KillingTransport(4, kill)
+        )  # one of the study's run, and some of its trial's four
+        mirror = Mirror(world.store, tracker, world.exports, ENVIRONMENT, world.clock)
+        mirror.sync_once()
+        assert process.poll() is not None
+        assert world.store.mirror.mirrored(study.id)[0].reports == 0
+    world.reports(study, 0, [1.0])
+    with _serving(tmp_path, port):
+        world.clock.pass_seconds(60)
+        mirror.sync_once()
+        client = MlflowClient(tracking_uri=server.url(port))
+        run_id = world.store.mirror.mirrored(study.id)[0].run_id
+        found = client.get_metric_history(run_id, "validation/accuracy")
+        assert [point.step for point in found] == list(range(1, count + 2))
+        assert found[-1].value == 1.0
+        experiment_id = world.store.mirror.experiment(study.id)
+        assert experiment_id is not None
+        assert len(client.search_runs([experiment_id])) == 2
+    tracker.close()
+
+
+def test_a_deleted_studys_experiment_and_model_are_gone_and_all_files_of_its_runs(
+    world: RealWorld, mlflow: MlflowClient, mlflow_folder: Path
+) -> None:
     study = world.has_study("deleted-abc123")
     world.starts(study)
     world.reports(study, 0, [0.5])
@@ -158,7 +270,15 @@ def test_a_deleted_studys_experiment_and_model_are_gone(world: RealWorld, mlflow
     world.mirror.sync_once()
     run_id = world.store.mirror.mirrored(study.id)[0].run_id
     assert mlflow.get_model_version_by_alias(study.id, "champion").run_id == run_id
+    for owner in (run_id, world.store.mirror.mirrored(study.id)[-1].run_id):
+        mlflow.log_text(owner, "a note of a user's", "notes/note.txt")
+    folder = mlflow_folder / "artifacts" / str(world.store.mirror.experiment(study.id))
+    others = {path.name for path in folder.parent.iterdir()} - {folder.name}
+    assert len([path for path in folder.rglob("*") if path.is_file()]) > 2
+    world.store.studies.delete(study.id)
     world.mirror.forget(study.id)
+    assert {path.name for path in folder.parent.iterdir()} == others
+    assert world.store.deletions.recent()[0].forgotten == Forgotten(folder.name, runs=2, registered_model=True)
     assert study.id not in world.real.experiments()
     with pytest.raises(MlflowException, match="not found"):
         mlflow.get_registered_model(study.id)
@@ -191,8 +311,8 @@ def gateway(mlflow_url: str, tmp_path: Path) -> Iterator[str]:
     """The API's address, in front of the real server."""
     parts = ApiParts(
         store=memory_store(), datasets=FakeDatasets(), checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
-        analyst=FakeAnalyst(), previewer=FakePreviewer(), clock=FakeClock(), settings=Settings(home=tmp_path), token=TOKEN,
-        mlflow_url=mlflow_url,
+        analyst=FakeAnalyst(), previewer=FakePreviewer(), forecaster=FakeForecaster(), clock=FakeClock(),
+        settings=Settings(home=tmp_path), token=TOKEN, mlflow_url=mlflow_url,
     )  # fmt: skip
     port = _free_port()
     api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))

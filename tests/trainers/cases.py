@@ -11,6 +11,7 @@ from tests.trainers import (
     causal_lm_case,
     image_classification_case,
     seq2seq_case,
+    simulated_case,
     text_classification_case,
     token_classification_case,
 )
@@ -55,11 +56,18 @@ CASES = [
     Case("seq2seq-bart-lora", *seq2seq_case.LORA_CASE, explodes=seq2seq_case.EXPLODES),
     Case("seq2seq-bart", *seq2seq_case.BART_CASE),
 ]
+ALL_CASES = [*CASES, Case("simulated", *simulated_case.CASE)]
+"""Those that train nothing too."""
 
 
 def a_config(case: Case, **changes: Any) -> TrainerConfig:
     config: TrainerConfig = TypeAdapter(TrainerConfig).validate_python({**case.document, **changes})
     return config
+
+
+def sources_of(config: TrainerConfig, place: Path) -> Mapping[str, Path]:
+    named = {} if config.data is None else config.data.named
+    return {name: place / name.removeprefix("dataset://") for name in named.values()}
 
 
 def a_trainer(case: Case, place: Path, interrupted_at: int | None = None, goal: Goal | None = None, **changes: Any) -> Trainer:
@@ -68,8 +76,8 @@ def a_trainer(case: Case, place: Path, interrupted_at: int | None = None, goal: 
     config = a_config(case, **changes)
     context = TrialContext(
         cache=place / "cache",
-        sources={name: place / name.removeprefix("dataset://") for name in config.data.named.values()},
-        models={config.model: place / config.model},
+        sources=sources_of(config, place),
+        models={} if config.model is None else {config.model: place / config.model},
         goal=goal,
         interruption=lambda: Interruption.PAUSE if next(looks) == interrupted_at else None,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.trainers.cases import CASES, Case, a_config
+from tests.trainers.cases import CASES, Case, a_config, sources_of
 from trainers.contract import Interruption, Report, Trainer, TrainerError, TrialContext, make_trainer
 from trainers.distributed import Distributed
 
@@ -37,8 +37,7 @@ def made() -> Iterator[list[Distributed]]:
 
 
 def context(case: Case, place: Path, **changes: Any) -> TrialContext:
-    names = a_config(case).data.named.values()
-    sources = {name: place / name.removeprefix("dataset://") for name in names}
+    sources = sources_of(a_config(case), place)
     return TrialContext(**{"cache": place / "cache", "sources": sources, "models": {"tiny": place / "tiny"}, **changes})
 
 

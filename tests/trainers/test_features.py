@@ -48,7 +48,8 @@ def test_results_are_the_same_with_and_without(
     for one, other in zip(found, wanted, strict=True):
         assert one.metrics == pytest.approx(dict(other.metrics), abs=1e-5)
     for name, tensor in weights(plain).items():
-        assert torch.allclose(weights(ours)[name], tensor, atol=1e-5), name
+        if not name.endswith("key.bias"):  # it changes no attention, so AdamW follows the rounding of a gradient that is zero
+            assert torch.allclose(weights(ours)[name], tensor, atol=1e-5), name
     ours.export(tmp_path)
     assert case.measure(tmp_path, place, "validation")["loss"] == pytest.approx(found[-1].metrics["validation/loss"], abs=1e-5)
     assert ours.test(tmp_path)["test/loss"] == pytest.approx(case.measure(tmp_path, place, "test")["loss"], abs=1e-5)

@@ -339,7 +339,7 @@ def test_help_says_what_is_read_and_written(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.integration
 def test_it_needs_no_service_no_ray_and_no_mlflow(desk: Desk) -> None:
     desk.write(epochs=1)
-    loaded = "sorted({name.partition('.')[0] for name in sys.modules} & {'service', 'ray', 'mlflow', 'optuna', 'search_spaces'})"
+    loaded = "sorted({name.partition('.')[0] for name in sys.modules} & {'service', 'ray', 'mlflow', 'optuna'})"
     code = f"import sys; from trainers.__main__ import main; status = main(); print({loaded}); sys.exit(status)"
     arguments = ["text-classification", str(desk.root / "config.yaml"), "-o", str(desk.out)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

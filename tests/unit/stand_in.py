@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from service.api.analysis_schemas import StudyAnalysisView
 from service.api.decision_views import TrialRequestView
+from service.api.deletion_views import DeletionsView, DeletionView
 from service.api.lineage_schemas import LineageView
 from service.api.pareto_schemas import ParetoView
 from service.api.schemas import (
@@ -29,10 +30,12 @@ from service.api.schemas import study_view as full_view
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.datasets import DatasetFile
 from service.domain.decision import Decision
+from service.domain.deletion import Deletion
 from service.domain.events import Event, EventKind
 from service.domain.front import front_of
 from service.domain.history import History
 from service.domain.lineage import lineages
+from service.domain.stored import Footprint, Freed
 from service.domain.study import Study
 from service.domain.trial import Attempt, Trial, TrialRequest
 from tests.analysed import an_analysis
@@ -46,10 +49,13 @@ DECISIONS = (
     Decision("cut", "hyperband", report=1, value=0.5, rank=9, among=9, cut=0.75),
 )
 """Of every trial."""
+A_DELETION = Deletion(STUDY_ID, "intents", NOW, "ada", 12, 14, 27, 61, Freed(42, 548_000_000))
 ANALYSIS = {"task": "text-classification", "rows": 2, "metrics": {"accuracy": 0.5}}
 
 
-def a_study_view(study: Study | None = None, *trials: Trial, experiment: str | None = "7") -> StudyView:
+def a_study_view(
+    study: Study | None = None, *trials: Trial, experiment: str | None = "7", footprint: Footprint | None = None
+) -> StudyView:
     study = study or a_study()
     history = History({trial.number: trial for trial in trials})
     return full_view(
@@ -58,6 +64,7 @@ def a_study_view(study: Study | None = None, *trials: Trial, experiment: str | N
         best=history.best(study.definition.objective),
         spent=history.spending(study, NOW),
         experiment=experiment,
+        footprint=footprint,
     )
 
 
@@ -87,6 +94,7 @@ class StandIn(httpx.MockTransport):
         self.failing: list[httpx.Response | httpx.TransportError] = []
         self.requests: list[httpx.Request] = []
         self.page_size = 50
+        self.footprint: Footprint | None = None
 
     def asked(self) -> list[str]:
         """Method and path of each request."""
@@ -110,8 +118,8 @@ class StandIn(httpx.MockTransport):
                 answer = self._page(request, [a_study_view(study, *self.trials.values()) for study in self.studies.values()])
             case "POST", ["login-links"]:
                 answer = httpx.Response(201, json={"url": "/login?code=abc&next=%2Fmlflow%2F", "expires_at": NOW.isoformat()})
-            case "GET", ["datasets"]:
-                answer = _json(DatasetsView(uploads=[self._dataset()], builtins=[]))
+            case "GET", ["datasets" | "deletions" as what]:
+                answer = _json(self._all(what))
             case "PUT", ["datasets", _, "files", _]:
                 answer = _json(self._dataset(), 201)
             case _, ["studies", place, *rest]:
@@ -122,13 +130,13 @@ class StandIn(httpx.MockTransport):
         study = self.studies.get(place.partition(":")[0])
         if study is None:
             return a_problem(404, f"There is no study {place!r}.")
-        view = a_study_view(study, *self.trials.values())
+        view = a_study_view(study, *self.trials.values(), footprint=self.footprint)
         answer = a_problem(404, "There is no such place.")
         match request.method, rest:
-            case "GET" | "POST", []:
+            case "GET" | "POST" | "PATCH", []:
                 answer = _json(view)
             case "DELETE", []:
-                answer = httpx.Response(204)
+                answer = _json(DeletionView.of(A_DELETION))
             case "GET" | "POST", ["trials"]:
                 answer = self._trials(request)
             case "GET", ["analysis" | "lineage" | "pareto", *_]:
@@ -140,9 +148,14 @@ class StandIn(httpx.MockTransport):
                 answer = httpx.Response(204) if events is None else httpx.Response(200, content=self._stream(events))
             case "GET", ["best", "checkpoint"]:
                 answer = _json(ManifestView.of(a_manifest()))
-            case "GET", ["trials", number, *inside]:
-                answer = self._trial(request, int(number), inside)
+            case "GET" | "POST", ["trials", number, *inside]:
+                answer = self._trial(request, int(number.partition(":")[0]), inside)
         return answer
+
+    def _all(self, what: str) -> BaseModel:
+        if what == "deletions":
+            return DeletionsView(items=[DeletionView.of(A_DELETION)])
+        return DatasetsView(uploads=[self._dataset()], builtins=[])
 
     def _trials(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
@@ -154,7 +167,8 @@ class StandIn(httpx.MockTransport):
         match rest:
             case ["pareto"]:
                 limits = [float(value) for value in request.url.params.get_list("reference")]
-                return _json(ParetoView.of(study, front_of(study, History(self.trials), limits or None)))
+                most = int(request.url.params["limit"])
+                return _json(ParetoView.of(study, front_of(study, History(self.trials), limits or None), most))
             case ["lineage"]:
                 return _json(LineageView.of(STUDY_ID, lineages(self.trials)))
             case ["analysis"]:

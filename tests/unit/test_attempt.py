@@ -1,6 +1,8 @@
 """One attempt of one trial, with a trainer whose results are given."""
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import yaml
 
 from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.space import MARGIN_BYTES
 from service.domain.errors import CheckpointNotFound
 from service.domain.ports import LocalSources
 from service.execution.assignment import Assignment, Progress, assign
@@ -16,7 +19,7 @@ from service.execution.card import write_card
 from tests.builders import a_document, a_report, a_study, a_trial
 from tests.fakes import FakeClock, FakeTrainer
 from trainers.configs import TrainerConfig
-from trainers.contract import Goal, TrainerError, TrialContext
+from trainers.contract import Goal, Report, TrainerError, TrialContext
 from trainers.loop import Position
 
 
@@ -85,14 +88,74 @@ def test_what_the_checkpoint_carries_is_told_before_anything_more_is_trained(tmp
 
 
 def test_a_report_whose_export_failed_is_not_told(tmp_path: Path) -> None:
-    class Full(FakeTrainer):
+    class Broken(FakeTrainer):
         def export(self, directory: Path) -> None:
             if self._done == 2:
-                raise OSError("no space left on device")
+                raise OSError("the disk does not answer")
             super().export(directory)
 
-    last = run(an_assignment(tmp_path), Full([0.1, 0.2, 0.3]))[-1]
+    last = run(an_assignment(tmp_path), Broken([0.1, 0.2, 0.3]))[-1]
     assert (last.outcome, [report.number for report in last.reports]) == ("failed", [1])
+
+
+def test_a_report_whose_state_cannot_be_saved_is_not_told_either(tmp_path: Path) -> None:
+    class Broken(FakeTrainer):
+        def save(self, directory: Path) -> None:
+            if self._done == 2:
+                raise OSError("the disk does not answer")
+            super().save(directory)
+
+    last = run(an_assignment(tmp_path), Broken([0.1, 0.2, 0.3]))[-1]
+    assert (last.outcome, [report.number for report in last.reports]) == ("failed", [1])
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FULL, OSError(errno.EDQUOT, "Disk quota exceeded"), RuntimeError("SafetensorError: I/O error: (os error 28)"),
+     TrainerError("trainer_error", "process 1 said: OSError: [Errno 28] No space left on device")],
+)  # fmt: skip
+def test_a_disk_that_is_full_is_no_error_of_the_trial_and_leaves_nothing_half_written(tmp_path: Path, error: Exception) -> None:
+    class Full(FakeTrainer):
+        def save(self, directory: Path) -> None:
+            super().save(directory)
+            if self._done == 2:
+                raise error
+
+    trained: list[int] = []
+    last = run(an_assignment(tmp_path), Full([0.1, 0.2, 0.3], trained))[-1]
+    assert (last.outcome, last.reason, [report.number for report in last.reports]) == ("no_space", None, [1])
+    assert f"The disk of {tmp_path / 'checkpoints'} has " in (last.detail or "")
+    left = sorted(path.name for path in (tmp_path / "checkpoints" / "intents-abc123" / "000000").iterdir())
+    assert left == ["export-000001", "export-000002", "resume-000001"]
+    steps = run(an_assignment(tmp_path, attempt=2), FakeTrainer([0.1, 0.2, 0.3], trained))
+    assert (trained, steps[-1].outcome) == ([1, 2, 2, 3], "done")
+
+
+def test_nothing_is_written_where_less_would_be_left_than_the_disk_must_have(tmp_path: Path) -> None:
+    attempt = AttemptRun(
+        an_assignment(tmp_path), "host:1", FakeClock(), lambda *_: FakeTrainer([0.1]), free=lambda _: MARGIN_BYTES - 1
+    )
+    step = attempt.advance()
+    assert step.outcome == "no_space"
+    assert step.detail is not None
+    assert f"has {MARGIN_BYTES - 1:,} bytes free, and {MARGIN_BYTES:,} are needed" in step.detail
+    assert not (tmp_path / "checkpoints" / "intents-abc123" / "000000").exists()
+
+
+def test_a_cache_that_finds_its_disk_full_pauses_too_and_is_waited_for(tmp_path: Path) -> None:
+    class Cached(FakeTrainer):
+        def reports(self) -> Iterator[Report]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "cache" / "rows.bin"))
+
+    step = run(an_assignment(tmp_path), Cached([0.1]))[-1]
+    assert (step.outcome, f"The disk of {tmp_path / 'cache'} has " in (step.detail or "")) == ("no_space", True)
+    asked: list[Path] = []
+    store = LocalCheckpointStore(tmp_path / "checkpoints", lambda folder: asked.append(folder) or MARGIN_BYTES)  # type: ignore[func-returns-value]
+    assert not store.has_room("intents-abc123")
+    assert asked == [tmp_path / "cache"]
 
 
 def test_the_export_carries_a_card_with_study_configuration_and_metrics(tmp_path: Path) -> None:

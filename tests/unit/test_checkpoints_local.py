@@ -166,21 +166,6 @@ def test_everything_is_on_the_disk_before_it_has_its_name(
     assert last == ("000004", True)
 
 
-def test_an_ended_trial_keeps_one_export_and_nothing_a_killed_writer_left(folder: TrialFolder, tmp_path: Path) -> None:
-    folder.save_resume(known(2), None)
-    folder.save_export(1, a_file("config.json"))
-    folder.save_export(2, a_file("config.json"), before=1)
-    (tmp_path / STUDY / "000004" / ".resume-000003.99").mkdir()
-    folder.keep_only(1)
-    assert names(tmp_path) == ["export-000001"]
-
-
-def test_to_drop_what_is_not_there_does_no_harm(folder: TrialFolder, tmp_path: Path) -> None:
-    folder.keep_only(1)
-    folder.keep_only(None)
-    assert names(tmp_path) == []
-
-
 def test_an_export_stands_beside_the_one_before_it_and_no_other(folder: TrialFolder, tmp_path: Path) -> None:
     for report, before in ((1, None), (2, 1), (5, 2)):
         folder.save_export(report, a_file("config.json"), before)

@@ -16,6 +16,7 @@ from service import __version__
 from service.cli import run
 from service.cli.session import Session
 from service.domain.events import EventKind
+from service.domain.stored import Footprint
 from service.domain.study import StudyState, WarmStart
 from service.domain.trial import TrialReason, TrialState
 from tests.builders import NOW, a_document, a_study, a_trial
@@ -92,6 +93,14 @@ def test_one_study_is_shown_with_its_best_trial_and_its_page_in_mlflow(capsys: p
     assert "http://127.0.0.1:8080/mlflow/#/experiments/7/runs" in shown
 
 
+def test_a_study_is_shown_with_what_its_checkpoints_take_and_what_is_wrong_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn(a_study(checkpoints={"max_total_gb": 0.5}))
+    service.footprint = Footprint(600_000_000, NOW, "It is too much.", (3, 5))
+    assert tuneyard(service, "study", "get", STUDY_ID) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "600.0 MB of 500.0 MB. It is too much. The models of these trials are gone from the disk: 3, 5." in shown
+
+
 def test_a_detached_study_is_started_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
     assert tuneyard(service, "study", "apply", str(a_definition_file(tmp_path)), "--detach", "-o", "json") == 0
@@ -157,10 +166,13 @@ def test_a_study_is_asked_to_end(verb: str) -> None:
     assert service.asked() == [f"POST /v1/studies/{STUDY_ID}:{verb}"]
 
 
-def test_a_study_is_removed_when_confirmed() -> None:
+def test_a_study_is_removed_when_confirmed_and_what_went_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
     assert tuneyard(service, "study", "rm", STUDY_ID, "--yes") == 0
     assert service.asked() == [f"DELETE /v1/studies/{STUDY_ID}"]
+    said = capsys.readouterr().err
+    assert "12 trials with 27 reports, and 548.0 MB of the disk" in said
+    assert "MLflow" in said
 
 
 def test_a_study_is_not_removed_when_nobody_can_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +245,15 @@ def test_the_front_of_a_study_is_shown_with_its_volume(capsys: pytest.CaptureFix
     assert heading.split() == ["trial", "validation/accuracy", "report", "state", "parameters"]
     assert line.split()[:4] == ["0", "0.9000", "1", "completed"]
     assert volume == "hypervolume 0.6500 up to validation/accuracy 0.2500"
+
+
+def test_a_front_with_more_trials_than_are_printed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    equals = tuple(a_trial(number, best_value=0.9, best_report=1) for number in range(5))
+    assert tuneyard(StandIn(trials=equals), "study", "pareto", STUDY_ID, "--limit", "2", "--reference", "0.25") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if " of " in line or "hypervolume" in line] == [
+        "2 of 5 trials, those farthest from their neighbours: --limit shows more",
+        "hypervolume 0.6500 up to validation/accuracy 0.2500",
+    ]
 
 
 def test_a_study_that_has_not_reported_has_no_front_to_show(capsys: pytest.CaptureFixture[str]) -> None:

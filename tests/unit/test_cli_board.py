@@ -5,9 +5,11 @@ from typing import Any
 from rich.console import Console
 
 from service.api.schemas import TrialView
+from service.api.waiting_views import WaitingView
 from service.cli.board import ENDED_SHOWN, Board, changes, draw
 from service.domain.study import StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
+from service.domain.waiting import WaitingCause
 from tests.builders import NOW, a_study, a_trial
 from tests.unit.stand_in import STUDY_ID, a_study_view
 
@@ -46,9 +48,23 @@ def test_the_head_tells_study_state_counts_and_time() -> None:
     assert first == f"{STUDY_ID}  running  ·  1 of 4 finished  ·  1 running  ·  1 waiting  ·  1m 23s"
 
 
+def test_the_time_of_a_paused_study_stands_still() -> None:
+    board = a_board(a_trial(0))
+    progress = board.study.progress
+    spent = progress.model_copy(update={"wall_clock_seconds": progress.wall_clock_seconds.model_copy(update={"spent": 45.0})})
+    paused = board.study.model_copy(update={"state": "paused", "reason": "pause_requested", "progress": spent})
+    assert drawn(board.with_study(paused))[0] == f"{STUDY_ID}  paused  ·  0 of 4 finished  ·  0 running  ·  1 waiting  ·  45s"
+
+
 def test_the_best_trial_is_shown_with_its_configuration() -> None:
     line = drawn(a_board(an_ended(0, 0.5), an_ended(1, 0.75)))[1]
     assert " ".join(line.split()) == "best 0.7500 validation/accuracy trial 1, report 2 lr 0.001"
+
+
+def test_a_study_that_waits_says_why() -> None:
+    waiting = WaitingView(cause=WaitingCause.SHARE, detail="It has 1 of the 2 slots it could use.", since=NOW)
+    lines = drawn(a_board().with_study(a_board().study.model_copy(update={"waiting": waiting})))
+    assert lines[2] == "waits   It has 1 of the 2 slots it could use."
 
 
 def test_the_address_in_mlflow_is_shown_whole() -> None:

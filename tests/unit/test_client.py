@@ -165,6 +165,13 @@ def test_a_trials_reports_are_read_to_the_last() -> None:
     assert len(service.requests) == 2
 
 
+def test_the_end_of_a_study_that_was_extended_is_not_the_last_that_is_told() -> None:
+    service = StandIn()
+    again = an_event(10, EventKind.STUDY_STATE, state="queued")
+    service.streams = [[ENDED, again], [an_event(11, EventKind.STUDY_STATE, state="completed")]]
+    assert [event.id for event in a_client(service).events(STUDY_ID)] == [9, 10, 11]
+
+
 def test_a_broken_event_stream_is_taken_up_where_it_broke_off() -> None:
     service = StandIn()
     service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [an_event(2, EventKind.TRIAL_STATE, number=0)], [ENDED]]
@@ -198,7 +205,12 @@ def test_waiting_ends_when_the_time_is_up() -> None:
     [
         (lambda client: client.stop(STUDY_ID), f"POST /v1/studies/{STUDY_ID}:stop"),
         (lambda client: client.cancel(STUDY_ID), f"POST /v1/studies/{STUDY_ID}:cancel"),
+        (lambda client: client.pause(STUDY_ID), f"POST /v1/studies/{STUDY_ID}:pause"),
+        (lambda client: client.resume(STUDY_ID), f"POST /v1/studies/{STUDY_ID}:resume"),
+        (lambda client: client.extend(STUDY_ID, {"trials": 9}), f"POST /v1/studies/{STUDY_ID}:extend"),
+        (lambda client: client.patch(STUDY_ID, {"priority": 80}), f"PATCH /v1/studies/{STUDY_ID}"),
         (lambda client: client.delete(STUDY_ID), f"DELETE /v1/studies/{STUDY_ID}"),
+        (lambda client: client.deletions(), "GET /v1/deletions"),
         (lambda client: client.best(STUDY_ID), f"GET /v1/studies/{STUDY_ID}/best"),
         (lambda client: client.trial(STUDY_ID, 0), f"GET /v1/studies/{STUDY_ID}/trials/0"),
         (lambda client: client.attempts(STUDY_ID, 0), f"GET /v1/studies/{STUDY_ID}/trials/0/attempts"),
@@ -278,3 +290,27 @@ def test_a_trial_is_asked_for_with_its_parameters_and_under_a_key_of_its_own() -
 def test_a_trial_says_why_it_is_there() -> None:
     decisions = a_client(StandIn(trials=(a_trial(),))).trial(STUDY_ID, 0).decisions or []
     assert [(decision.kind, decision.by) for decision in decisions] == [("proposed", "tpe"), ("cut", "hyperband")]
+
+
+def test_who_asks_is_said_in_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = StandIn()
+    monkeypatch.setenv("TUNEYARD_USER", "grace")
+    for user in ("ada", None):
+        Client(URL, TOKEN, user=user, transport=service).study(STUDY_ID)
+    assert [request.headers["Tuneyard-User"] for request in service.requests] == ["ada", "grace"]
+
+
+def test_a_change_names_the_version_it_was_made_for_or_any() -> None:
+    service = StandIn()
+    client = a_client(service)
+    client.patch(STUDY_ID, {"priority": 80})
+    client.patch(STUDY_ID, {"budget": {"trials": 9}}, version=3)
+    assert [request.headers["If-Match"] for request in service.requests] == ["*", '"3"']
+    assert json.loads(service.requests[1].content) == {"budget": {"trials": 9}}
+    assert service.requests[0].headers["Content-Type"] == "application/merge-patch+json"
+
+
+def test_a_trial_is_asked_to_stop() -> None:
+    service = StandIn(trials=(a_trial(),))
+    assert a_client(service).stop_trial(STUDY_ID, 0).number == 0
+    assert service.asked() == [f"POST /v1/studies/{STUDY_ID}/trials/0:stop"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client.address import DEFAULT_URL, find_address, home_folder, is_loopback, service_file
+from service.client.address import DEFAULT_URL, find_address, home_folder, is_loopback, service_file, user_name
 from service.settings import Layout
 
 
@@ -73,3 +73,11 @@ def test_the_home_folder_is_below_the_users_home_unless_named() -> None:
 )
 def test_addresses_of_this_machine_are_told_from_others(url: str, *, local: bool) -> None:
     assert is_loopback(url) is local
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("ada", "ada"), ("Åse Ørn", "?se ?rn"), (" ada ", "ada"), ("a" * 70, "a" * 64), ("\t", "?")],
+)
+def test_who_asks_is_named_as_far_as_a_header_can_carry_it(given: str, name: str) -> None:
+    assert user_name({"TUNEYARD_USER": given}) == name

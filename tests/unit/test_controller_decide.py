@@ -1,7 +1,7 @@
-"""What the controller does next, and which study gets how many slots."""
+"""What the controller does next, and how many trials fit."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,59 +9,92 @@ from typing import Any
 import pytest
 
 from service.app import _WithCapacity
-from service.controller.allocation import Capacity, grant, slots_within
+from service.controller.allocation import Capacity, SharingRules, slots_within
 from service.controller.decide import (
     LAUNCHES_WITHOUT_PROGRESS,
     Command,
     EndStudy,
     GiveUp,
     Launched,
+    PauseStudy,
     Seen,
     StartDriver,
     decide,
+    why_not_driven,
 )
 from service.domain.definition import Resources
 from service.domain.errors import InvalidDefinition
 from service.domain.study import Study, StudyReason
+from service.domain.waiting import WaitingCause
 from tests.api.conftest import FakeCatalog
 from tests.builders import NOW, a_definition, a_study
 
 
-def waiting(study_id: str, minutes: int = 0, **resources: Any) -> Study:
-    return a_study(study_id, created_at=NOW + timedelta(minutes=minutes), resources=resources)
+def waiting(study_id: str, minutes: int = 0, by: str | None = None, priority: int = 50, **resources: Any) -> Study:
+    study = a_study(study_id, created_at=NOW + timedelta(minutes=minutes), resources=resources, priority=priority)
+    return replace(study, created_by=by)
 
 
-def commands(
-    *studies: Study, cpus: float = 4, gpus: float = 0, launched: dict[str, Launched] | None = None, leases: tuple[str, ...] = ()
-) -> list[Command]:
+def seen(
+    *studies: Study,
+    cpus: float = 4,
+    gpus: float = 0,
+    launched: dict[str, Launched] | None = None,
+    leases: tuple[str, ...] = (),
+    rules: SharingRules | None = None,
+) -> Seen:
     holders = dict.fromkeys(leases, "driver-1")
-    return decide(Seen(studies, holders, launched or {}, Capacity(cpus, gpus), NOW))
+    return Seen(studies, holders, launched or {}, Capacity(cpus, gpus), NOW, rules or SharingRules())
 
 
-def test_a_waiting_study_gets_a_driver_with_as_many_slots_as_it_wants_and_fit() -> None:
-    assert commands(waiting("a", max_concurrent_trials=8), cpus=4) == [StartDriver("a", 4)]
-    assert commands(waiting("a", max_concurrent_trials=2), cpus=4) == [StartDriver("a", 2)]
+def commands(*studies: Study, **world: Any) -> list[Command]:
+    return decide(seen(*studies, **world))
 
 
-def test_the_older_study_comes_first() -> None:
-    young, old = waiting("a", 5, max_concurrent_trials=2), waiting("b", 1, max_concurrent_trials=2)
-    assert commands(young, old, cpus=2) == [StartDriver("b", 2)]
+def test_every_waiting_study_gets_a_driver_whatever_the_others_hold() -> None:
+    assert commands(waiting("a", 0, cpus_per_trial=4), waiting("b", 1)) == [StartDriver("a"), StartDriver("b")]
 
 
-def test_what_is_left_over_goes_to_the_next() -> None:
-    first, second = waiting("a", 0, max_concurrent_trials=3), waiting("b", 1, max_concurrent_trials=3)
-    assert commands(first, second, cpus=4) == [StartDriver("a", 3), StartDriver("b", 1)]
+def test_no_more_studies_run_at_once_than_the_service_allows() -> None:
+    young, old, running = waiting("a", 5), waiting("b", 1), waiting("r", 9).running(NOW)
+    world: dict[str, Any] = {"leases": ("r",), "rules": SharingRules(most_running=2)}
+    assert commands(young, old, running, **world) == [StartDriver("b")]
+    cause, detail = why_not_driven(seen(young, old, running, **world))["a"]
+    assert cause is WaitingCause.QUEUE
+    assert detail == "2 studies run, as many as may at once (max_running_studies), and it is the next."
 
 
-def test_a_study_that_does_not_fit_now_holds_back_those_behind_it() -> None:
-    large, small = waiting("a", 0, cpus_per_trial=4), waiting("b", 1)
-    running = waiting("r", -1).running(NOW)
-    launched = {"r": Launched(alive=True, slots=1, at=NOW)}
-    assert commands(running, large, small, cpus=4, launched=launched) == []
+def test_of_the_waiting_the_higher_priority_comes_first() -> None:
+    rules = SharingRules(most_running=1)
+    assert commands(waiting("a", 0), waiting("b", 1, priority=51), rules=rules) == [StartDriver("b")]
 
 
-def test_a_study_that_can_never_fit_holds_back_nobody() -> None:
-    assert commands(waiting("a", 0, gpus_per_trial=1.0), waiting("b", 1), cpus=4) == [StartDriver("b", 1)]
+def test_a_user_runs_no_more_studies_than_allowed_and_holds_back_nobody_else() -> None:
+    studies = waiting("a", 0, by="ann"), waiting("b", 1, by="ann"), waiting("c", 2, by="ben"), waiting("d", 3)
+    world: dict[str, Any] = {"rules": SharingRules(most_running_of_a_user=1)}
+    assert commands(*studies, **world) == [StartDriver("a"), StartDriver("c"), StartDriver("d")]
+    cause, detail = why_not_driven(seen(*studies, **world))["b"]
+    assert (cause, "1 study of 'ann' runs" in detail) == (WaitingCause.QUOTA, True)
+
+
+def test_a_hundred_waiting_studies_get_eight_drivers() -> None:
+    assert len(commands(*(waiting(f"s{number:03}", number) for number in range(100)))) == 8
+
+
+def test_a_study_that_can_never_fit_gets_no_driver_and_holds_back_nobody() -> None:
+    studies = waiting("a", 0, gpus_per_trial=1.0), waiting("b", 1)
+    rules = SharingRules(most_running=1)
+    assert commands(*studies, rules=rules) == [StartDriver("b")]
+    assert why_not_driven(seen(*studies, rules=rules))["a"] == (
+        WaitingCause.SIZE,
+        "A trial needs 1 CPU and 1 GPU, and all workers together have 4 CPUs and 0 GPUs.",
+    )
+
+
+def test_without_a_cluster_nothing_starts() -> None:
+    world = replace(seen(waiting("a")), capacity=None)
+    assert decide(world) == []
+    assert why_not_driven(world)["a"][0] is WaitingCause.CLUSTER
 
 
 @pytest.mark.parametrize(("gpus", "each", "slots"), [(8, 2, 4), (7, 2, 3), (1, 2, 0), (8, 8, 1), (3, 1, 3)])
@@ -84,34 +117,53 @@ def test_a_study_whose_trials_no_machine_can_hold_is_refused(tmp_path: Path) -> 
         catalog.check(a_definition(resources={"gpus_per_trial": 8}))
 
 
+@pytest.mark.parametrize("gpus", [0.25, 1, "auto"])
+def test_a_study_that_asks_for_gpus_is_refused_where_there_are_none(tmp_path: Path, gpus: float | str) -> None:
+    (tmp_path / "capacity.json").write_text(json.dumps(asdict(Capacity(cpus=4, gpus=0, node_gpus=0))))
+    catalog = _WithCapacity(FakeCatalog(), tmp_path / "capacity.json")
+    with pytest.raises(InvalidDefinition, match="set it to 0 to train on CPUs"):
+        catalog.check(a_definition(resources={"gpus_per_trial": gpus}))
+
+
 def test_a_study_with_a_living_driver_is_left_alone() -> None:
     study = waiting("a").running(NOW)
-    assert commands(study, launched={"a": Launched(alive=True, slots=1, at=NOW)}) == []
+    assert commands(study, launched={"a": Launched(alive=True, at=NOW)}) == []
     assert commands(study, leases=("a",)) == []
 
 
 def test_a_study_whose_driver_died_gets_another_before_new_studies() -> None:
-    ran = waiting("b", 9).running(NOW)
-    launched = {"b": Launched(alive=False, slots=1, at=NOW)}
-    assert commands(waiting("a"), ran, cpus=1, launched=launched) == [StartDriver("b", 1)]
+    ran = waiting("b", 9, priority=1).running(NOW)
+    launched = {"b": Launched(alive=False, at=NOW)}
+    assert commands(waiting("a"), ran, launched=launched, rules=SharingRules(most_running=1)) == [StartDriver("b")]
 
 
-def test_a_stopping_study_without_a_driver_is_ended() -> None:
-    study = waiting("a").stopping(StudyReason.CANCEL_REQUESTED)
-    assert commands(study, cpus=0) == [EndStudy("a")]
+@pytest.mark.parametrize(
+    ("study", "command"),
+    [
+        (waiting("a").stopping(StudyReason.CANCEL_REQUESTED), EndStudy("a")),
+        (waiting("a").running(NOW).pausing(StudyReason.PAUSE_REQUESTED, NOW), PauseStudy("a")),
+    ],
+)
+def test_a_study_that_ends_or_pauses_without_a_driver_is_helped(study: Study, command: Command) -> None:
+    assert decide(replace(seen(study), capacity=None)) == [command]
     assert commands(study, leases=("a",)) == []
+
+
+def test_a_paused_study_gets_no_driver() -> None:
+    assert commands(waiting("a").pausing(StudyReason.PAUSE_REQUESTED, NOW)) == []
 
 
 def test_a_driver_that_got_nowhere_is_started_again_later_each_time() -> None:
     study = waiting("a").running(NOW)
-    just_now = {"a": Launched(alive=False, slots=1, at=NOW, fruitless=2)}
-    earlier = {"a": Launched(alive=False, slots=1, at=NOW - timedelta(seconds=4), fruitless=2)}
+    just_now = {"a": Launched(alive=False, at=NOW, fruitless=2)}
+    earlier = {"a": Launched(alive=False, at=NOW - timedelta(seconds=4), fruitless=2)}
     assert commands(study, launched=just_now) == []
-    assert commands(study, launched=earlier) == [StartDriver("a", 1)]
+    assert why_not_driven(seen(study, launched=just_now))["a"][0] is WaitingCause.DRIVER
+    assert commands(study, launched=earlier) == [StartDriver("a")]
 
 
 def test_a_study_whose_drivers_keep_getting_nowhere_is_given_up() -> None:
-    launched = {"a": Launched(alive=False, slots=1, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)}
+    launched = {"a": Launched(alive=False, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)}
     assert commands(waiting("a").running(NOW), launched=launched) == [GiveUp("a")]
 
 
@@ -129,8 +181,3 @@ def test_ten_tenths_of_a_gpu_are_ten_trials() -> None:
 def test_a_trial_does_not_lie_over_two_gpus(share: float, slots: int) -> None:
     shares = Resources(gpus_per_trial=share, max_concurrent_trials=99)
     assert slots_within(Capacity(cpus=16, gpus=2), shares) == slots
-
-
-def test_slots_that_run_already_are_not_granted_twice() -> None:
-    running, queued = waiting("r", max_concurrent_trials=3), waiting("q", max_concurrent_trials=3)
-    assert grant(Capacity(4, 0), {"r": 3}, [running], [queued]) == {"q": 1}

@@ -8,7 +8,7 @@ import pytest
 from service.controller.drivers import Drivers
 from tests.builders import NOW
 
-RECORD = {"pid": 2**22 + 1, "created": 0.0, "slots": 2, "at": NOW.isoformat(), "reports": 0, "fruitless": 1}
+RECORD = {"pid": 2**22 + 1, "created": 0.0, "at": NOW.isoformat(), "reports": 0, "fruitless": 1}
 
 
 def a_fleet(root: Path) -> Drivers:
@@ -22,5 +22,5 @@ def test_a_record_that_cannot_be_read_is_dropped_and_the_others_still_count(tmp_
     (folder / "intents-abc123.json").write_text(json.dumps(RECORD))
     (folder / "broken-abc123.json").write_text(content)
     launched = a_fleet(tmp_path).launched()
-    assert {study_id: (found.alive, found.slots) for study_id, found in launched.items()} == {"intents-abc123": (False, 2)}
+    assert {study_id: (found.alive, found.fruitless) for study_id, found in launched.items()} == {"intents-abc123": (False, 1)}
     assert [path.name for path in folder.iterdir()] == ["intents-abc123.json"]

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
-from service.controller.allocation import Capacity
-from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, Launched
+from service.controller.allocation import Capacity, SharingRules
+from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, EndStudy, Launched, PauseStudy
 from service.controller.loop import Controller
 from service.controller.retention import kept
 from service.domain.errors import CheckpointNotFound
 from service.domain.history import History
 from service.domain.ports import Change, Store
+from service.domain.share import Share
 from service.domain.study import StudyReason, StudyState
-from service.domain.trial import TrialReason, TrialState
+from service.domain.trial import Attempt, AttemptOutcome, TrialReason, TrialState
+from service.domain.waiting import WaitingCause
 from service.store.memory import memory_store
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.fakes import FakeClock
@@ -27,15 +29,15 @@ class FakeDrivers:
     """Remembers what was started; a test decides what lives."""
 
     def __init__(self) -> None:
-        self.started: list[tuple[str, int]] = []
+        self.started: list[str] = []
         self.running: dict[str, Launched] = {}
 
     def launched(self) -> Mapping[str, Launched]:
         return self.running
 
-    def start(self, study_id: str, slots: int, now: datetime, reports: int) -> None:
-        self.started.append((study_id, slots))
-        self.running[study_id] = Launched(alive=True, slots=slots, at=now)
+    def start(self, study_id: str, now: datetime, reports: int) -> None:
+        self.started.append(study_id)
+        self.running[study_id] = Launched(alive=True, at=now)
 
     def forget(self, study_id: str) -> None:
         self.running.pop(study_id, None)
@@ -59,20 +61,32 @@ class House:
         self.drivers = FakeDrivers()
         self.clock = FakeClock(datetime.now(UTC))  # files have the disk's time
         self.root = root
-        self.checkpoints = LocalCheckpointStore(root / "checkpoints")
+        self.free_bytes = 10**12
+        self.checkpoints = LocalCheckpointStore(root / "checkpoints", lambda _: self.free_bytes)
         self.capacity: Capacity | None = Capacity(cpus=2, gpus=0)
-        self.controller = Controller(
-            self.store, self.checkpoints, self.clock, self.drivers, lambda: self.capacity, root / "prepared"
-        )
+        self.controller = self.a_controller()
 
-    def with_trial(self, number: int, accuracy: float, reason: TrialReason | None = None) -> None:
+    def a_controller(self, rules: SharingRules | None = None) -> Controller:
+        prepared = self.root / "prepared"
+        return Controller(self.store, self.checkpoints, self.clock, self.drivers, lambda: self.capacity, prepared, rules)
+
+    def slots(self) -> Mapping[str, int]:
+        return {study_id: share.slots for study_id, share in self.store.shares.all().items()}
+
+    def loses(self, number: int) -> None:
+        """A trial's attempt ends, and the trial will go on."""
+        assert self.store.leases.acquire(STUDY, "driver-1", NOW, timedelta(hours=1))
+        self.store.trials.record("driver-1", [Change(trial=self.store.trials.get(STUDY, number).interrupted())])
+        self.store.leases.release(STUDY, "driver-1")
+
+    def with_trial(self, number: int, accuracy: float, reason: TrialReason | None = None, attempt: Attempt | None = None) -> None:
         study = self.store.studies.get(STUDY)
         trial = a_trial(number).started(NOW)
         report = a_report(1, accuracy)
         trial = trial.reported(report, study.definition.objective, 0)
         trial = trial.ended(reason, NOW) if reason else trial
         assert self.store.leases.acquire(STUDY, "driver-1", NOW, timedelta(hours=1))
-        self.store.trials.record("driver-1", [Change(trial=trial, report=report)])
+        self.store.trials.record("driver-1", [Change(trial=trial, report=report, attempt=attempt)])
         self.store.leases.release(STUDY, "driver-1")
         self.writes(number)
 
@@ -106,7 +120,98 @@ def test_a_queued_study_gets_a_driver_once(house: House) -> None:
     house.store.studies.add(a_study())
     house.controller.turn()
     house.controller.turn()
-    assert house.drivers.started == [(STUDY, 1)]
+    assert house.drivers.started == [STUDY]
+
+
+def test_a_study_has_its_slots_when_its_driver_starts(house: House) -> None:
+    house.store.studies.add(a_study(resources={"max_concurrent_trials": 5}))
+    house.controller.turn()
+    assert house.store.shares.get(STUDY) == Share(slots=2)
+
+
+def test_of_two_studies_the_second_gets_its_slot_when_the_first_gives_it_up(house: House) -> None:
+    house.store.studies.add(a_study(resources={"max_concurrent_trials": 5}))
+    house.controller.turn()
+    house.with_trial(0, 0.5)
+    house.with_trial(1, 0.5)
+    house.store.studies.add(a_study("second-abc123"))
+    house.controller.turn()
+    assert house.slots() == {STUDY: 1, "second-abc123": 0}
+    house.loses(1)
+    house.controller.turn()
+    assert house.slots() == {STUDY: 1, "second-abc123": 1}
+
+
+def test_what_nothing_happens_to_is_not_written_again_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Mapping[str, Share]] = []
+    grant = house.store.shares.grant
+
+    def noted(shares: Mapping[str, Share]) -> None:
+        written.append(shares)
+        grant(shares)
+
+    monkeypatch.setattr(house.store.shares, "grant", noted)
+    for number in range(12):
+        house.store.studies.add(a_study(f"s{number:02}-abc123"))
+    house.controller.turn()
+    assert len(written.pop()) == 12
+    for _ in range(3):
+        house.clock.pass_seconds(0.5)
+        house.controller.turn()
+    assert sum(len(shares) for shares in written) == 0
+
+
+def test_a_queued_study_says_what_it_waits_for_and_since_when(house: House) -> None:
+    house.controller = house.a_controller(SharingRules(most_running=1))
+    for study_id in ("aaa-abc123", "bbb-abc123"):
+        house.store.studies.add(a_study(study_id))
+    began = house.clock.now()
+    for _ in range(2):
+        house.controller.turn()
+        house.clock.pass_seconds(30)
+    share = house.store.shares.get("bbb-abc123")
+    assert share is not None
+    assert share.waiting is not None
+    assert (share.slots, share.waiting.cause, share.waiting.since) == (0, WaitingCause.QUEUE, began)
+
+
+def test_a_cluster_that_does_not_answer_takes_no_slot_from_a_study_that_runs(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.controller.turn()
+    house.capacity = None
+    house.controller.turn()
+    assert house.slots() == {STUDY: 1}
+
+
+def test_a_new_driver_says_anew_what_it_wants(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.store.shares.want(STUDY, 0)
+    house.controller.turn()
+    assert house.store.shares.get(STUDY) == Share(slots=1)
+
+
+def test_a_pausing_study_whose_driver_is_gone_is_paused_and_its_trials_are_queued(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.controller.turn()
+    house.with_trial(0, 0.5, attempt=Attempt(1, 0, 3, NOW))
+    running = house.store.studies.save(house.store.studies.get(STUDY).running(NOW))
+    house.store.studies.save(running.pausing(StudyReason.PAUSE_REQUESTED, NOW))
+    house.drivers.running[STUDY] = Launched(alive=False, at=NOW)
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.PAUSED
+    assert house.store.trials.get(STUDY, 0).state is TrialState.QUEUED
+    assert [one.outcome for one in house.store.trials.attempts(STUDY, 0)] == [AttemptOutcome.LOST]
+    house.controller.turn()
+    assert house.store.shares.get(STUDY) is None
+    assert house.drivers.known() == frozenset(), "when it is resumed, its launches are counted from the start"
+
+
+def test_a_study_that_has_ended_has_no_share(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.controller.turn()
+    house.ends()
+    house.controller.turn()
+    assert house.store.shares.all() == {}
 
 
 def test_nothing_starts_before_the_capacity_is_known(house: House) -> None:
@@ -133,9 +238,19 @@ def test_the_trials_of_a_stopping_study_without_a_driver_are_ended_too(house: Ho
     assert house.store.studies.get(STUDY).state is StudyState.STOPPED
 
 
+def test_what_a_driver_ended_or_paused_since_the_controller_looked_is_left_as_it_is(house: House) -> None:
+    study = house.store.studies.add(a_study())
+    house.ends()
+    ended = house.store.studies.get(study.id)
+    for command in (EndStudy(study.id), PauseStudy(study.id)):
+        house.controller._apply(command)
+    assert house.store.studies.get(study.id) == ended
+    assert house.store.leases.holders(house.clock.now()) == {}
+
+
 def test_a_study_that_is_given_up_says_what_its_driver_said_last(house: House) -> None:
     house.store.studies.add(a_study())
-    house.drivers.running[STUDY] = Launched(alive=False, slots=1, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)
+    house.drivers.running[STUDY] = Launched(alive=False, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)
     house.controller.turn()
     study = house.store.studies.get(STUDY)
     assert (study.state, study.reason) == (StudyState.FAILED, StudyReason.DRIVER_FAILED)
@@ -248,13 +363,61 @@ def test_the_folders_of_studies_that_have_not_ended_are_not_swept(house: House) 
     assert (house.root / "prepared" / STUDY).exists()
 
 
+def test_a_study_that_had_no_room_goes_on_by_itself_once_there_is_some(house: House) -> None:
+    house.free_bytes = 0
+    study = house.store.studies.add(a_study()).running(NOW)
+    house.store.studies.save(house.store.studies.save(study).pausing(StudyReason.NO_SPACE, NOW, "full"))
+    house.controller.turn()
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.PAUSED
+    house.free_bytes = 10**12
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.QUEUED
+    assert house.store.events.after(STUDY, 0)[-1].payload == {"state": "queued", "by": "controller"}
+
+
+def test_a_study_that_was_paused_for_another_reason_does_not(house: House) -> None:
+    house.store.studies.save(house.store.studies.add(a_study()).pausing(StudyReason.PAUSE_REQUESTED, NOW))
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.PAUSED
+
+
 def test_prepared_rows_go_when_the_study_ends(house: House) -> None:
     house.store.studies.add(a_study())
     (house.root / "prepared" / STUDY).mkdir(parents=True)
     house.controller.turn()
     assert (house.root / "prepared" / STUDY).exists()
     house.store.studies.save(house.store.studies.get(STUDY).stopping(StudyReason.CANCEL_REQUESTED))
-    house.drivers.running[STUDY] = Launched(alive=False, slots=1, at=NOW)
+    house.drivers.running[STUDY] = Launched(alive=False, at=NOW)
     house.controller.turn()
     house.controller.turn()
     assert not (house.root / "prepared" / STUDY).exists()
+
+
+def test_pauses_and_resumptions_within_a_moment_do_not_fail_a_study(house: House) -> None:
+    study = house.store.studies.add(a_study()).running(NOW)
+    launched = house.clock.now()
+    house.drivers.running[STUDY] = Launched(alive=False, at=launched, fruitless=LAUNCHES_WITHOUT_PROGRESS)
+    paused = study.pausing(StudyReason.PAUSE_REQUESTED, launched).paused(launched)
+    house.store.studies.save(paused.resumed(launched + timedelta(seconds=1)))
+    house.controller.turn()
+    assert house.store.studies.get(STUDY).state is StudyState.QUEUED
+    assert house.drivers.started == [STUDY]
+
+
+def test_a_study_that_finds_no_room_again_and_again_goes_on_for_it_once_a_minute(house: House) -> None:
+    study = house.store.studies.add(a_study()).running(NOW)
+    moment = house.clock.now()
+    paused = study.pausing(StudyReason.NO_SPACE, moment).paused(moment)
+    study = house.store.studies.save(paused)
+    states = []
+    for seconds in (0, 5, 60):
+        house.clock.pass_seconds(seconds)
+        house.controller.turn()
+        study = house.store.studies.get(STUDY)
+        states.append(study.state)
+        if study.state is StudyState.QUEUED:
+            running = study.running(house.clock.now())
+            house.store.studies.save(running.pausing(StudyReason.NO_SPACE, moment).paused(house.clock.now()))
+            house.drivers.running.clear()
+    assert states == [StudyState.QUEUED, StudyState.PAUSED, StudyState.QUEUED]

@@ -13,12 +13,13 @@ from service.demo import main, process
 from service.demo.errors import DemoFailed
 from service.demo.story import STUDY
 from service.domain.definition import parse_definition
+from tests.builders import fine_tuning
 
 
 def test_the_demos_study_is_a_valid_definition() -> None:
     study = parse_definition(yaml.safe_load(STUDY.read_text(encoding="utf-8")))
     assert study.budget.is_bounded
-    assert study.trainer.data.test == "builtin://api-docs/test"
+    assert fine_tuning(study.trainer).data.test == "builtin://api-docs/test"
 
 
 def test_the_demos_study_uses_both_cores_and_ends_in_time() -> None:

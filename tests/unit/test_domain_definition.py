@@ -16,7 +16,7 @@ from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition
 from service.domain.pointers import pointer
 from tests.builders import a_definition, a_document
-from trainers.configs import CONFIGS
+from trainers.configs import CONFIGS, TrainingConfig
 
 TRAINER = a_document()["trainer"]
 KINDS = {
@@ -113,7 +113,7 @@ def test_an_unknown_key_is_refused_wherever_it_is(place: str, value: Any) -> Non
         ("/strategy/sampler/kind", "gp"), ("/strategy/sampler/startup_trials", 0), ("/strategy/reduction_factor", 1),
         ("/strategy/mode", "maybe"), ("/budget", 4), ("/budget/trials", "4"), ("/budget/wall_clock", "2 hours"),
         ("/resources/cpus_per_trial", True), ("/resources/gpus_per_trial", 1.5), ("/resources/gpus_per_trial", 65),
-        ("/resources/max_concurrent_trials", 0),
+        ("/resources/gpus_per_trial", "half"), ("/resources/max_concurrent_trials", 0),
         ("/checkpoints/keep", 0),
     ],
 )  # fmt: skip
@@ -143,12 +143,17 @@ def test_a_trial_holds_a_share_of_a_gpu_or_several_whole_ones(gpus: float) -> No
     assert a_definition(resources={"gpus_per_trial": gpus}).resources.gpus_per_trial == gpus
 
 
+def test_how_many_trials_share_a_gpu_may_be_left_to_be_measured() -> None:
+    resources = a_definition(resources={"gpus_per_trial": "auto"}).resources
+    assert (resources.gpus_per_trial, resources.gpus, resources.packed(4).gpus_per_trial) == ("auto", 1.0, 0.25)
+
+
 def test_an_unknown_kind_of_trainer_is_answered_with_those_there_are() -> None:
     said = violations(changed("/trainer/kind", "juggling"))["/trainer/kind"]
     assert [kind for kind in CONFIGS if f"`{kind}`" in said] == list(CONFIGS)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", [kind for kind, config in CONFIGS.items() if issubclass(config, TrainingConfig)])
 def test_what_is_wrong_in_any_kind_of_trainer_is_said_without_the_name_of_its_kind(kind: str) -> None:
     trainer = {"kind": kind, "model": "tiny", "data": {"train": 5}, "lora": {"rank": 0, "wings": 2}, "epochs": "three"}
     found = violations(a_document(trainer=trainer, objective={"metric": "validation/loss", "direction": "minimize"}))
@@ -251,6 +256,15 @@ def test_every_violation_points_into_the_document_or_at_what_is_missing_there(pl
             assert isinstance(resolve(document, violation.pointer.rpartition("/")[0]), dict | list)
             if "required" not in violation.detail:
                 resolve(document, violation.pointer)
+
+
+@pytest.mark.parametrize("priority", [0, 101, 50.5, "high"])
+def test_a_priority_is_a_whole_number_from_1_to_100(priority: Any) -> None:
+    assert a_definition().priority == 50
+    assert {a_definition(priority=each).priority for each in (1, 100)} == {1, 100}
+    with pytest.raises(InvalidDefinition) as refused:
+        a_definition(priority=priority)
+    assert [violation.pointer for violation in refused.value.violations] == ["/priority"]
 
 
 def test_every_example_of_the_schema_is_valid() -> None:

@@ -8,7 +8,7 @@ import pytest
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition
 from service.domain.outcomes import Outcome, outcome_of
-from tests.builders import a_definition, a_document
+from tests.builders import a_definition, a_document, fine_tuning
 
 ACCURACY = {"metric": "validation/accuracy", "direction": "maximize"}
 LATENCY = {"metric": "model/latency_ms", "direction": "minimize"}
@@ -45,14 +45,16 @@ def test_a_copy_with_another_objective_has_that_one_alone() -> None:
 
 
 def test_the_trainer_measures_what_an_objective_or_an_outcome_names() -> None:
-    assert a_definition().trainer.measure == ()
-    assert a_definition(objectives=[ACCURACY, LATENCY]).trainer.measure == ("latency_ms",)
-    assert a_definition(outcomes=["model/megabytes <= 100", "validation/loss <= 2"]).trainer.measure == ("megabytes",)
+    assert fine_tuning(a_definition().trainer).measure == ()
+    assert fine_tuning(a_definition(objectives=[ACCURACY, LATENCY]).trainer).measure == ("latency_ms",)
+    limited = a_definition(outcomes=["model/megabytes <= 100", "validation/loss <= 2"])
+    assert fine_tuning(limited.trainer).measure == ("megabytes",)
 
 
 def test_what_the_trainer_is_asked_to_measure_is_kept() -> None:
     trainer = {**a_document()["trainer"], "measure": ["megabytes"]}
-    assert a_definition(trainer=trainer, objectives=[ACCURACY, LATENCY]).trainer.measure == ("megabytes", "latency_ms")
+    study = a_definition(trainer=trainer, objectives=[ACCURACY, LATENCY])
+    assert fine_tuning(study.trainer).measure == ("megabytes", "latency_ms")
 
 
 @pytest.mark.parametrize(

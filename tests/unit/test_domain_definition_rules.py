@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from service.domain.definition import Objective, parse_definition
 from service.domain.errors import InvalidDefinition
 from service.domain.strategy_rules import MAX_GRID
-from tests.builders import a_definition, a_document
+from tests.builders import a_definition, a_document, fine_tuning
 from trainers.configs import TextClassificationConfig
 
 TRAINER = a_document()["trainer"]
@@ -100,7 +100,7 @@ def test_a_key_of_a_group_that_is_not_given_is_searched_with_the_groups_defaults
 
 def test_a_group_that_is_given_keeps_the_rest_of_its_keys() -> None:
     study = a_definition(space={"lora.rank": a_range(4, 64, "int")}, trainer={**TRAINER, "lora": {"alpha": 3.0}})
-    lora = study.configured({"lora.rank": 32}).lora
+    lora = fine_tuning(study.configured({"lora.rank": 32})).lora
     assert lora is not None
     assert (lora.rank, lora.alpha) == (32, 3.0)
 
@@ -120,7 +120,7 @@ def test_a_group_that_does_not_go_with_the_rest_of_the_trainer_is_refused() -> N
 
 def test_choices_may_be_of_different_kinds_where_the_trainer_takes_both() -> None:
     study = a_definition(space={"frozen_layers": choices(0, 2, "all")})
-    assert [study.configured({"frozen_layers": value}).frozen_layers for value in (2, "all")] == [2, "all"]
+    assert [fine_tuning(study.configured({"frozen_layers": value})).frozen_layers for value in (2, "all")] == [2, "all"]
     assert list(violations(space={"frozen_layers": choices(0, "some")})) == ["/space/frozen_layers/choices/1"]
 
 
@@ -192,8 +192,8 @@ def test_a_range_that_makes_no_sense_is_refused_as_a_whole() -> None:
 @pytest.mark.parametrize("trainer", [WITHOUT_DATA, {**WITHOUT_DATA, "data": {}}])
 def test_what_is_searched_need_not_stand_in_the_trainer(trainer: dict[str, Any]) -> None:
     study = a_definition(trainer=trainer, space={"data.train": choices("dataset://a/1.csv", "dataset://a/2.csv")})
-    assert study.trainer.data.train == "dataset://a/1.csv"
-    assert study.configured({"data.train": "dataset://a/2.csv"}).data.train == "dataset://a/2.csv"
+    assert fine_tuning(study.trainer).data.train == "dataset://a/1.csv"
+    assert fine_tuning(study.configured({"data.train": "dataset://a/2.csv"})).data.train == "dataset://a/2.csv"
 
 
 def test_what_stands_in_the_trainer_is_not_replaced_by_what_is_searched() -> None:
@@ -230,7 +230,7 @@ def test_a_builtin_data_set_brings_its_own_splits(space: dict[str, Any]) -> None
     changes = (
         {"space": space, "trainer": WITHOUT_DATA} if space else {"trainer": {**TRAINER, "data": {"train": "builtin://api-docs"}}}
     )
-    data = a_definition(**changes).trainer.data
+    data = fine_tuning(a_definition(**changes).trainer).data
     assert (data.train, data.validation, data.test) == tuple(
         f"builtin://api-docs/{split}" for split in ("train", "validation", "test")
     )
@@ -238,14 +238,14 @@ def test_a_builtin_data_set_brings_its_own_splits(space: dict[str, Any]) -> None
 
 def test_a_split_that_is_given_goes_before_the_builtin_one() -> None:
     data = {"train": "builtin://api-docs", "validation": "dataset://a/b.csv", "test": None}
-    read = a_definition(trainer={**TRAINER, "data": data}).trainer.data
+    read = fine_tuning(a_definition(trainer={**TRAINER, "data": data}).trainer).data
     assert (read.validation, read.test) == ("dataset://a/b.csv", "builtin://api-docs/test")
 
 
 def test_a_searched_data_set_brings_its_own_splits_and_not_those_of_the_one_it_replaces() -> None:
     space = {"data.train": choices("builtin://api-docs", "builtin://digits", "dataset://a/b.csv")}
     study = a_definition(space=space, trainer=WITHOUT_DATA)
-    found = [study.configured({"data.train": train}).data for train in ("builtin://digits", "dataset://a/b.csv")]
+    found = [fine_tuning(study.configured({"data.train": train})).data for train in ("builtin://digits", "dataset://a/b.csv")]
     assert [(data.train, data.validation, data.test) for data in found] == [
         ("builtin://digits/train", "builtin://digits/validation", "builtin://digits/test"),
         ("dataset://a/b.csv", None, None),
@@ -254,7 +254,7 @@ def test_a_searched_data_set_brings_its_own_splits_and_not_those_of_the_one_it_r
 
 @pytest.mark.parametrize("train", ["builtin://api-docs/train", "dataset://a/b.csv"])
 def test_one_split_alone_brings_no_others(train: str) -> None:
-    data = a_definition(trainer={**TRAINER, "data": {"train": train}}).trainer.data
+    data = fine_tuning(a_definition(trainer={**TRAINER, "data": {"train": train}}).trainer).data
     assert (data.train, data.validation, data.test) == (train, None, None)
 
 

@@ -1,14 +1,15 @@
 """A definition's space: groups, conditions and constraints, each refused where the client wrote it."""
 
+from random import Random
 from typing import Any
 
 import pytest
 
-from search_spaces import ConstantParameter
+from search_spaces import ConstantParameter, NoConfiguration
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition, Violation
 from service.domain.grouped import said_of
-from tests.builders import a_definition, a_document
+from tests.builders import a_definition, a_document, fine_tuning
 
 TRAINER = a_document()["trainer"]
 
@@ -120,8 +121,8 @@ def test_a_trial_without_a_parameter_has_what_the_trainer_says() -> None:
     space = {"optimizer": OPTIMIZER, "momentum": a_range(0, 0.5, "float", when={"optimizer": "sgd"}),
              "lora": {"when": {"optimizer": "adamw"}, "rank": a_range(4, 8)}}  # fmt: skip
     study = a_definition(space=space, trainer={**TRAINER, "momentum": 0.8})
-    with_lora = study.configured({"optimizer": "adamw", "lora.rank": 4})
-    without = study.configured({"optimizer": "sgd", "momentum": 0.2})
+    with_lora = fine_tuning(study.configured({"optimizer": "adamw", "lora.rank": 4}))
+    without = fine_tuning(study.configured({"optimizer": "sgd", "momentum": 0.2}))
     assert with_lora.lora is not None
     assert (with_lora.lora.rank, with_lora.lora.alpha, with_lora.momentum) == (4, 16.0, 0.8)
     assert (without.lora, without.momentum) == (None, 0.2)
@@ -163,7 +164,7 @@ def test_a_value_may_be_any_json_that_the_trainer_takes() -> None:
         "optimizer": {"kind": "constant", "value": "sgd"},
     }
     study = a_definition(space=space)
-    lora = study.configured({"lora.target_modules": ["query", "value"], "optimizer": "sgd"}).lora
+    lora = fine_tuning(study.configured({"lora.target_modules": ["query", "value"], "optimizer": "sgd"})).lora
     assert lora is not None
     assert lora.target_modules == ("query", "value")
     assert isinstance(study.space["optimizer"], ConstantParameter)
@@ -214,7 +215,16 @@ def test_a_constraint_that_says_nothing_is_refused_where_it_is(constraint: Any, 
 def test_constraints_that_no_draw_meets_are_refused() -> None:
     found = violations(space=LENGTHS, constraints=["batch_size > max_length"])
     assert "10000 draws" in found["/constraints"]
+    assert "`batch_size > max_length` fails most often" in found["/constraints"]
     assert "at most 20" in violations(space=LENGTHS, constraints=["batch_size > 0"] * 21)["/constraints"]
+
+
+def test_a_space_that_can_be_counted_is_not_refused_as_draws_miss_what_meets_its_constraints() -> None:
+    space = {"batch_size": a_range(1, 300), "max_length": a_range(8, 300)}
+    only = a_definition(space=space, constraints=["batch_size == 7", "max_length == 91"])
+    assert only.search_space.size() == 1
+    with pytest.raises(NoConfiguration):
+        only.search_space.draw(Random(0))  # noqa: S311 - a search, not a secret
 
 
 def test_all_that_is_wrong_with_space_and_constraints_is_said_at_once() -> None:

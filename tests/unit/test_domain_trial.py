@@ -59,10 +59,11 @@ MOVES: dict[str, tuple[Callable[[Trial], Trial], TrialState]] = {
     "promote": (lambda trial: trial.promoted(1, 9), TrialState.QUEUED),
     "lose": (lambda trial: trial.lost(NOW), TrialState.QUEUED),
     "interrupt": (lambda trial: trial.interrupted(), TrialState.QUEUED),
+    "fail an attempt": (lambda trial: trial.failed_attempt(LATER), TrialState.QUEUED),
 }
 
 
-def test_every_state_has_its_moves_and_the_ends_have_none() -> None:
+def test_every_state_has_its_moves_and_the_ends_are_known() -> None:
     assert set(TRIAL_MOVES) == set(TrialState)
     assert {state for state in TrialState if state.is_end} == ENDS
 
@@ -88,7 +89,7 @@ def test_a_trial_ends_only_where_the_table_says_so(state: TrialState, reason: Tr
 @pytest.mark.parametrize("move", MOVES)
 def test_a_trial_moves_only_where_the_table_says_so(state: TrialState, move: str) -> None:
     act, target = MOVES[move]
-    if target in TRIAL_MOVES[state]:
+    if target in TRIAL_MOVES[state] and not state.is_end:
         assert act(in_state(state)).state is target
     else:
         with pytest.raises(IllegalMove, match=state.value):
@@ -96,10 +97,40 @@ def test_a_trial_moves_only_where_the_table_says_so(state: TrialState, move: str
 
 
 @pytest.mark.parametrize("state", sorted(ENDS))
-def test_an_end_is_an_end(state: TrialState) -> None:
+def test_an_end_is_an_end_for_all_but_a_revival(state: TrialState) -> None:
     for act, _ in MOVES.values():
         with pytest.raises(IllegalMove):
             act(in_state(state))
+
+
+@pytest.mark.parametrize("state", TrialState)
+def test_only_a_stopped_trial_is_revived(state: TrialState) -> None:
+    if state is TrialState.STOPPED:
+        assert in_state(state).revived().state is TrialState.QUEUED
+    else:
+        with pytest.raises(IllegalMove, match=state.value):
+            in_state(state).revived()
+
+
+@pytest.mark.parametrize(("reports", "state"), [(0, TrialState.QUEUED), (2, TrialState.QUEUED), (3, TrialState.PAUSED)])
+def test_a_revived_trial_is_where_it_was_before_its_study_ended(reports: int, state: TrialState) -> None:
+    trial = running(until=3)
+    for number in range(1, reports + 1):
+        trial = trial.reported(a_report(number), MAXIMIZE, gpus=0)
+    revived = trial.ended(TrialReason.BUDGET_SPENT, LATER, "so it was").revived()
+    assert (revived.state, revived.reports, revived.until) == (state, reports, 3)
+    assert (revived.reason, revived.detail, revived.ended_at) == (None, None, None)
+
+
+def test_what_an_interrupted_attempt_trained_after_its_last_report_is_counted() -> None:
+    trial = running().reported(a_report(1, seconds=2.0), MAXIMIZE, gpus=2).interrupted(3.0, gpus=2)
+    assert (trial.state, trial.seconds, trial.gpu_seconds, trial.reports) == (TrialState.QUEUED, 5.0, 10.0, 1)
+
+
+def test_a_failed_attempt_is_counted_and_the_next_one_waits_for_its_time() -> None:
+    trial = running().failed_attempt(LATER)
+    assert (trial.state, trial.errors, trial.not_before) == (TrialState.QUEUED, 1, LATER)
+    assert trial.started(LATER).not_before is None
 
 
 def test_every_start_is_another_attempt_and_the_first_start_is_remembered() -> None:
@@ -189,7 +220,7 @@ class TrialWalk(RuleBasedStateMachine):
     def move(self, move: str) -> None:
         act, target = MOVES[move]
         gives_up = move == "lose" and self.lost_in_a_row >= MAX_RETRIES
-        if (TrialState.FAILED if gives_up else target) not in TRIAL_MOVES[self.trial.state]:
+        if self.trial.state.is_end or (TrialState.FAILED if gives_up else target) not in TRIAL_MOVES[self.trial.state]:
             with pytest.raises(IllegalMove):
                 act(self.trial)
             return
@@ -198,6 +229,14 @@ class TrialWalk(RuleBasedStateMachine):
         self.starts += move == "start"
         self.lost_in_a_row += move == "lose" and not gives_up
         self.trial = after
+
+    @rule()
+    def revive(self) -> None:
+        if self.trial.state is TrialState.STOPPED:
+            self.trial = self.trial.revived()
+        else:
+            with pytest.raises(IllegalMove):
+                self.trial.revived()
 
     @rule(value=VALUES)
     def report(self, value: float) -> None:

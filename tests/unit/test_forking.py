@@ -1,6 +1,7 @@
 """The definition of a fork."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import FloatParameter
+from service.domain.amending import amended
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition
 from service.domain.forking import forked_document, forked_name
 from service.domain.study import Study
-from tests.builders import a_study
+from tests.builders import a_study, fine_tuning
 
 RATE = {"kind": "float", "low": 1e-5, "high": 1e-2, "log": True}
 LOSS = {"metric": "validation/loss", "direction": "minimize"}
@@ -31,6 +33,14 @@ def test_a_fork_is_the_old_study_but_for_its_name_and_what_it_knows() -> None:
     assert (found.name, found.warm_start, found.initial) == ("intents-fork", (old.id,), ())
     same = {"name": "intents", "warm_start": (), "initial": old.definition.initial}
     assert found.model_copy(update=same) == old.definition
+
+
+def test_a_fork_chooses_anew_what_its_study_had_left_open() -> None:
+    for strategy in ({"kind": "auto"}, {"kind": "bayesian", "sampler": {"kind": "auto"}}):
+        study = a_study(strategy=strategy)
+        settled = replace(study, definition=amended(study.definition, {"budget": {"trials": 90}}))
+        assert settled.definition.strategy != study.definition.strategy
+        assert forked(study=settled).strategy == study.definition.strategy
 
 
 def test_changes_are_merged_key_by_key() -> None:
@@ -59,17 +69,17 @@ def test_a_new_group_may_come_with_the_changes() -> None:
 
 def test_what_is_searched_no_longer_has_the_trainers_default_and_not_the_lowest_value() -> None:
     old = a_study(space={"learning_rate": RATE, "weight_decay": {"kind": "float", "low": 0.2, "high": 0.3}})
-    assert old.definition.trainer.weight_decay == 0.2, "the first value made the trainer whole"
-    plain = a_study().definition.trainer.weight_decay
-    assert forked({"space": {"weight_decay": None}}, old).trainer.weight_decay == plain
+    assert fine_tuning(old.definition.trainer).weight_decay == 0.2, "the first value made the trainer whole"
+    plain = fine_tuning(a_study().definition.trainer).weight_decay
+    assert fine_tuning(forked({"space": {"weight_decay": None}}, old).trainer).weight_decay == plain
     changes = {"space": {"weight_decay": None}, "trainer": {"weight_decay": 0.2}}
-    assert forked(changes, old).trainer.weight_decay == 0.2, "said explicitly"
+    assert fine_tuning(forked(changes, old).trainer).weight_decay == 0.2, "said explicitly"
 
 
 def test_what_the_trainer_itself_said_of_a_parameter_stays_when_it_is_searched_no_longer() -> None:
     trainer = {"kind": "text-classification", "model": "tiny", "data": {"train": "dataset://a/b.csv"}, "weight_decay": 0.07}
     old = a_study(trainer=trainer, space={"learning_rate": RATE, "weight_decay": {"kind": "float", "low": 0.2, "high": 0.3}})
-    assert forked({"space": {"weight_decay": None}}, old).trainer.weight_decay == 0.07
+    assert fine_tuning(forked({"space": {"weight_decay": None}}, old).trainer).weight_decay == 0.07
 
 
 def test_another_objective_replaces_one_or_several_and_leaves_nothing_to_know() -> None:

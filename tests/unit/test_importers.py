@@ -20,6 +20,7 @@ from service.cli import run
 from service.cli.imports import written
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.searched import parameter_names
+from tests.builders import a_document
 from trainers.configs import CONFIGS
 
 KATIB_HYPERBAND = """---
@@ -547,6 +548,64 @@ def test_each_searcher_of_determineds_has_its_strategy(searcher: dict[str, Any],
     assert found == strategy
 
 
+POPULATION = {
+    "name": "pbt", "max_trials": None, "max_length": None, "population_size": 40, "num_rounds": 6,
+    "length_per_round": {"batches": 200}, "replace_function": {"truncate_fraction": 0.2},
+    "explore_function": {"resample_probability": 0.3, "perturb_factor": 0.2},
+}  # fmt: skip
+
+
+def test_determineds_population_is_one_here_that_trains_as_long_between_two_comparisons() -> None:
+    found = import_definition(a_determined(POPULATION))
+    assert found.document["strategy"] == {
+        "kind": "pbt", "population": 40, "interval": 1, "quantile": 0.2, "resample_probability": 0.3, "factors": [0.8, 1.2]
+    }  # fmt: skip
+    assert found.document["trainer"] == {"max_steps": 1200, "report_every": 200}
+    assert "budget" not in found.document
+    assert not [note for note in found.notes if "left out" in note.detail]
+    trainer = {**a_document()["trainer"], **found.document["trainer"]}
+    assert parse_definition({**found.document, "objective": a_document()["objective"], "trainer": trainer})
+
+
+@pytest.mark.parametrize(
+    ("changes", "trainer", "interval"),
+    [
+        ({"length_per_round": {"epochs": 3}}, {"epochs": 18}, 3),
+        ({"length_per_round": {"records": 500}}, {"epochs": 3}, 1),
+        ({"length_per_round": {"epochs": 500}}, {"epochs": 1000}, 167),
+        ({"num_rounds": None}, {}, None),
+    ],
+)
+def test_the_rounds_of_a_population_make_up_a_trial(
+    changes: dict[str, Any], trainer: dict[str, Any], interval: int | None
+) -> None:
+    found = import_definition(a_determined({**POPULATION, **changes}, records_per_epoch=1000)).document
+    assert (found["trainer"], found["strategy"].get("interval")) == (trainer, interval)
+
+
+def test_a_population_that_validates_within_a_round_is_compared_at_its_end() -> None:
+    found = import_definition(a_determined(POPULATION, min_validation_period={"batches": 50})).document
+    assert (found["trainer"], found["strategy"]["interval"]) == ({"max_steps": 1200, "report_every": 50}, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"population_size": 1}, "/searcher/population_size"),
+        ({"num_rounds": 1}, "/searcher/num_rounds"),
+        ({"num_rounds": None}, "/searcher/num_rounds"),
+        ({"replace_function": {"truncate_fraction": 0.7}}, "/searcher/replace_function/truncate_fraction"),
+        ({"replace_function": {"binary_tournament": 1}}, "/searcher/replace_function/binary_tournament"),
+        ({"explore_function": {"perturb_factor": 1}}, "/searcher/explore_function/perturb_factor"),
+        ({"explore_function": {"jitter": 1}}, "/searcher/explore_function/jitter"),
+        ({"source_trial_id": 7}, "/searcher/source_trial_id"),
+    ],
+)
+def test_what_of_a_population_does_not_carry_over_is_said(changes: dict[str, Any], path: str) -> None:
+    usual, found = (import_definition(a_determined({**POPULATION, **more})).notes for more in ({}, changes))
+    assert path in {note.path for note in found} - {note.path for note in usual}
+
+
 def test_a_single_experiment_is_a_study_of_one_trial() -> None:
     document = import_definition(a_determined({"name": "single", "max_trials": None})).document
     assert document["budget"] == {"trials": 1}
@@ -630,7 +689,8 @@ def test_values_of_other_tools_are_values_of_the_trainers(key: str, value: Any, 
 
 
 def test_the_keys_that_names_stand_for_are_those_of_the_trainers() -> None:
-    theirs = {name for config in CONFIGS.values() for name in parameter_names(config)}
+    trainers = [config for config in CONFIGS.values() if "model" in config.model_fields]
+    theirs = {name for config in trainers for name in parameter_names(config)}
     assert {name for name in theirs if not name.startswith("data.")} - {"kind"} == KEYS
     assert WHOLE <= KEYS
 

@@ -1,6 +1,8 @@
 """The ledger: what a driver knows is what the store holds, also after the driver was killed at any moment."""
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.domain.errors import LeaseLost
 from service.domain.ports import Change, Store, TrialQuery
+from service.domain.share import Share
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import MAX_RETRIES, AttemptOutcome, Report, Trial, TrialReason, TrialState
 from service.execution.assignment import Progress
@@ -35,7 +38,8 @@ def a_store(concurrent: int = 2, **changes: Any) -> Store:
 
 def a_ledger(store: Store, owner: str = "driver-1", slots: int = 2, clock: FakeClock | None = None) -> Ledger:
     assert store.leases.acquire(STUDY, owner, NOW, timedelta(days=1))
-    ledger = Ledger(store, clock or FakeClock(), STUDY, owner, slots)
+    store.shares.grant({STUDY: Share(slots)})
+    ledger = Ledger(store, clock or FakeClock(), STUDY, owner)
     ledger.begin()
     return ledger
 
@@ -167,6 +171,44 @@ def test_running_trials_end_when_the_wall_clock_is_spent() -> None:
     assert store.trials.get(STUDY, 0).reason is TrialReason.BUDGET_SPENT
 
 
+def a_gpu_store(**budget: Any) -> Store:
+    store = memory_store()
+    resources = {"max_concurrent_trials": 2, "gpus_per_trial": 1}
+    store.studies.add(a_study(resources=resources, trainer=TRAINER, budget=budget))
+    return store
+
+
+def test_running_trials_end_when_the_next_report_of_both_does_not_fit_into_the_gpu_time() -> None:
+    store = a_gpu_store(gpu_hours=7.9 / 3600)  # of 2 s each
+    ledger = a_ledger(store)
+    first, second = started(ledger), started(ledger)
+    assert ledger.record(a_step(first, 1))
+    assert not ledger.record(a_step(second, 1))
+    assert store.studies.get(STUDY).reason is StudyReason.BUDGET_SPENT
+    assert not ledger.record(a_step(first, 2))
+    assert sum(trial.gpu_seconds for trial in stored(store)) == 6
+
+
+def test_what_a_lost_attempt_took_is_paid_for_and_known_to_the_next_driver() -> None:
+    clock, store = FakeClock(), a_gpu_store(trials=3)
+    ledger = a_ledger(store, clock=clock)
+    trial = started(ledger)
+    ledger.record(a_step(trial, 1))
+    clock.pass_seconds(9)
+    ledger.lose(trial.number, trial.attempts, "its process is gone")
+    assert (stored(store)[0].lost_seconds, stored(store)[0].gpu_seconds) == (7, 9)
+    assert a_ledger(store, clock=clock).history.trials[0].gpu_seconds == 9
+
+
+def test_an_attempt_that_was_lost_with_its_driver_costs_a_report_at_most() -> None:
+    clock, store = FakeClock(), a_gpu_store(trials=3)
+    ledger = a_ledger(store, clock=clock)
+    ledger.record(a_step(started(ledger), 1))
+    clock.pass_seconds(5000)
+    a_ledger(store, clock=clock)
+    assert stored(store)[0].lost_seconds == 2
+
+
 def test_an_infeasible_trial_says_why_and_the_study_goes_on() -> None:
     store = a_store()
     ledger = a_ledger(store)
@@ -232,14 +274,92 @@ def test_a_whole_length_in_steps_is_counted_in_reports() -> None:
     assert store.trials.get(STUDY, 0).reason is TrialReason.EPOCHS_DONE
 
 
-def test_a_study_whose_first_trials_all_fail_before_a_report_gives_up() -> None:
+def fails(ledger: Ledger, trial: Trial, *numbers: int, detail: str = "no such file", **changes: Any) -> None:
+    ledger.record(a_step(trial, *numbers, **{"outcome": "failed", "reason": "trainer_error", "detail": detail, **changes}))
+
+
+def test_a_study_whose_first_trials_fail_alike_pauses_and_says_why() -> None:
     store = a_store()
     ledger = a_ledger(store)
     for _ in range(3):
-        ledger.record(a_step(started(ledger), outcome="failed", reason="trainer_error", detail="no such file"))
+        fails(ledger, started(ledger))
     assert ledger.next() == Finished()
-    assert ledger.finish().state is StudyState.FAILED
-    assert "no such file" in (store.studies.get(STUDY).detail or "")
+    assert ledger.pause().state is StudyState.PAUSED
+    study = store.studies.get(STUDY)
+    assert (study.reason, "no such file" in (study.detail or "")) == (StudyReason.TOO_MANY_FAILURES, True)
+    assert [trial.state for trial in stored(store)] == [TrialState.QUEUED] * 3
+
+
+def test_a_study_that_failures_paused_goes_on_with_the_queued_trials_once_it_is_resumed() -> None:
+    store = a_store()
+    first = a_ledger(store)
+    for _ in range(3):
+        fails(first, started(first))
+    study = first.pause()
+    store.studies.save(study.resumed(NOW + timedelta(minutes=5)))
+    store.leases.release(STUDY, "driver-1")
+    clock = FakeClock(NOW + timedelta(minutes=5))
+    ledger = a_ledger(store, "driver-2", clock=clock)
+    assert ledger.study.state is StudyState.RUNNING
+    assert (started(ledger).number, started(ledger).number) == (0, 1)
+
+
+def test_a_driver_that_died_over_the_third_failure_leaves_the_pause_to_the_next_one() -> None:
+    store = a_store()
+    first = a_ledger(store)
+    for _ in range(2):
+        fails(first, started(first))
+    trial = started(first)
+    attempt = store.trials.attempts(STUDY, trial.number)[0]
+    failed = replace(attempt, ended_at=NOW, outcome=AttemptOutcome.FAILED, detail="no such file")
+    store.trials.record("driver-1", [Change(trial.failed_attempt(NOW), attempt=failed)])
+    store.leases.release(STUDY, "driver-1")
+    assert a_ledger(store, "driver-2").study.reason is StudyReason.TOO_MANY_FAILURES
+
+
+def test_an_error_of_the_trainer_is_tried_again_after_a_while_from_the_last_checkpoint() -> None:
+    clock = FakeClock()
+    store = a_store(budget={"trials": 1})
+    ledger = a_ledger(store, clock=clock)
+    fails(ledger, started(ledger), 1, detail="CUDA error")
+    trial, attempt = store.trials.get(STUDY, 0), store.trials.attempts(STUDY, 0)[0]
+    assert (trial.state, trial.errors, trial.reports) == (TrialState.QUEUED, 1, 1)
+    assert (attempt.outcome, attempt.detail) == (AttemptOutcome.FAILED, "CUDA error")
+    assert ledger.next() == Finished()
+    assert ledger.is_held()
+    clock.pass_seconds(1)
+    again = started(ledger)
+    assert (again.number, again.attempts, again.reports) == (0, 2, 1)
+
+
+def test_a_trial_whose_retries_are_used_up_fails_with_its_traceback() -> None:
+    clock = FakeClock()
+    store = a_store(budget={"trials": 1}, max_retries=1)
+    ledger = a_ledger(store, clock=clock)
+    for _ in range(2):
+        clock.pass_seconds(60)
+        fails(ledger, started(ledger), detail="CUDA error")
+    trial = store.trials.get(STUDY, 0)
+    assert (trial.state, trial.reason, trial.detail) == (TrialState.FAILED, TrialReason.TRAINER_ERROR, "CUDA error")
+
+
+def test_parameters_that_the_trainer_does_not_take_are_not_tried_again() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    fails(ledger, started(ledger), outcome="refused")
+    assert store.trials.get(STUDY, 0).state is TrialState.FAILED
+
+
+def test_an_attempt_whose_disk_is_full_pauses_the_study_and_is_no_error_of_its_trial() -> None:
+    store = a_store()
+    ledger = a_ledger(store)
+    full, other = started(ledger), started(ledger)
+    ledger.record(a_step(full, 1, outcome="no_space", detail="/data has 3 bytes free"))
+    assert (ledger.study.state, ledger.study.reason) == (StudyState.PAUSING, StudyReason.NO_SPACE)
+    assert not ledger.record(a_step(other, 1))
+    assert ledger.pause().detail == "/data has 3 bytes free"
+    assert [(trial.state, trial.errors) for trial in stored(store)] == [(TrialState.QUEUED, 0)] * 2
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.PAUSED
 
 
 def test_a_lost_attempt_is_tried_again() -> None:
@@ -347,15 +467,24 @@ def search(kills: list[int]) -> tuple[Store, _Workers]:
     return store, workers
 
 
+def first_bracket(store: Store) -> list[tuple[int, int]]:
+    """How far each of its trials came."""
+    return [(trial.number, trial.reports) for trial in stored(store) if trial.bracket == 0]
+
+
+@cache
+def undisturbed() -> list[tuple[int, int]]:
+    """The first bracket of a study whose driver lives on: the same for all examples."""
+    return first_bracket(search([])[0])
+
+
 @settings(deadline=None, max_examples=30)
 @given(kills=st.lists(st.integers(min_value=0, max_value=25), max_size=5))
 def test_a_killed_driver_changes_no_result_and_nothing_is_trained_twice(kills: list[int]) -> None:
     store, workers = search(kills)
-    undisturbed, _ = search([])
     assert len(workers.trained) == len(set(workers.trained))
     assert store.studies.get(STUDY).state is StudyState.COMPLETED
-    outcome = [(trial.number, trial.bracket, trial.reports) for trial in stored(store) if trial.bracket == 0]
-    assert outcome == [(trial.number, trial.bracket, trial.reports) for trial in stored(undisturbed) if trial.bracket == 0]
+    assert first_bracket(store) == undisturbed()
     for trial in stored(store):
         assert trial.state.is_end
         assert [report.number for report in store.trials.reports(STUDY, trial.number)] == list(range(1, trial.reports + 1))
@@ -470,14 +599,14 @@ def test_a_request_at_the_very_moment_of_the_studys_end_is_tried(monkeypatch: py
     store = a_store(space=rates, strategy={"kind": "grid"}, budget={})
     ledger = a_ledger(store)
     run_to_rung(ledger, started(ledger))
-    stop = ledger._stop_unless_changed
+    stop = ledger._known.stop_unless_changed
 
-    def asked_for_first(reason: StudyReason) -> bool:
+    def asked_for_first(reason: StudyReason) -> None:
         if not store.trials.requests(STUDY):
             store.trials.request(STUDY, {"learning_rate": 3e-3}, NOW)
-        return stop(reason)
+        stop(reason)
 
-    monkeypatch.setattr(ledger, "_stop_unless_changed", asked_for_first)
+    monkeypatch.setattr(ledger._known, "stop_unless_changed", asked_for_first)
     assert started(ledger).parameters == {"learning_rate": 3e-3}
 
 
@@ -518,3 +647,29 @@ def test_a_driver_that_comes_after_ends_what_the_one_before_had_seen_to_break_an
     assert started(again).number != trial.number
     assert store.trials.get(STUDY, trial.number).reason is TrialReason.OUTCOME_BROKEN
     assert again.history.points == store.trials.history(STUDY).points
+
+
+def on(worker: str, progress: Progress) -> Progress:
+    return replace(progress, worker=worker)
+
+
+def test_a_study_leaves_a_node_where_it_fails_and_says_so() -> None:
+    clock = FakeClock()
+    store = a_store(concurrent=2, budget={"trials": 9})
+    ledger = a_ledger(store, clock=clock)
+    good = started(ledger)
+    ledger.record(on("good:1", a_step(good, 1)))
+    for _ in range(3):
+        failing = started(ledger)
+        clock.pass_seconds(0.2)  # less than a failed trial waits: the next one is another
+        ledger.record(on("bad:1", a_step(failing, outcome="failed", reason="trainer_error", detail="CUDA error")))
+    assert ledger.next() == Idle()
+    assert not ledger.record(on("good:1", a_step(good, 2)))
+    assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.PREEMPTED
+    assert ledger.next() == Finished()
+    told = [event.payload for event in store.events.after(STUDY, 0) if event.kind == "study.quarantine"]
+    assert [(one["node"], one["trials"]) for one in told] == [("bad", [1, 2, 3])]
+    assert ledger.place() == {"bad"}
+    assert started(ledger).number == 0
+    store.leases.release(STUDY, "driver-1")
+    assert a_ledger(store, "driver-2", clock=clock).place() == {"bad"}

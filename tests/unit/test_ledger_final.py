@@ -11,6 +11,7 @@ from service.execution.assignment import assign
 from service.execution.ledger import Finished, Ledger
 from service.search.final import seeds
 from tests.unit.test_ledger import STUDY, a_ledger, a_step, a_store, run_to_rung, started, stored
+from tests.unit.test_ledger_control import extend, next_driver, pause, resume
 
 BUDGET = {"trials": 3}
 
@@ -77,8 +78,40 @@ def test_a_target_ends_the_search_and_the_final_follows() -> None:
     assert len(pairs(store)) == 4
 
 
+def test_a_pause_in_the_final_does_not_bring_back_what_the_searchs_end_stopped() -> None:
+    store = a_store(concurrent=2, budget={"trials": 9, "target": 0.9}, final={"top": 2, "seeds": 2})
+    ledger = a_ledger(store)
+    slow, quick = started(ledger), started(ledger)
+    run_to_rung(ledger, quick, 0.95)
+    ledger.record(a_step(slow, 1, accuracy=0.3))
+    run = started(ledger)
+    pause(store)
+    ledger.poll()
+    ledger.record(a_step(run, 1))
+    ledger.pause()
+    before = stored(store)
+    resume(store)
+    assert (before[slow.number].state, before[slow.number].reason) == (TrialState.STOPPED, TrialReason.TARGET_REACHED)
+    successor = next_driver(store)
+    assert stored(store) == before
+    assert started(successor).number == run.number
+
+
+def test_runs_that_the_end_of_the_study_stopped_go_on_when_it_is_extended() -> None:
+    store = a_store_with_final()
+    ledger = a_ledger(store)
+    search(ledger)
+    run = started(ledger)
+    store.studies.save(store.studies.get(STUDY).stopping(StudyReason.STOP_REQUESTED))
+    ledger.poll()
+    ledger.record(a_step(run, 1))
+    ledger.finish()
+    extend(store, {})
+    assert started(next_driver(store)).number == run.number
+
+
 def test_a_final_whose_runs_all_fail_does_not_fail_the_study() -> None:
-    store = a_store_with_final(final={"top": 3, "seeds": 5})
+    store = a_store_with_final(final={"top": 3, "seeds": 5}, max_retries=0)
     ledger = a_ledger(store)
     search(ledger)
     while isinstance(trial := ledger.next(), Trial):

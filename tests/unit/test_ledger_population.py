@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from service.domain.ports import Store, TrialQuery
+from service.domain.share import Share
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.execution.assignment import Progress
@@ -22,7 +23,8 @@ def a_store(population: int = 2) -> Store:
 
 def a_ledger(store: Store, owner: str = "driver-1") -> Ledger:
     assert store.leases.acquire(STUDY, owner, NOW, timedelta(days=1))
-    ledger = Ledger(store, FakeClock(), STUDY, owner, slots=1)
+    store.shares.grant({STUDY: Share(slots=1)})
+    ledger = Ledger(store, FakeClock(), STUDY, owner)
     ledger.begin()
     return ledger
 

@@ -13,8 +13,11 @@ import pytest
 
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.decision import Decision
+from service.domain.deletion import Forgotten
 from service.domain.errors import AnalysisTimedOut, CheckpointNotFound, FileNotInCheckpoint
+from service.domain.events import EventKind
 from service.domain.ports import Change, MirroredTrial, MirrorStore, Store
+from service.domain.stored import NOTHING_FREED, Freed, Stored
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import TrialReason, TrialState
 from service.store.memory import memory_store
@@ -40,6 +43,7 @@ class FakeExports:
     failure: Exception | None = None
     """What opening a file raises."""
     analyses: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    freed: Freed = NOTHING_FREED
 
     def studies(self) -> Mapping[str, datetime]:
         raise NotImplementedError
@@ -60,14 +64,24 @@ class FakeExports:
             raise self.failure
         return io.BytesIO(MODEL[path])
 
+    def has_room(self, study_id: str) -> bool:
+        return True
+
+    def can_resume(self, study_id: str, trial: int) -> bool:
+        raise NotImplementedError
+
     def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
         raise NotImplementedError
 
-    def keep_only(self, study_id: str, reports: Mapping[int, int | None]) -> None:
+    def stored(self, study_id: str) -> Sequence[Stored]:
         raise NotImplementedError
 
-    def delete(self, study_id: str) -> None:
+    def drop(self, study_id: str, stored: Sequence[Stored]) -> None:
+        raise NotImplementedError
+
+    def delete(self, study_id: str) -> Freed:
         self.deleted.append(study_id)
+        return self.freed
 
 
 @dataclass
@@ -80,6 +94,7 @@ class FaultyTracker(MemoryTracker):
         self.loses_answers = 0
         self.refuses: str | None = None
         self.refuses_uploads = False
+        self.refuses_searches = False
         self.calls = 0
 
     def open_experiment(self, study_id: str, tags: Mapping[str, str]) -> str:
@@ -108,6 +123,11 @@ class FaultyTracker(MemoryTracker):
         if self.refuses_uploads:
             raise TrackerRefused("It does not take files.")
         super().upload(run_id, path, content, size)
+
+    def running(self) -> Sequence[tuple[str, int]]:
+        if self.refuses_searches:
+            raise TrackerRefused("It does not like so many experiments at once.")
+        return super().running()
 
     def _count(self) -> None:
         self.calls += 1
@@ -321,7 +341,10 @@ class Forgetful:
     def deleted(self) -> Sequence[str]:
         return self._inner.deleted()
 
-    def set_forgotten(self, study_id: str) -> None:
+    def ahead(self) -> Sequence[MirroredTrial]:
+        return self._inner.ahead()
+
+    def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
         """Lost."""
 
 
@@ -365,6 +388,13 @@ def test_a_study_that_the_tracker_refuses_does_not_hold_up_the_others(world: Wor
     assert set(world.tracker.studies) == {"refused-abc123", "wanted-abc123"}
 
 
+def test_a_tracker_that_does_not_say_what_runs_is_mirrored_into_all_the_same(world: World) -> None:
+    world.tracker.refuses_searches = True
+    world.has_study()
+    assert world.mirror.sync_once() == 1
+    assert world.run("intents").status is RunStatus.RUNNING
+
+
 def test_runs_that_somebody_removed_from_the_tracker_are_mirrored_from_the_start(world: World) -> None:
     study = world.has_study()
     world.starts(study)
@@ -404,7 +434,7 @@ def test_a_study_without_an_exported_model_ends_without_a_champion(world: World)
     study = world.has_study()
     world.starts(study)
     world.ends(study, 0, TrialReason.TRAINER_ERROR, "no such column: text")
-    world.finishes(study, StudyReason.TOO_MANY_FAILURES)
+    world.finishes(study, StudyReason.DRIVER_FAILED)
     world.mirror.sync_once()
     assert world.tracker.champions == {}
     assert world.run("intents").status is RunStatus.FAILED
@@ -701,6 +731,79 @@ def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world
     assert world.store.mirror.deleted() == []
 
 
+def test_what_the_tracker_had_of_a_deleted_study_and_what_a_crash_spared_is_written_down(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.mirror.sync_once()
+    experiment = world.store.mirror.experiment(study.id)
+    world.store.studies.delete(study.id)
+    world.exports.freed = Freed(2, 30)
+    world.mirror.sync_once()
+    (deletion,) = world.store.deletions.recent()
+    assert deletion.forgotten == Forgotten(experiment, runs=2, registered_model=True)
+    assert deletion.checkpoints == Freed(2, 30)
+
+
+def told_of_repairs(world: World, study: Study) -> list[tuple[str, str]]:
+    events = world.store.events.after(study.id, 0)
+    return [(one.payload["what"], one.payload["detail"]) for one in events if one.kind is EventKind.STUDY_REPAIRED]
+
+
+def test_a_run_that_stands_as_running_though_its_trial_has_ended_is_ended_by_the_next_look(world: World) -> None:
+    study = world.has_study()
+    for number in range(2):
+        world.starts(study, number)
+        world.reports(study, number, [0.5])
+    world.ends(study, 0)
+    world.mirror.sync_once()
+    world.run("trial-0000").status = RunStatus.RUNNING  # as after a return to a backup of the tracker
+    world.mirror.sync_once()
+    assert world.run("trial-0000").status is RunStatus.RUNNING
+    world.clock.pass_seconds(301)
+    world.mirror.sync_once()
+    assert [world.run(f"trial-000{number}").status for number in range(2)] == [RunStatus.FINISHED, RunStatus.RUNNING]
+    (told,) = told_of_repairs(world, study)
+    assert told == ("runs", "MLflow had runs as running whose trials have ended: trial 0. They are written again.")
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5)]
+
+
+def test_a_study_whose_run_stands_as_running_though_it_has_ended_is_ended_again(world: World) -> None:
+    study = world.has_study()
+    world.finishes(study, StudyReason.CANCEL_REQUESTED)
+    world.mirror.sync_once()
+    world.run("intents").status = RunStatus.RUNNING
+    world.new_mirror().sync_once()
+    assert world.run("intents").status is RunStatus.KILLED
+
+
+def test_what_the_mirror_thinks_beyond_the_store_is_written_again(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.mirror.sync_once()
+    seen = world.store.mirror.mirrored(study.id)
+    world.store.mirror.set_mirrored([replace(seen[0], version=99, reports=7)])  # as after a return to a backup of the store
+    world.reports(study, 0, [0.6])
+    world.new_mirror().sync_once()
+    trial = world.store.trials.get(study.id, 0)
+    assert world.store.mirror.mirrored(study.id)[0] == replace(seen[0], version=trial.version, reports=2)
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
+    assert [what for what, _ in told_of_repairs(world, study)] == ["mirror"]
+
+
+def test_a_look_that_finds_nothing_tells_nothing(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    for _ in range(3):
+        world.mirror.sync_once()
+        world.clock.pass_seconds(301)
+    assert told_of_repairs(world, study) == []
+
+
 def test_a_mirror_of_another_store_or_of_an_older_backup_deletes_nothing(world: World) -> None:
     world.has_study()
     world.mirror.sync_once()
@@ -741,6 +844,18 @@ def test_values_are_cut_to_what_the_tracker_takes(world: World) -> None:
     assert max(map(len, batch.tags.values())) <= 5000
     long = a_study(trainer={**a_study().definition.trainer.model_dump(mode="json"), "model": "m" * 300})
     assert max(map(len, records.study_batch(long, ENVIRONMENT, [], is_new=True).params.values())) <= 500
+
+
+def test_the_parents_params_say_what_trials_must_keep_what_the_study_knew_and_what_it_trains_again() -> None:
+    study = a_study(constraints=["learning_rate < 0.5"], warm_start=["old-abc123", "older-abc123"], final={"top": 2, "seeds": 4})
+    params = records.study_batch(study, ENVIRONMENT, [], is_new=True).params
+    assert params["constraints.0"] == "learning_rate < 0.5"
+    assert (params["warm_start.0"], params["warm_start.1"]) == ("old-abc123", "older-abc123")
+    assert (params["final.top"], params["final.seeds"]) == ("2", "4")
+    limited = records.study_batch(a_study(outcomes=["validation/loss <= 0.4"]), ENVIRONMENT, [], is_new=True).params
+    assert limited["outcomes.0"] == "validation/loss <= 0.4"
+    plain = records.study_batch(a_study(), ENVIRONMENT, [], is_new=True).params
+    assert not [name for name in plain if name.partition(".")[0] in ("constraints", "outcomes", "warm_start", "final")]
 
 
 def test_a_trial_whose_parameters_make_no_configuration_is_told_with_them() -> None:

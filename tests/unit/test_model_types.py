@@ -42,7 +42,7 @@ def test_every_architecture_has_the_head_that_its_trainer_needs(types: frozenset
 
 
 def test_every_trainer_has_its_architectures() -> None:
-    assert set(MODEL_TYPES) == set(CONFIGS)
+    assert set(MODEL_TYPES) == {kind for kind, config in CONFIGS.items() if "model" in config.model_fields}
 
 
 @pytest.mark.parametrize(

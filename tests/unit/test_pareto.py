@@ -48,6 +48,23 @@ def test_a_point_of_a_later_front_is_dominated_by_one_of_the_front_before_and_by
             assert any(dominates(other, one) for other, at in zip(some, found, strict=True) if at == rank - 1)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4).flatmap(lambda dimensions: points(dimensions, most=80)))
+def test_the_fronts_are_what_is_left_undominated_after_those_before_are_taken_away(some: list[Point]) -> None:
+    found, left = [0] * len(some), set(range(len(some)))
+    for rank in range(len(some)):
+        taken = {place for place in left if not any(dominates(some[other], some[place]) for other in left)}
+        found = [rank if place in taken else at for place, at in enumerate(found)]
+        left -= taken
+    assert ranks(some) == found
+
+
+def test_a_front_of_many_points_in_four_dimensions_is_told_from_what_it_dominates() -> None:
+    corners = [tuple(map(float, one)) for one in product(range(5), repeat=4) if sum(one) == 8]  # 85 of them, none beats another
+    behind = [tuple(each + 1 for each in one) for one in corners]
+    assert ranks([*behind, *corners]) == [1] * len(behind) + [0] * len(corners)
+
+
 @settings(max_examples=100)
 @given(ANY_POINTS)
 def test_the_best_come_first_and_everyone_once(some: list[Point]) -> None:

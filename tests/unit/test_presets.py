@@ -20,7 +20,7 @@ from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.errors import InvalidDefinition, NotFound, Violation
 from service.domain.presets import expand_preset, preset_named
 from service.search.draws import draw_unseen, random_of
-from tests.builders import a_document
+from tests.builders import a_document, fine_tuning
 from trainers.configs import CONFIGS
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +75,14 @@ def test_there_is_a_preset_for_each_task_and_method() -> None:
         "causal-lm": {"full", "lora"},
         "seq2seq": {"full", "lora"},
         "image-classification": {"full", "lora", "frozen", "scratch"},
+        "simulated": set(),
     }
     assert sorted(NAMES) == NAMES
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "seq2seq"])
 def test_adapters_of_models_that_write_are_at_all_linear_layers(task: str) -> None:
-    lora = a_definition_with(f"{task}/lora").trainer.lora
+    lora = fine_tuning(a_definition_with(f"{task}/lora").trainer).lora
     assert lora is not None
     assert lora.target_modules == "all-linear"
 
@@ -160,7 +161,7 @@ def test_a_further_key_of_the_space_is_searched_too() -> None:
 def test_null_takes_a_parameter_out_and_the_trainers_own_value_holds() -> None:
     study = a_definition_with(space={"weight_decay": None})
     assert set(study.space) == set(presets()[FULL].space) - {"weight_decay"}
-    assert study.trainer.weight_decay == CONFIGS["text-classification"].model_fields["weight_decay"].default
+    assert fine_tuning(study.trainer).weight_decay == CONFIGS["text-classification"].model_fields["weight_decay"].default
 
 
 def test_null_for_what_the_preset_does_not_search_is_refused_there() -> None:
@@ -176,27 +177,29 @@ def test_a_space_without_any_parameter_left_is_refused() -> None:
 def test_what_the_trainer_sets_wins_and_is_not_searched() -> None:
     study = a_definition_with(batch_size=64, epochs=2)
     assert "batch_size" not in study.space
-    assert (study.trainer.batch_size, study.trainer.epochs, study.trainer.warmup_fraction) == (64, 2, 0.1)
+    trainer = fine_tuning(study.trainer)
+    assert (trainer.batch_size, trainer.epochs, trainer.warmup_fraction) == (64, 2, 0.1)
 
 
 def test_what_the_trainer_sets_is_searched_where_the_space_names_it_too() -> None:
     choices = {"kind": "categorical", "choices": [4, 8], "ordered": False, "when": None}
     study = a_definition_with(space={"batch_size": choices}, batch_size=64)
     assert study.space["batch_size"].model_dump(mode="json") == choices
-    assert study.trainer.batch_size == 64
+    assert fine_tuning(study.trainer).batch_size == 64
 
 
 def test_a_group_is_merged_key_by_key() -> None:
     study = a_definition_with("causal-lm/lora", lora={"rank": 4, "alpha": 8.0})
-    assert study.trainer.lora is not None
-    assert (study.trainer.lora.rank, study.trainer.lora.alpha, study.trainer.lora.target_modules) == (4, 8.0, "all-linear")
+    lora = fine_tuning(study.trainer).lora
+    assert lora is not None
+    assert (lora.rank, lora.alpha, lora.target_modules) == (4, 8.0, "all-linear")
     assert "lora.rank" not in study.space
     assert "lora.dropout" in study.space
 
 
 def test_a_group_that_the_trainer_turns_off_is_not_searched() -> None:
     study = a_definition_with(LORA, lora=None)
-    assert study.trainer.lora is None
+    assert fine_tuning(study.trainer).lora is None
     assert set(study.space) == {"learning_rate", "batch_size"}
 
 

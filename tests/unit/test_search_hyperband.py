@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from search_spaces import Value
 from service.domain.history import History
+from service.domain.rungs import brackets, longest_ladder
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
 from service.search import Cut, Promote, Simulation, Start, Wait, next_action, simulate
-from service.search.rungs import brackets, longest_ladder
+from service.search.evidence import rung_evidence
 from tests.builders import NOW, a_study, a_trial, as_number
 
 Plan = list[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -310,6 +311,18 @@ def test_a_replay_of_early_stops_gives_the_same_decisions(mode: str, seed: int, 
     ]
     assert outcome[0] == outcome[1]
     assert all(trial.state.is_end for trial in whole.history.trials.values())
+
+
+def test_a_model_of_a_rung_takes_who_waits_below_it_for_pending_and_leaves_out_who_was_cut_there() -> None:
+    study = a_search(mode="async", budget={"trials": 20})
+    history = _at_rung(study, 12)
+    for number in range(5):  # a model asks for no fewer: one for the parameter, and a few more
+        trial = replace(history.trials[number].promoted(1, 3).started(NOW), reports=3, value=0.5, best_value=0.5).paused()
+        history = history.with_trial(trial).with_value(number, 0.5).with_value(number, 0.5)
+    history = history.with_trial(history.trials[11].ended(TrialReason.RUNG_CUT, NOW))
+    evidence = rung_evidence(study, history, startup_trials=1)
+    assert (evidence.report, evidence.measured) == (3, 5)
+    assert evidence.pending == [history.trials[number].parameters for number in range(5, 11)]
 
 
 def _at_rung(study: Study, count: int, running: tuple[int, ...] = ()) -> History:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import FloatParameter, Space, Value
+from search_spaces import CategoricalParameter, FloatParameter, Space, Value, identity
 from service.domain.definition import parse_definition
 from service.domain.errors import InvalidDefinition
 from service.domain.history import History
@@ -298,6 +298,13 @@ def test_a_number_is_multiplied_by_a_factor_or_moves_to_its_neighbour() -> None:
     assert {one["label_smoothing"] for one in found} == {0.05, 0.15}
     assert {one["beta1"] for one in found} == {0.5, 0.9}
     assert {one["class_weights"] for one in found} == {"none"}, "without an order there is no neighbour"
+
+
+def test_a_choice_has_the_neighbours_of_its_own_place_beside_one_that_is_equal_in_python() -> None:
+    places = CategoricalParameter(kind="categorical", choices=(1, True, 2), ordered=True)
+    strategy = PbtStrategy(kind="pbt", resample_probability=0.0, factors=(2.0,))
+    found = perturbed(Space({"dropout": places}), {"dropout": True}, strategy, set(), random_of(0, 0, "test"))
+    assert identity(found["dropout"]) == "2"
 
 
 def test_a_number_that_is_nothing_is_drawn_anew_as_no_factor_moves_it() -> None:

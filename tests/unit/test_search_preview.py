@@ -125,6 +125,15 @@ def test_the_finals_runs_come_on_top_of_trials_and_into_the_time() -> None:
     assert (found.trials, found.final_runs, found.seconds) == (30, 6, 36 * 9)
 
 
+def test_constraints_that_are_seldom_met_do_not_make_the_simulation_long() -> None:
+    space = {name: {"kind": "float", "low": 1e-6, "high": 0.5} for name in ("learning_rate", "dropout")}
+    rare = ["learning_rate < 0.00005", "dropout < 0.35"]
+    definition = a_plan(strategy={"kind": "random"}, space=space, constraints=rare, budget={"trials": 200})
+    found = previewed(definition, (), None)
+    assert (found.trials, len(found.configurations)) == (200, 10)
+    assert all(as_number(one.parameters["learning_rate"]) < 5e-5 for one in found.configurations)
+
+
 def test_a_study_too_long_to_be_simulated_says_so_at_once() -> None:
     found = previewed(a_plan(budget={"trials": 100_000}), (), 1.0)
     assert (found.trials, found.seconds) == (None, None)

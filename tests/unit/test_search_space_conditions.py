@@ -1,6 +1,7 @@
 """Spaces in which parameters exist only sometimes, and values must meet constraints together."""
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -23,6 +24,21 @@ def choices(*values: Any, **changes: Any) -> dict[str, Any]:
 
 def an_int(low: int, high: int, **changes: Any) -> dict[str, Any]:
     return {"kind": "int", "low": low, "high": high, **changes}
+
+
+def a_float(low: float, high: float) -> dict[str, Any]:
+    return {"kind": "float", "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Noted(Constraint):
+    """Notes down each time that it is asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def holds(self, configuration: Configuration) -> bool:
+        self.asked.append(self.text)
+        return super().holds(configuration)
 
 
 NESTED = a_space(
@@ -138,6 +154,33 @@ def test_draws_grids_and_sizes_meet_the_constraints() -> None:
 def test_a_space_in_which_no_draw_meets_the_constraints_gives_up() -> None:
     with pytest.raises(NoConfiguration, match="10000 draws"):
         a_space("a > 3", a=an_int(0, 3)).draw(random_of(0, 0, "test"))
+
+
+def test_a_space_in_which_no_draw_meets_the_constraints_says_which_one_fails_most_often() -> None:
+    often, never = "a > 0.5", "a > 2"
+    for constraints in ((often, never), (never, often)):
+        with pytest.raises(NoConfiguration, match="`a > 2` fails most often"):
+            a_space(*constraints, a=a_float(0.0, 1.0)).draw(random_of(0, 0, "test"))
+
+
+def test_the_longer_the_constraints_are_the_fewer_configurations_are_held_against_them() -> None:
+    asked: list[str] = []
+    constraints = [Noted("a < 10" + " and a < 10" * 44, asked=asked)] * 19 + [Noted("a > 9", asked=asked)]
+    space = Space(a_space(a=a_float(0.0, 1.0)).parameters, tuple(constraints))
+    with pytest.raises(NoConfiguration, match="none of 536 draws"):
+        space.draw(random_of(0, 0, "test"))
+    assert len(asked) == 20 * 100 + 536  # to put them in order, and then only the one that never holds
+    many = a_space(a=an_int(0, 9), b=an_int(1, 1000)).parameters
+    assert (Space(many, tuple(constraints)).size(), Space(many, (constraints[-1],)).size()) == (None, 0)
+
+
+def test_what_a_trial_can_have_is_not_looked_for_without_end() -> None:
+    asked: list[str] = []
+    kinds = list(range(500))
+    space = a_space(kind=choices(*kinds), y=an_int(1, 2, when={"kind": kinds}), x=a_float(0.0, 1.0))
+    never = Space(space.parameters, (Noted("x > 2", asked=asked),))
+    assert list(never.occurrences({"y": 1}, random_of(0, 0, "test"))) == []
+    assert len(asked) == 500
 
 
 def test_a_space_that_is_too_large_to_count_has_no_size() -> None:

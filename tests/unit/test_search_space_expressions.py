@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import Constraint, ExpressionError, Value, read_expression
+from search_spaces.expressions import read_formula
 
 VALUES: dict[str, Value] = {
     "a": 3, "b": 0.5, "big": 10**400, "name": "bert-base", "flag": True, "none": None, "zero": 0,
@@ -157,3 +158,21 @@ def test_any_text_at_all_is_answered_or_refused(text: str) -> None:
     except ExpressionError:
         return
     assert Constraint(text).holds(values) in {True, False}
+
+
+@pytest.mark.parametrize(
+    "text", ["rate < 1", "not rate", "rate and 1", "'a'", "[1]", "True", "1 if rate > 1 else 'a'", "(rate, 1)"]
+)
+def test_a_formula_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ExpressionError, match="is no number"):
+        read_formula(text)
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("rate", 0.5), ("2 * rate + 1", 2.0), ("4 if rate < 1 else 5", 4), ("7", 7)])
+def test_a_formula_is_a_number(text: str, wanted: float) -> None:
+    assert read_formula(text).evaluate({"rate": 0.5}) == wanted
+
+
+def test_a_formula_of_what_is_no_number_has_no_answer() -> None:
+    with pytest.raises(TypeError, match="'adam' is no number"):
+        read_formula("rate").evaluate({"rate": "adam"})

@@ -22,6 +22,7 @@ class FakeLedger:
         self._writes = writes
         self.heard: list[Any] = []
         self.details: list[str | None] = []
+        self.workers: list[str | None] = []
 
     def next(self) -> Trial | Finished:
         return Finished() if self.heard else a_trial(3, attempts=1)
@@ -31,6 +32,7 @@ class FakeLedger:
             raise ConnectionError("the database is away")
         self.heard.append(progress.number)
         self.details.append(progress.detail)
+        self.workers.append(progress.worker)
         return False
 
     def lose(self, number: int, attempt: int, detail: str) -> None:
@@ -81,3 +83,4 @@ def test_a_trial_whose_parameters_make_no_configuration_fails_and_the_search_goe
     assert made.suggest("ray-3") == LedgerSearcher.FINISHED
     assert ledger.heard == [3]
     assert "greater than 0" in (ledger.details[0] or "")
+    assert ledger.workers == [None], "no node is to blame"

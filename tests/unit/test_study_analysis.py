@@ -202,8 +202,8 @@ def test_a_trial_that_breaks_an_outcome_has_a_curve_and_is_never_the_incumbent()
     history = a_history(configurations(3), lambda _: next(wanted))
     broken, kept = Point((), violation=1.0), Point(())
     found = an_analysis(history=replace(history, points={0: (broken,), 1: (kept,), 2: (kept, broken)}))
-    assert [(point.trial, point.incumbent, point.incumbent_trial, point.reports) for point in found.history] == [
-        (1, 0.5, 1, 2), (2, 0.5, 1, 4)
+    assert [(point.trial, point.ended, point.incumbent, point.incumbent_trial, point.reports) for point in found.history] == [
+        (1, 1, 0.5, 1, 2), (2, 2, 0.5, 1, 4)
     ]  # fmt: skip
     curves = found.learning_curves.curves
     assert [(curve.trial, curve.objectives) for curve in curves] == [(1, [0.5]), (2, [0.4, 0.8]), (0, [0.9])]

@@ -16,6 +16,7 @@ from trainers.configs.rows import (
     TaggedWords,
     TextOrPairs,
 )
+from trainers.configs.simulated import SimulatedConfig, condition_of, expression_of
 from trainers.configs.tasks import (
     CausalLmConfig,
     ImageAugmentation,
@@ -25,19 +26,22 @@ from trainers.configs.tasks import (
     TextClassificationConfig,
     TokenClassificationConfig,
 )
-from trainers.configs.training import MEASURES, Config, EarlyStopping, Lora, TrainingConfig
+from trainers.configs.training import MEASURES, Config, EarlyStopping, Lora, TrainingConfig, TrialConfig
 
 __all__ = [
-    "BUILTIN_SPLITS", "CONFIGS", "MEASURES", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "ImageAugmentation",
-    "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora", "Seq2SeqConfig", "SourceAndTarget", "Splits",
-    "TaggedWords", "TextAugmentation", "TextClassificationConfig", "TextOrPairs", "TokenClassificationConfig", "TrainerConfig",
-    "TrainingConfig", "changeable", "metrics_of",
+    "BUILTIN_SPLITS", "CONFIGS", "MEASURES", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "FineTuningConfig",
+    "ImageAugmentation", "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora", "Seq2SeqConfig",
+    "SimulatedConfig", "SourceAndTarget", "Splits", "TaggedWords", "TextAugmentation", "TextClassificationConfig",
+    "TextOrPairs", "TokenClassificationConfig", "TrainerConfig", "TrainingConfig", "TrialConfig", "changeable",
+    "condition_of", "expression_of", "metrics_of", "metrics_to_name",
 ]  # fmt: skip
 
-TrainerConfig = Annotated[
-    TextClassificationConfig | TokenClassificationConfig | CausalLmConfig | Seq2SeqConfig | ImageClassificationConfig,
-    Field(discriminator="kind"),
-]
+FineTuningConfig = (
+    TextClassificationConfig | TokenClassificationConfig | CausalLmConfig | Seq2SeqConfig | ImageClassificationConfig
+)
+"""The union of those that train a model on rows."""
+
+TrainerConfig = Annotated[FineTuningConfig | SimulatedConfig, Field(discriminator="kind")]
 """The union of trainer configurations, told apart by `kind`."""
 
 CONFIGS: Mapping[str, type[TrainerConfig]] = {
@@ -46,6 +50,7 @@ CONFIGS: Mapping[str, type[TrainerConfig]] = {
     "causal-lm": CausalLmConfig,
     "seq2seq": Seq2SeqConfig,
     "image-classification": ImageClassificationConfig,
+    "simulated": SimulatedConfig,
 }
 """The configuration class of each kind."""
 
@@ -54,10 +59,18 @@ _TRAINING = frozenset({"train/loss", "train/learning_rate"})
 
 def metrics_of(config: TrainerConfig) -> frozenset[str]:
     """What the trainer reports under this configuration: the metrics that an objective may name."""
+    if isinstance(config, SimulatedConfig):
+        return config.reported
     return _TRAINING | {f"validation/{name}" for name in _validated(config)} | {f"model/{name}" for name in config.measure}
 
 
-def _validated(config: TrainerConfig) -> frozenset[str]:
+def metrics_to_name(config: TrainerConfig) -> frozenset[str]:
+    """Those, and what would be reported if it were asked for by its name."""
+    asked = MEASURES if isinstance(config, TrainingConfig) else ()
+    return metrics_of(config) | {f"model/{name}" for name in asked}
+
+
+def _validated(config: FineTuningConfig) -> frozenset[str]:
     found = {"loss"}
     match config:
         case TextClassificationConfig(problem="multi-label"):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from trainers.configs.simulated import SimulatedConfig
 from trainers.configs.tasks import ImageAugmentation, TextAugmentation
-from trainers.configs.training import TrainingConfig
+from trainers.configs.training import TrainingConfig, TrialConfig
 
 _CHANGING = (
     "learning_rate", "weight_decay", "beta1", "beta2", "momentum", "layer_decay", "gradient_clip", "dropout",
@@ -20,14 +21,16 @@ they mean (`lora.alpha`: the network would jump), which rows make a batch and ho
 """
 
 
-def changeable(config: TrainingConfig) -> frozenset[str]:
+def changeable(config: TrialConfig) -> frozenset[str]:
     """The keys that may change, those of groups with dots."""
     return frozenset(_keys(config))
 
 
-def _keys(config: TrainingConfig) -> Iterator[str]:
+def _keys(config: TrialConfig) -> Iterator[str]:
+    if isinstance(config, SimulatedConfig):
+        yield from (f"values.{name}" for name in config.values.known)
     yield from (name for name in _CHANGING if name in type(config).model_fields)
-    if config.lora is not None:
+    if isinstance(config, TrainingConfig) and config.lora is not None:
         yield "lora.dropout"
     augmentation: BaseModel | None = getattr(config, "augmentation", None)
     if isinstance(augmentation, TextAugmentation | ImageAugmentation):

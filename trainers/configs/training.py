@@ -39,8 +39,45 @@ class EarlyStopping(Config):
     )
 
 
-class TrainingConfig(Config):
-    """Model, optimisation and loop: the part that all trainers share."""
+class TrialConfig(Config):
+    """How long a trial is, when it reports and when it ends by itself: what all trainers share, with a model or without."""
+
+    epochs: int = Field(default=3, ge=1, le=1000, description="Passes over the training rows.", examples=[3])
+    max_steps: _Steps | None = Field(
+        default=None,
+        description="Optimizer steps in all, in place of `epochs`; goes with a `report_every` in steps.",
+        examples=[2000],
+    )
+    report_every: Literal["epoch"] | _Steps = Field(
+        default="epoch",
+        description="Validate, report and checkpoint every epoch, or every so many optimizer steps (then `max_steps` says where "
+        "training ends). Rungs, budgets and checkpoints count reports.",
+        examples=["epoch"],
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="End a trial that no longer gets better by the study's objective.", examples=[{"patience": 3}]
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of new weights, of the order of rows and of dropout.", examples=[0]
+    )
+
+    @model_validator(mode="after")
+    def _steps_go_together(self) -> Self:
+        if (self.report_every == "epoch") != (self.max_steps is None):
+            raise ValueError("`max_steps` and a `report_every` in steps go together: set both, or neither")
+        return self
+
+    @property
+    def reports(self) -> int:
+        """Reports of a trial that runs to its end."""
+        if self.report_every == "epoch":
+            return self.epochs
+        assert self.max_steps is not None  # noqa: S101 - validated above
+        return -(-self.max_steps // self.report_every)
+
+
+class TrainingConfig(TrialConfig):
+    """Model, optimisation and loop: the part that all trainers of a model share."""
 
     model: str = Field(
         min_length=1,
@@ -62,18 +99,6 @@ class TrainingConfig(Config):
         description="Rows computed at once; gradients of the micro-batches of a batch are added up. Left out, the whole batch; "
         "halved by itself where memory is short.",
         examples=[8],
-    )
-    epochs: int = Field(default=3, ge=1, le=1000, description="Passes over the training rows.", examples=[3])
-    max_steps: _Steps | None = Field(
-        default=None,
-        description="Optimizer steps in all, in place of `epochs`; goes with a `report_every` in steps.",
-        examples=[2000],
-    )
-    report_every: Literal["epoch"] | _Steps = Field(
-        default="epoch",
-        description="Validate, report and checkpoint every epoch, or every so many optimizer steps (then `max_steps` says where "
-        "training ends). Rungs, budgets and checkpoints count reports.",
-        examples=["epoch"],
     )
     optimizer: Literal["adamw", "sgd", "adafactor"] = Field(
         default="adamw", description="AdamW (fused), SGD with Nesterov momentum, or Adafactor.", examples=["adamw"]
@@ -137,9 +162,6 @@ class TrainingConfig(Config):
         default=False, description="Compute activations twice to keep fewer of them in memory.", examples=[False]
     )
     compile: bool = Field(default=False, description="Compile the model with `torch.compile`.", examples=[False])
-    early_stopping: EarlyStopping | None = Field(
-        default=None, description="End a trial that no longer gets better by the study's objective.", examples=[{"patience": 3}]
-    )
     divergence_factor: float = Field(
         default=20.0,
         gt=1,
@@ -155,24 +177,11 @@ class TrainingConfig(Config):
         "What an objective or an outcome of a study names is added by itself.",
         examples=[["megabytes", "latency_ms"]],
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="Seed of new weights, of the order of rows and of dropout.", examples=[0]
-    )
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Self:
-        if (self.report_every == "epoch") != (self.max_steps is None):
-            raise ValueError("`max_steps` and a `report_every` in steps go together: set both, or neither")
         if self.lora is not None and (self.frozen_layers or self.unfreeze_per_epoch or self.freeze_embeddings):
             raise ValueError("`lora` freezes all weights but the adapters and the head: leave out the other freezing")
         if self.lora is not None and self.initialisation == "random":
             raise ValueError("`lora` adapts pretrained weights: take out `initialisation: random`")
         return self
-
-    @property
-    def reports(self) -> int:
-        """Reports of a trial that runs to its end."""
-        if self.report_every == "epoch":
-            return self.epochs
-        assert self.max_steps is not None  # noqa: S101 - validated above
-        return -(-self.max_steps // self.report_every)

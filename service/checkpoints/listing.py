@@ -1,0 +1,59 @@
+"""What lies below a study's folder, how large it is, and how it is deleted: never half of it under its own name."""
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.domain.stored import Stored, StoredKind
+from service.folders import sizes_in
+
+_TRIAL = re.compile(r"\d{6,}")
+_NUMBERED = re.compile(r"(resume|export)-(\d{6,})(?:-\d+)?")
+
+
+def stored_in(study: Path) -> list[Stored]:
+    """Every checkpoint of the study, and what writers are at or have left, by trial and name."""
+    found = []
+    for trial in sorted(_folders(study), key=lambda entry: entry.name):
+        if _TRIAL.fullmatch(trial.name):
+            found += [_stored(int(trial.name), entry) for entry in sorted(_folders(trial), key=lambda entry: entry.name)]
+    return [one for one in found if one is not None]
+
+
+def drop(study: Path, stored: Stored) -> None:
+    """Delete one of them, and its trial's folder with the last; nothing happens when it is gone."""
+    path = study / stored.name
+    gone = path.with_name(f".gone-{path.name.lstrip('.')}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        # A reader, or a crash half through, must not find half a checkpoint under a name that promises a whole one.
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):  # there is more in it
+        path.parent.rmdir()
+
+
+def _stored(trial: int, entry: "os.DirEntry[str]") -> Stored | None:
+    numbered = _NUMBERED.fullmatch(entry.name)
+    try:
+        at = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None  # replaced this moment
+    return Stored(
+        trial=trial,
+        kind=StoredKind(numbered[1]) if numbered else StoredKind.UNFINISHED,
+        report=int(numbered[2]) if numbered else 0,
+        bytes=sum(sizes_in(Path(entry.path))),
+        at=at,
+        name=f"{trial:06d}/{entry.name}",
+    )
+
+
+def _folders(folder: "Path | os.DirEntry[str]") -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,76 @@
+"""How trainers hear in the middle of a step that they are to leave: by a small file in their study's folder of checkpoints.
+
+Ray says nothing to an actor that computes, and this folder is there for a study's driver and all its workers.
+"""
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from service.domain.study import Study, StudyReason, StudyState
+
+_FILE = ".interrupt"
+_LOOK_SECONDS = 0.2
+"""Trainers ask at every step; the disk is asked less often."""
+
+
+class Wish(StrEnum):
+    """What is asked for: to save and leave, or to leave."""
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+def wish_of(study: Study) -> Wish | None:
+    """What the trainers of a study are asked for."""
+    if study.state is StudyState.PAUSING and study.is_urgent:
+        return Wish.PAUSE
+    is_cancelled = study.state is StudyState.STOPPING and study.reason is StudyReason.CANCEL_REQUESTED
+    return Wish.CANCEL if is_cancelled else None
+
+
+class Sign:
+    """The driver's end: the file says what is asked for, and is not there while nothing is."""
+
+    def __init__(self, checkpoints: Path, study_id: str) -> None:
+        self._path = checkpoints / study_id / _FILE
+        self._shown: Wish | None = None
+        self._path.unlink(missing_ok=True)  # what a driver left that was killed
+
+    def show(self, wish: Wish | None) -> None:
+        """Ask all trainers of the study for this, or for nothing any more. Raises OSError when the disk does not take it."""
+        if wish is self._shown:
+            return
+        if wish is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self._path.with_name(f"{_FILE}.new")
+            unfinished.write_text(wish)
+            unfinished.replace(self._path)
+        self._shown = wish
+
+
+class Listener:
+    """A worker's end: called at every step, it answers what is asked for."""
+
+    def __init__(self, checkpoints: Path, study_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = checkpoints / study_id / _FILE
+        self._clock = clock
+        self._looked_at = -_LOOK_SECONDS
+        self._heard: Wish | None = None
+
+    def __call__(self) -> Wish | None:
+        now = self._clock()
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self._heard = _read(self._path)
+        return self._heard
+
+
+def _read(path: Path) -> Wish | None:
+    try:
+        return Wish(path.read_text())
+    except (OSError, ValueError):  # a shared disk may lose a file that takes another's place; the next look finds it
+        return None

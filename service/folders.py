@@ -1,0 +1,25 @@
+"""Folders that are measured and deleted."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from service.domain.stored import Freed
+
+
+def sizes_in(folder: Path) -> Iterator[int]:
+    """Bytes of each file below it; of one with several names this one's part."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(path, name))  # noqa: PTH118 - half the time of a walk goes into making paths
+                yield status.st_size // max(1, status.st_nlink)
+
+
+def remove(folder: Path) -> Freed:
+    """Delete a folder with all in it, and say what that was; nothing happens when there is none."""
+    sizes = list(sizes_in(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    return Freed(len(sizes), sum(sizes))

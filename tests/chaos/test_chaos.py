@@ -1,0 +1,23 @@
+"""Any process may die at any moment: a short run; `make chaos` is the long one."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.outcome import table
+from tests.chaos.run import run
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+KILLS = 12
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+
+
+def test_studies_of_several_strategies_lose_nothing_whatever_is_killed(tmp_path: Path) -> None:
+    outcome = run(tmp_path, SEED, KILLS, at_once=3)
+    sys.stdout.write("\n".join(table(outcome)) + "\n")
+    assert len(outcome.hits) == KILLS
+    assert outcome.findings == []
+    assert outcome.outlived == []

@@ -1,0 +1,102 @@
+"""Studies that share two workers: who comes later starts soon, who stays gets all, and priorities are weights."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service.api.schemas import AttemptView, StudyView
+from service.client import Client
+from service.domain.trial import AttemptOutcome, TrialState
+from service.domain.waiting import WaitingCause
+from tests.running import RunningService, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+_EPOCH_SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    service = RunningService(tmp_path_factory.mktemp("shares"), TUNEYARD_SHARE_QUANTUM_SECONDS="6").start()
+    try:
+        with service.client() as client:
+            yield client
+    finally:
+        assert service.stop() == 0
+
+
+def a_study(client: Client, name: str, priority: int = 50) -> StudyView:
+    """A study that trains nothing, for as long as it may, in epochs of half a second."""
+    document: dict[str, Any] = {
+        "name": name,
+        "priority": priority,
+        "trainer": {
+            "kind": "simulated",
+            "metrics": {"validation/loss": "rate / epoch"},
+            "seconds_per_epoch": _EPOCH_SECONDS,
+            "epochs": 1000,
+        },
+        "space": {"values.rate": {"kind": "float", "low": 0.1, "high": 1.0}},
+        "objective": {"metric": "validation/loss", "direction": "minimize"},
+        "strategy": {"kind": "random"},
+        "budget": {"trials": 50},
+        "resources": {"max_concurrent_trials": 2},
+    }
+    return client.apply(document)
+
+
+def running(client: Client, study: StudyView) -> int:
+    return client.study(study.id).trials.get(TrialState.RUNNING, 0)
+
+
+def reports(client: Client, study: StudyView) -> float:
+    return client.study(study.id).progress.epochs.spent
+
+
+def attempts(client: Client, study: StudyView) -> list[AttemptView]:
+    return [one for trial in client.trials(study.id) for one in client.attempts(study.id, trial.number)]
+
+
+def used_seconds(client: Client, study: StudyView, since: datetime, until: datetime) -> float:
+    """Seconds of a slot that the study used in that time."""
+    spans = [(max(one.started_at, since), min(one.ended_at or until, until)) for one in attempts(client, study)]
+    return sum(max(0.0, (end - start).total_seconds()) for start, end in spans)
+
+
+def _queued(client: Client, study: StudyView) -> int:
+    return next(trial.number for trial in client.trials(study.id) if trial.state is TrialState.QUEUED)
+
+
+def test_two_studies_share_two_workers(client: Client) -> None:
+    first = a_study(client, "first", priority=25)
+    wait_until(lambda: running(client, first) == 2 and reports(client, first) >= 4, 90, "the first study does not run")
+    posted = datetime.now(UTC)
+    second = a_study(client, "second", priority=25)
+    wait_until(lambda: reports(client, second) >= 1, 60, "the second study does not start while the first holds every slot")
+
+    preempted = [one for one in attempts(client, first) if one.outcome is AttemptOutcome.PREEMPTED]
+    assert len(preempted) == 1
+    assert all(trial.retries == 0 for trial in client.trials(first.id))
+    begun = attempts(client, second)[0]
+    assert preempted[0].ended_at is not None
+    assert posted < preempted[0].ended_at < begun.started_at
+    reported = [one.at for trial in client.trials(first.id) for one in client.reports(first.id, trial.number) if one.at > posted]
+    assert sum(at <= preempted[0].ended_at for at in reported) <= 4, "a slot is given up at the next report"
+    share, trial = client.study(first.id).waiting, client.trial(first.id, _queued(client, first)).waiting
+    assert (share is not None, trial is not None) == (True, True)
+    assert (share and share.cause, trial and trial.cause) == (WaitingCause.SHARE, WaitingCause.SHARE)
+
+    client.stop(first.id)
+    wait_until(lambda: running(client, second) == 2, 30, "the second study does not get what the first one leaves")
+
+    third = a_study(client, "third", priority=75)
+    wait_until(lambda: reports(client, third) >= 1, 60, "the third study does not start")
+    since = datetime.now(UTC)
+    wait_until(lambda: (datetime.now(UTC) - since).total_seconds() > 24, 60, "time stands still")
+    until = datetime.now(UTC)
+    heavy, light = (used_seconds(client, study, since, until) for study in (third, second))
+    assert heavy / (heavy + light) == pytest.approx(0.75, abs=0.15)
+    for study in (second, third):
+        client.cancel(study.id)

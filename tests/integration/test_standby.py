@@ -1,0 +1,159 @@
+"""The driver that waits for a study: it takes the next one, and its death never matters."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.controller.drivers import Drivers
+from service.controller.standby import Standby
+from tests.builders import NOW
+from tests.running import RunningService, wait_until
+
+pytestmark = pytest.mark.integration
+
+STUDY = "intents-abc123"
+_WAITS = """
+import os, sys
+os.write(0, b"ready\\n")
+line = sys.stdin.readline()
+print("heard", line, flush=True)
+"""
+
+
+class Minutes:
+    """A clock that moves when told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """Drivers of scripts: one that waits, and others that begin at once."""
+
+    def __init__(self, root: Path, waits: str = _WAITS) -> None:
+        self.clock, self.log = Minutes(), root / "logs" / "standby.log"
+        self.standby = Standby(self.log, 600, lambda: ([sys.executable, "-c", waits], {}), self.clock)
+        begins = [sys.executable, "-c", "print('begun')"]
+        self.drivers = Drivers(root / "run", root / "logs", lambda _: (begins, {}), self.standby)
+
+    def ready(self) -> psutil.Process:
+        """The driver that waits, once it is ready to."""
+        self.standby.tend(is_cluster_up=True)
+        waiting = self.standby._waiting
+        assert waiting is not None
+        wait_until(waiting.look, 20, "it is not ready")
+        return psutil.Process(waiting.process.pid)
+
+    def has_begun_another(self) -> bool:
+        """Whether a driver that did not wait has begun, and ended."""
+        return bool(self.drivers.dead()) and self.drivers.log_tail(STUDY) == "begun\n"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.standby.stop()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_next_study_goes_to_the_driver_that_waits_and_is_on_record_as_its(world: World) -> None:
+    waiting = world.ready()
+    world.drivers.start(STUDY, NOW, 0)
+    wait_until(lambda: "heard" in world.log.read_text(), 20, "it heard of no study")
+    assert json.loads(world.log.read_text().partition(" ")[2])["study"] == STUDY
+    assert world.drivers.known() == {STUDY}
+    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 20, "it goes on")
+    assert world.drivers.log_tail(STUDY) == ""
+
+
+def test_a_driver_that_died_while_it_waited_is_not_missed(world: World) -> None:
+    waiting = world.ready()
+    waiting.kill()
+    wait_until(lambda: is_gone(waiting), 20, "it lives")
+    world.drivers.start(STUDY, NOW, 0)
+    wait_until(world.has_begun_another, 20, "no other driver began")
+
+
+def test_one_that_is_not_ready_yet_is_not_waited_for(tmp_path: Path) -> None:
+    world = World(tmp_path, waits="import time; time.sleep(600)")
+    world.standby.tend(is_cluster_up=True)
+    world.drivers.start(STUDY, NOW, 0)
+    wait_until(world.has_begun_another, 20, "no other driver began")
+    world.standby.stop()
+
+
+def test_it_is_let_go_when_no_study_comes_and_another_waits_once_studies_come_again(world: World) -> None:
+    first = world.ready()
+    world.clock.now = 601
+    world.standby.tend(is_cluster_up=True)
+    assert is_gone(first)
+    world.clock.now = 1000
+    world.standby.tend(is_cluster_up=True)
+    assert world.standby._waiting is None
+    world.drivers.start(STUDY, NOW, 0)
+    wait_until(world.has_begun_another, 20, "no other driver began")
+    world.clock.now = 1020
+    assert world.ready().pid != first.pid
+
+
+def test_none_waits_for_a_cluster_that_is_not_up_or_just_after_one_was_used(world: World) -> None:
+    world.standby.tend(is_cluster_up=False)
+    assert world.standby._waiting is None
+    waiting = world.ready()
+    world.drivers.start(STUDY, NOW, 0)
+    world.standby.tend(is_cluster_up=True)
+    assert world.standby._waiting is None
+    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 20, "it goes on")
+
+
+def test_it_ends_when_its_controller_is_gone(world: World) -> None:
+    process = world.ready()
+    waiting = world.standby._waiting
+    assert waiting is not None
+    waiting.line.close()
+    wait_until(lambda: is_gone(process), 20, "it waits for nobody")
+
+
+def test_a_study_is_driven_by_the_driver_that_waited_and_goes_on_when_that_is_killed(tmp_path: Path) -> None:
+    service = RunningService(tmp_path, TUNEYARD_STANDBY="true").start()
+    try:
+        with service.client() as client:
+            logs = service.home / "logs"
+            wait_until(lambda: _said(logs / "standby.log", "waiting for a study"), 60, "no driver waits")
+            [waiting] = [process for process in service.processes() if "--standby" in process.cmdline()]
+            study = client.apply(_simulated())
+            wait_until(lambda: client.study(study.id).trials.get("completed", 0) > 1, 60, "no trial ends")
+            assert service.driver_pid(study.id) == waiting.pid
+            os.kill(waiting.pid, signal.SIGKILL)
+            ended = client.wait(study.id, timeout=100)
+            assert (ended.state, ended.trials["completed"]) == ("completed", 6)
+            assert _said(logs / "drivers" / f"{study.id}.log", "is completed")
+    finally:
+        service.stop()
+
+
+def _said(log: Path, words: str) -> bool:
+    return log.exists() and words in log.read_text()
+
+
+def _simulated() -> dict[str, object]:
+    return {
+        "name": "waited for",
+        "trainer": {"kind": "simulated", "metrics": {"validation/loss": "x"}, "epochs": 2, "seconds_per_epoch": 0.5},
+        "space": {"values.x": {"kind": "float", "low": 0.0, "high": 1.0}},
+        "objective": {"metric": "validation/loss", "direction": "minimize"},
+        "strategy": {"kind": "random"},
+        "budget": {"trials": 6},
+    }
