@@ -77,7 +77,7 @@ def _paths(service: RunningService, running: str, studies: int) -> dict[str, str
 async def _steadily(service: RunningService, paths: dict[str, str], rate: int, seconds: float) -> dict[str, list[float]]:
     """Requests that begin at a steady rate, whether those before have ended or not."""
     found: dict[str, list[float]] = {name: [] for name in paths}
-    limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
+    limits = httpx.Limits(max_connections=50, max_keepalive_connections=50, keepalive_expiry=2)
     headers = {"Authorization": f"Bearer {service.token}"}
     async with httpx.AsyncClient(base_url=service.url, headers=headers, limits=limits, timeout=60) as client:
 
@@ -155,7 +155,7 @@ def pull(asked: argparse.Namespace, a_service: Services) -> None:
 
 def _fetched(url: str, headers: dict[str, str]) -> float:
     """Seconds that `curl` takes to fetch it, to nowhere."""
-    given = [f"--header={name}: {value}" for name, value in headers.items()]
+    given = [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
     command = ["curl", "--silent", "--fail", "--output", "/dev/null", "--write-out", "%{time_total}", *given, url]
     return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
@@ -165,7 +165,7 @@ def _http_server(folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "http.server", str(port), "--bind=127.0.0.1", f"--directory={folder}"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         wait_until(lambda: _listens(port), 20, "the other server does not start")
         yield f"http://127.0.0.1:{port}"
         server.terminate()

@@ -47,7 +47,7 @@ def create_api(parts: ApiParts) -> FastAPI:
     app.state.parts = parts
     app.state.metrics = health.Metrics()
     app.state.readiness = health.Readiness(parts)
-    app.state.watcher_threads = events.watcher_threads()
+    app.state.looks = events.Looks(parts.store)
     app.add_middleware(Shell, metrics=app.state.metrics)
     problems.install(app)
     for router in (auth.router, health.open_router):

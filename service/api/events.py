@@ -1,7 +1,7 @@
 """What happens to a study, as it happens: server-sent events."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import anyio
@@ -9,12 +9,12 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from service.api.dependencies import ApiParts, parts_of
 from service.api.paths import STUDY, StudyId
 from service.api.problems import InvalidParameters, documented
 from service.api.schemas import EventView
 from service.domain import errors
-from service.domain.events import Event, EventKind
+from service.domain.events import EventKind
+from service.domain.ports import Store
 
 router = APIRouter(tags=["events"])
 
@@ -76,14 +76,13 @@ async def watch_study(
     A comment is sent every 15 seconds while nothing happens. After a dropped connection, send the `id` of the last event
     as `Last-Event-ID` to miss nothing.
     """
-    watching = _Watching(parts_of(request), study_id, request.app.state.watcher_threads)
-    seen = after if last_event_id is None else last_event_id
-    first = await watching.step(seen)
-    if first.is_last and not first.events:
+    looks: Looks = request.app.state.looks
+    first = await looks.fresh(study_id, after if last_event_id is None else last_event_id)
+    if first.is_last and not first.messages:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     leaving = anyio.Event()
     return EventSourceResponse(
-        watching.messages(first, seen, leaving, follow=follow),
+        watch(looks, study_id, first, leaving, follow=follow),
         ping=HEARTBEAT_SECONDS,
         sep="\n",
         headers={"Cache-Control": "no-store"},
@@ -92,55 +91,80 @@ async def watch_study(
     )
 
 
-def watcher_threads() -> anyio.CapacityLimiter:
-    """The threads that ask the store for all watchers together, so that these never take those of other requests."""
-    return anyio.CapacityLimiter(_THREADS)
-
-
 @dataclass(frozen=True)
-class _Step:
-    """What one look at the store found; after the one that `is_last` nothing can follow."""
+class Step:
+    """What one look at the store found; after the one that `is_last` nothing can follow. `seen` is the last event by then."""
 
-    events: Sequence[Event]
+    messages: Sequence[ServerSentEvent]
+    seen: int
     is_full: bool
     is_last: bool
 
 
-@dataclass(frozen=True)
-class _Watching:
-    """One client's look at one study."""
+@dataclass
+class _Asked:
+    """A question that somebody asks the store just now, or did a moment ago."""
 
-    parts: ApiParts
-    study_id: str
-    threads: anyio.CapacityLimiter
+    at: float
+    is_answered: anyio.Event = field(default_factory=anyio.Event)
+    answer: Step | None = None
 
-    async def messages(self, step: _Step, seen: int, leaving: anyio.Event, *, follow: bool) -> AsyncIterator[ServerSentEvent]:
-        """The events of a first step and of all that follow, until the study has ended or the server is `leaving`."""
-        while True:
-            for event in step.events:
-                seen = event.id
-                yield ServerSentEvent(EventView.of(event).model_dump_json(), id=str(event.id), event=event.kind.value)
-            if step.is_last or not (follow or step.is_full):
-                return
-            if not step.is_full:
-                with anyio.move_on_after(POLL_SECONDS):
-                    await leaving.wait()
-            if leaving.is_set():
-                return
-            try:
-                step = await self.step(seen)
-            except errors.StudyNotFound:
-                return  # deleted meanwhile: there is nothing more to tell
-            except errors.StoreAway:
-                step = _Step((), is_full=False, is_last=False)  # what happens meanwhile is told once it is back
 
-    async def step(self, seen: int) -> _Step:
-        """Ask the store once. Raises StudyNotFound."""
-        return await run_sync(self._look, seen, limiter=self.threads)
+class Looks:
+    """Asks the store for all watchers, on threads of its own, so that these never take those of other requests.
 
-    def _look(self, seen: int) -> _Step:
+    Who watches the same study and has heard the same asks the same question: one answer does for all that ask within a moment.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._asked: dict[tuple[str, int], _Asked] = {}
+
+    async def fresh(self, study_id: str, seen: int) -> Step:
+        """Ask the store what came after event `seen`. Raises StudyNotFound."""
+        return await run_sync(self._look, study_id, seen, limiter=self._threads)
+
+    async def shared(self, study_id: str, seen: int) -> Step:
+        """The same, or what another watcher has just been answered."""
+        now = anyio.current_time()
+        asked = self._asked.get((study_id, seen))
+        if asked is not None and now - asked.at < POLL_SECONDS / 2:
+            await asked.is_answered.wait()
+            if asked.answer is not None:
+                return asked.answer
+        self._asked = {key: one for key, one in self._asked.items() if now - one.at < POLL_SECONDS}
+        mine = self._asked[study_id, seen] = _Asked(now)
+        try:
+            mine.answer = await self.fresh(study_id, seen)
+        finally:
+            mine.is_answered.set()  # without an answer, after an error: the others ask for themselves
+        return mine.answer
+
+    def _look(self, study_id: str, seen: int) -> Step:
         # In this order: a study that had ended before has no event that is not there yet.
-        ended = self.parts.store.studies.get(self.study_id).state.is_end
-        events = self.parts.store.events.after(self.study_id, seen, _BATCH)
+        ended = self._store.studies.get(study_id).state.is_end
+        events = self._store.events.after(study_id, seen, _BATCH)
         is_full = len(events) == _BATCH
-        return _Step(events, is_full=is_full, is_last=ended and not is_full)
+        messages = [ServerSentEvent(EventView.of(one).model_dump_json(), id=str(one.id), event=one.kind.value) for one in events]
+        return Step(messages, events[-1].id if events else seen, is_full=is_full, is_last=ended and not is_full)
+
+
+async def watch(looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *, follow: bool) -> AsyncIterator[ServerSentEvent]:
+    """The messages of a first step and of all that follow, until the study has ended or the server is `leaving`."""
+    while True:
+        for message in step.messages:
+            yield message
+        if step.is_last or not (follow or step.is_full):
+            return
+        if not step.is_full:
+            with anyio.move_on_after(POLL_SECONDS):
+                await leaving.wait()
+        if leaving.is_set():
+            return
+        try:
+            step = await looks.shared(study_id, step.seen)
+        except errors.StudyNotFound:
+            return  # deleted meanwhile: there is nothing more to tell
+        except errors.StoreAway:
+            step = Step((), step.seen, is_full=False, is_last=False)  # what happens meanwhile is told once it is back

@@ -21,6 +21,8 @@ _LOOK = timedelta(seconds=2)
 """How often the checkpoints of a study with a budget for them are measured; without one, where a trial has ended."""
 _MEASURE = timedelta(seconds=15)
 """How often those of any other study that goes on are measured, to be shown."""
+_MORE, _LONGEST = 100, timedelta(seconds=5)
+"""A study that was tidied when `n` trials had ended is again once more than `n / 100` others have, or any after that time."""
 _SWEEP = timedelta(minutes=5)
 _ORPHANED = timedelta(minutes=10)
 """How long nothing has been written for a study that the store does not know, until its prepared rows are deleted."""
@@ -39,6 +41,8 @@ class Housekeeping:
         self._forget_others = forget
         self._tidied: dict[str, int] = {}
         """How many trials had ended when a study was last tidied."""
+        self._retained: dict[str, datetime] = {}
+        """When that was."""
         self._measured: dict[str, datetime] = {}
         self._swept_at: datetime | None = None
 
@@ -55,9 +59,10 @@ class Housekeeping:
             return
         counts = self._store.trials.counts([study_id]).get(study_id, {})
         ended = sum(count for state, count in counts.items() if state.is_end)
-        if ended != self._tidied.get(study_id, 0) or newest.state.is_end:
+        if newest.state.is_end or self._is_worth_it(study_id, ended):
             self._retain(newest)
             self._tidied[study_id] = ended
+            self._retained[study_id] = self._clock.now()
         elif self._is_due(newest):
             self._measure(newest, counts.get(TrialState.RUNNING, 0))
         if newest.state.is_end:
@@ -82,6 +87,7 @@ class Housekeeping:
         self._forget_others(study_id)
         shutil.rmtree(self._prepared / study_id, ignore_errors=True)
         self._tidied.pop(study_id, None)
+        self._retained.pop(study_id, None)
         self._measured.pop(study_id, None)
 
     def _sweep_study(self, study_id: str, *, is_new: bool, is_old: bool) -> None:
@@ -95,6 +101,13 @@ class Housekeeping:
         if study.state.is_end and is_new:
             self._retain(study)
             self.forget(study_id)
+
+    def _is_worth_it(self, study_id: str, ended: int) -> bool:
+        """Whether enough trials ended since the study was last tidied: its history is read for that, however long it is."""
+        before = self._tidied.get(study_id, 0)
+        if abs(ended - before) > before // _MORE:
+            return True
+        return ended != before and self._clock.now() - self._retained[study_id] >= _LONGEST
 
     def _is_due(self, study: Study) -> bool:
         """Whether it is time to measure an active study's checkpoints again."""

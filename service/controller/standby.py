@@ -99,7 +99,12 @@ class Standby:
         ours.setblocking(False)
         with theirs, self._log.open("wb" if is_long else "ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                arguments, stdin=theirs, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
+                arguments,
+                stdin=theirs.fileno(),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,
             )
         return Waiting(process, ours)
 

@@ -40,7 +40,11 @@ def run_attempts(ledger: Ledger, folder: Path, barred: frozenset[str]) -> None:
             trial_dirname_creator=lambda trial: f"attempt-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=study_id, storage_path=str(folder), verbose=0, failure_config=tune.FailureConfig(max_failures=0)
+            name=study_id,
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else each attempt waits for one that is not used
         ),
     )
     try:

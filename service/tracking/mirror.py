@@ -7,6 +7,7 @@ the store says was deleted here: a tracker may also hold the studies of another 
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,8 @@ from service.tracking.tracker import STUDY, Batch, NewRun, Tracker, TrackerAway,
 
 _LOG = logging.getLogger("tuneyard.mirror")
 _PAGE = 500
+_MANY, _AT_ONCE = 20, 3
+"""Trials that are behind from which on, and how many of them, are mirrored at once."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOOK_AGAIN = timedelta(minutes=5)
@@ -168,12 +171,13 @@ class Mirror:
         trials = list(self._trials(study_id))
         runs = _Runs(self._store, self._tracker, study, anew=study_id in self._anew, is_whole=is_whole)
         parent = runs.of(STUDY, records.study_run(study))
-        done = 0
-        for trial in trials:
-            if runs.is_behind(trial):
-                self._sync_trial(study, trial, runs, runs.of(trial.number, records.trial_run(trial, parent.run_id)))
-                done += 1
-        return done + self._sync_study(study, trials, runs, parent)
+        behind = [trial for trial in trials if runs.is_behind(trial)]
+
+        def catch_up(trial: Trial) -> None:
+            self._sync_trial(study, trial, runs, runs.of(trial.number, records.trial_run(trial, parent.run_id)))
+
+        _for_each(behind, catch_up)
+        return len(behind) + self._sync_study(study, trials, runs, parent)
 
     def _sync_trial(self, study: Study, trial: Trial, runs: "_Runs", seen: MirroredTrial) -> None:
         reports = self._store.trials.reports(study.id, trial.number, after=seen.reports)
@@ -281,6 +285,21 @@ class Mirror:
             cursor = page.cursor
             if cursor is None:
                 return
+
+
+def _for_each(trials: Sequence[Trial], act: Callable[[Trial], None]) -> None:
+    """Do it for each, where there are many a few at a time, as most of it is waiting for answers. Raises the first error."""
+    if len(trials) < _MANY:
+        for trial in trials:
+            act(trial)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        try:
+            for done in [threads.submit(act, trial) for trial in trials]:
+                done.result()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)  # a tracker that is away need not be asked for each of them
+            raise
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from service.api import events
 from service.api.schemas import EventView
 from service.client.stream import Message, lines_of, messages
+from service.domain.errors import StudyNotFound
 from service.domain.events import Event
 from service.domain.ports import EventStore
 from tests.api.conftest import World, client_of, with_parts
@@ -138,10 +139,60 @@ def test_a_stream_ends_when_the_server_leaves(world: World) -> None:
     leaving = anyio.Event()
 
     async def heard() -> list[str | None]:
-        watching = events._Watching(world.parts, study.id, events.watcher_threads())
-        stream = watching.messages(await watching.step(0), 0, leaving, follow=True)
+        looks = events.Looks(world.parts.store)
+        stream = events.watch(looks, study.id, await looks.fresh(study.id, 0), leaving, follow=True)
         found = [(await anext(stream)).event]
         leaving.set()
         return found + [message.event async for message in stream]
 
     assert anyio.run(heard) == ["study.created"]
+
+
+@dataclass
+class CountedEvents:
+    """Events of a study, and how often somebody asks for them."""
+
+    events: EventStore
+    asked: int = 0
+
+    def add(self, events: Sequence[Event]) -> None:
+        self.events.add(events)
+
+    def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
+        self.asked += 1
+        return self.events.after(study_id, event_id, limit)
+
+
+def test_watchers_who_have_heard_the_same_share_one_look_and_a_new_one_looks_for_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 1000.0)
+    study = world.runs(world.has_study())
+    counted = CountedEvents(world.parts.store.events)
+    looks = events.Looks(replace(world.parts.store, events=counted))
+    steps: list[events.Step] = []
+
+    async def ask() -> None:
+        steps.append(await looks.shared(study.id, 1))
+
+    async def all_ask() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(ask)
+        await looks.fresh(study.id, 1)
+
+    anyio.run(all_ask)
+    assert counted.asked == 2
+    assert {tuple(message.event for message in step.messages) for step in steps} == {("study.state",)}
+
+
+def test_a_look_that_failed_is_no_answer_for_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 1000.0)
+    looks = events.Looks(world.parts.store)
+
+    async def ask_twice() -> None:
+        for _ in range(2):
+            with pytest.raises(StudyNotFound):
+                await looks.shared("nothing-abc123", 0)
+
+    anyio.run(ask_twice)

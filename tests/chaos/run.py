@@ -29,6 +29,7 @@ from tests.running import RunningService, wait_until
 _T = TypeVar("_T")
 _CPUS = 7
 """Slots for all of them: what trains nothing needs no processor."""
+_OF_A_CLUSTER = frozenset({Kind.DRIVER, Kind.WORKER})
 _HALF = 0.5
 """Choices of chance above which a new supervisor only comes when the last one's processes are gone, and a pause is at once."""
 _OWNER_SECONDS = 30.0
@@ -101,7 +102,7 @@ class _Chaos:
             posting.start()
         pausing = self._pause(victim.study, at_once=shot.choice > _HALF) if shot.is_in_a_pause else None
         phases = self._kill(shot, victim, found)
-        at, reports = time.monotonic(), self._reports()
+        at, doomed = time.monotonic(), [one.process for one in found if one.kind in _OF_A_CLUSTER]
         if posting is not None:
             posting.join()
         if shot.kind in ENDS_SERVICE:
@@ -109,7 +110,7 @@ class _Chaos:
         if pausing is not None:
             self._resume(pausing)
             phases.add(IN_A_PAUSE)
-        recovered = self._recovered(at, reports)
+        recovered = self._recovered(at, doomed if shot.kind in ENDS_CLUSTER else [])
         self.outcome.hits.append(Hit(shot.kind, frozenset(phases), recovered))
         self._note_outlived()
 
@@ -193,8 +194,10 @@ class _Chaos:
         wait_until(is_there, _RECOVERY_SECONDS, f"nothing to kill of {kind}")
         return found
 
-    def _recovered(self, at: float, reports: int) -> float | None:
-        """Seconds until some trial gave another report; None where none was left to give one."""
+    def _recovered(self, at: float, doomed: Sequence[psutil.Process]) -> float | None:
+        """Seconds until some trial gave another report, once the doomed are gone; None where none was left to give one."""
+        wait_until(lambda: not any(map(lives, doomed)), _RECOVERY_SECONDS, "workers or drivers outlive their cluster")
+        reports = self._reports()
         while self._reports() == reports:
             if not self._active():
                 return None

@@ -14,7 +14,7 @@ from service.domain.trial import AttemptOutcome, TrialReason, TrialState
 from tests.integration.agreement import Finished, check_checkpoint, check_mlflow, check_side_by_side, check_store, finished
 from tests.running import RunningService, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 _LEARNING_RATE = {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True}
 
@@ -37,7 +37,7 @@ def a_study(service: RunningService, **changes: Any) -> dict[str, Any]:
 
 
 def run_to_end(client: Client, document: dict[str, Any]) -> Finished:
-    return finished(client, client.wait(client.apply(document).id, timeout=300))
+    return finished(client, client.wait(client.apply(document).id, timeout=600))
 
 
 def check(service: RunningService, client: Client, found: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_hyperband_whose_driver_is_killed(
     document["trainer"]["epochs"] = 9
     study = client.apply(document)
     killed = kill_driver_after(service, client, study, reports=6)
-    found = finished(client, client.wait(study.id, timeout=300))
+    found = finished(client, client.wait(study.id, timeout=600))
     check(service, client, found, tmp_path, monkeypatch)
     assert service.home.joinpath("logs", "drivers", f"{study.id}.log").exists()
     lost = [attempt for attempts in found.attempts.values() for attempt in attempts if attempt.outcome is AttemptOutcome.LOST]

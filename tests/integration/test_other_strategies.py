@@ -16,7 +16,7 @@ from tests.integration.agreement import Finished, check_mlflow, check_store, fin
 from tests.integration.test_four_strategies import a_study, run_to_end
 from tests.running import RunningService
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 _SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True},
@@ -58,7 +58,7 @@ def begun(service: RunningService, client: Client) -> Mapping[str, str]:
 def test_the_store_agrees_with_the_simulator(
     begun: Mapping[str, str], service: RunningService, client: Client, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    found = finished(client, client.wait(begun[name], timeout=300))
+    found = finished(client, client.wait(begun[name], timeout=800))
     assert found.study.state is StudyState.COMPLETED
     check_store(found)
     check_mlflow(service, found, monkeypatch)

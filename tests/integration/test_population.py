@@ -12,7 +12,7 @@ from tests.integration.agreement import Finished, check_checkpoint, check_mlflow
 from tests.integration.test_four_strategies import a_study, kill_driver_after, run_to_end
 from tests.running import RunningService
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 _SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True},
@@ -66,7 +66,7 @@ def test_a_population_whose_driver_is_killed_goes_on_from_its_members_states(
 ) -> None:
     study = client.apply({**a_population(service), "name": "killed population"})
     kill_driver_after(service, client, study, reports=4)
-    found = finished(client, client.wait(study.id, timeout=300))
+    found = finished(client, client.wait(study.id, timeout=600))
     check_population(client, found)
     check_mlflow(service, found, monkeypatch)
     check_checkpoint(client, found, service.rows / "validation.csv", tmp_path / "best")

@@ -12,6 +12,7 @@ import pytest
 
 from service.controller.drivers import Drivers
 from service.controller.standby import Standby
+from service.domain.trial import TrialState
 from tests.builders import NOW
 from tests.running import RunningService, wait_until
 
@@ -52,6 +53,11 @@ class World:
         wait_until(waiting.look, 20, "it is not ready")
         return psutil.Process(waiting.process.pid)
 
+    def close(self) -> None:
+        """End what still runs, and collect what ended by itself."""
+        self.standby.stop()
+        self.drivers.stop_all()
+
     def has_begun_another(self) -> bool:
         """Whether a driver that did not wait has begun, and ended."""
         return bool(self.drivers.dead()) and self.drivers.log_tail(STUDY) == "begun\n"
@@ -61,7 +67,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.standby.stop()
+    world.close()
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -91,7 +97,7 @@ def test_one_that_is_not_ready_yet_is_not_waited_for(tmp_path: Path) -> None:
     world.standby.tend(is_cluster_up=True)
     world.drivers.start(STUDY, NOW, 0)
     wait_until(world.has_begun_another, 20, "no other driver began")
-    world.standby.stop()
+    world.close()
 
 
 def test_it_is_let_go_when_no_study_comes_and_another_waits_once_studies_come_again(world: World) -> None:
@@ -126,6 +132,7 @@ def test_it_ends_when_its_controller_is_gone(world: World) -> None:
     wait_until(lambda: is_gone(process), 20, "it waits for nobody")
 
 
+@pytest.mark.timeout(400)
 def test_a_study_is_driven_by_the_driver_that_waited_and_goes_on_when_that_is_killed(tmp_path: Path) -> None:
     service = RunningService(tmp_path, TUNEYARD_STANDBY="true").start()
     try:
@@ -134,11 +141,11 @@ def test_a_study_is_driven_by_the_driver_that_waited_and_goes_on_when_that_is_ki
             wait_until(lambda: _said(logs / "standby.log", "waiting for a study"), 60, "no driver waits")
             [waiting] = [process for process in service.processes() if "--standby" in process.cmdline()]
             study = client.apply(_simulated())
-            wait_until(lambda: client.study(study.id).trials.get("completed", 0) > 1, 60, "no trial ends")
+            wait_until(lambda: client.study(study.id).trials.get(TrialState.COMPLETED, 0) > 1, 60, "no trial ends")
             assert service.driver_pid(study.id) == waiting.pid
             os.kill(waiting.pid, signal.SIGKILL)
             ended = client.wait(study.id, timeout=100)
-            assert (ended.state, ended.trials["completed"]) == ("completed", 6)
+            assert (ended.state, ended.trials[TrialState.COMPLETED]) == ("completed", 6)
             assert _said(logs / "drivers" / f"{study.id}.log", "is completed")
     finally:
         service.stop()
