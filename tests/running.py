@@ -120,9 +120,9 @@ class RunningService:
         return self._process is not None and self._process.poll() is not None
 
 
-def wait_until(happened: Callable[[], Any], seconds: float, otherwise: str) -> None:
-    """Return once it is so; fail when it is not in time."""
+def wait_until(happened: Callable[[], Any], seconds: float, otherwise: str, look_seconds: float = 0.05) -> None:
+    """Return once it is so; fail when it is not in time. What costs to look at is looked at less often."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
+        time.sleep(look_seconds)

@@ -24,7 +24,7 @@ from service.domain.trial import AttemptOutcome, Trial, TrialState
 from service.search import simulate
 from tests.chaos.journal import Line, trained
 from tests.chaos.replay import differences, told
-from tests.integration.agreement import check_mlflow, check_store, finished
+from tests.integration.agreement import Finished, check_mlflow, check_store, finished
 from tests.running import RunningService, wait_until
 
 _SETTLING_SECONDS = 60.0
@@ -60,13 +60,14 @@ class Evidence:
 
 def check(evidence: Evidence, study_id: str, *, alone: bool) -> list[Finding]:
     """All that is wrong with one study; `alone` says that its decisions depend on no order of reports."""
+    found = finished(evidence.client, evidence.client.study(study_id))
     checks: Sequence[tuple[Wrong, Callable[[], Iterator[str]]]] = (
         (Wrong.LOST, lambda: _not_at_its_end(evidence, study_id)),
-        (Wrong.LOST, lambda: _asserted(lambda: _check_store(evidence, study_id))),
+        (Wrong.LOST, lambda: _asserted(lambda: check_store(found))),
         (Wrong.LOST, lambda: not_trained(evidence, study_id)),
         (Wrong.DUPLICATED, lambda: tried_twice(evidence, study_id)),
         (Wrong.DUPLICATED, lambda: trained_twice(evidence, study_id)),
-        (Wrong.STALE, lambda: _asserted(lambda: _check_mlflow(evidence, study_id))),
+        (Wrong.STALE, lambda: _asserted(lambda: _check_mlflow(evidence.service, found))),
         (Wrong.STALE, lambda: _left_on_disk(evidence, study_id)),
         (Wrong.LOST, lambda: _export_is_broken(evidence, study_id)),
         (Wrong.DECIDED, lambda: iter(differences(evidence.store, study_id))),
@@ -84,13 +85,9 @@ def _not_at_its_end(evidence: Evidence, study_id: str) -> Iterator[str]:
             yield f"trial {number} is {trial.state} ({trial.reason}): {trial.detail}"
 
 
-def _check_store(evidence: Evidence, study_id: str) -> None:
-    check_store(finished(evidence.client, evidence.client.study(study_id)))
-
-
-def _check_mlflow(evidence: Evidence, study_id: str) -> None:
+def _check_mlflow(service: RunningService, found: Finished) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        check_mlflow(evidence.service, finished(evidence.client, evidence.client.study(study_id)), patch)
+        check_mlflow(service, found, patch)
 
 
 def _asserted(look: Callable[[], None]) -> Iterator[str]:
@@ -151,7 +148,7 @@ def _left_on_disk(evidence: Evidence, study_id: str) -> Iterator[str]:
         return [str(path.relative_to(folder)) for path in folder.glob("*/*") if _is_needless(path, history.trials)]
 
     try:
-        wait_until(lambda: not needless(), _SETTLING_SECONDS, "")
+        wait_until(lambda: not needless(), _SETTLING_SECONDS, "", look_seconds=0.5)
     except AssertionError:
         yield f"still on the disk: {', '.join(needless())}"
 

@@ -17,7 +17,7 @@ from tests.chaos.kills import send
 from tests.chaos.schedule import Moment
 
 _LOOK_SECONDS = 0.001
-_PATIENCE_SECONDS = 8.0
+_PATIENCE_SECONDS = 5.0
 _HELD_SECONDS = 0.1
 """A database that is still locked after this long is so by somebody who is stopped: all transactions are shorter."""
 _BUSY = {"start", "training"}

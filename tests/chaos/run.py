@@ -34,6 +34,8 @@ _HALF = 0.5
 """Choices of chance above which a new supervisor only comes when the last one's processes are gone, and a pause is at once."""
 _OWNER_SECONDS = 30.0
 """How long a process may outlive its owner."""
+_LOOK_SECONDS = 0.5
+"""Between two looks at processes or studies: the service needs the processor too."""
 _RECOVERY_SECONDS = 120.0
 _ANSWER_SECONDS = 120.0
 
@@ -73,6 +75,7 @@ class _Chaos:
         self._definitions = definitions(service)
         self._next = 0
         self._opened: Store | None = None
+        self._ended: set[str] = set()
         self._dying: list[tuple[float, psutil.Process, str]] = []
         """Processes that must be gone by then, and whose they were."""
 
@@ -116,8 +119,8 @@ class _Chaos:
 
     def await_ends(self, seconds: float) -> None:
         """Wait until all studies have ended, and those processes too that had lost their owner."""
-        wait_until(lambda: not self._active(), seconds, f"studies do not come to their ends: {self._active()}")
-        wait_until(lambda: self._note_outlived() or not self._dying, _OWNER_SECONDS + 5, "")
+        wait_until(lambda: not self._active(), seconds, f"studies do not come to their ends: {self._active()}", _LOOK_SECONDS)
+        wait_until(lambda: self._note_outlived() or not self._dying, _OWNER_SECONDS + 5, "", _LOOK_SECONDS)
 
     def judge(self) -> None:
         """Look at every study with the service running."""
@@ -168,7 +171,7 @@ class _Chaos:
     def _await_empty(self) -> None:
         begun = time.monotonic()
         try:
-            wait_until(lambda: not self._service.processes(), _OWNER_SECONDS, "")
+            wait_until(lambda: not self._service.processes(), _OWNER_SECONDS, "", _LOOK_SECONDS)
         except AssertionError:
             left = [_described(process) for process in self._service.processes()]
             self.outcome.outlived += [f"{one} outlived `tuneyard serve`" for one in left]
@@ -191,19 +194,19 @@ class _Chaos:
             found[:] = victims(self._service)
             return bool(of_kind(found, kind)) and bool(of_kind(found, Kind.WORKER))
 
-        wait_until(is_there, _RECOVERY_SECONDS, f"nothing to kill of {kind}")
+        wait_until(is_there, _RECOVERY_SECONDS, f"nothing to kill of {kind}", _LOOK_SECONDS)
         return found
 
     def _recovered(self, at: float, doomed: Sequence[psutil.Process]) -> float | None:
         """Seconds until some trial gave another report, once the doomed are gone; None where none was left to give one."""
         wait_until(lambda: not any(map(lives, doomed)), _RECOVERY_SECONDS, "workers or drivers outlive their cluster")
         reports = self._reports()
-        while self._reports() == reports:
-            if not self._active():
-                return None
-            assert time.monotonic() - at < _RECOVERY_SECONDS, "the studies do not go on"
-            time.sleep(0.05)
-        return time.monotonic() - at
+
+        def goes_on() -> bool:
+            return self._reports() != reports or not self._active()
+
+        wait_until(goes_on, _RECOVERY_SECONDS, "the studies do not go on", _LOOK_SECONDS / 2)
+        return None if self._reports() == reports else time.monotonic() - at
 
     def _begin(self) -> None:
         """POST the next study, again and again with the same key until it is answered."""
@@ -229,7 +232,7 @@ class _Chaos:
             state = self._store.studies.get(study_id).state
             return state.is_end or state is StudyState.PAUSED
 
-        wait_until(is_paused, _RECOVERY_SECONDS, f"{study_id} does not come to its pause")
+        wait_until(is_paused, _RECOVERY_SECONDS, f"{study_id} does not come to its pause", _LOOK_SECONDS)
         if not self._store.studies.get(study_id).state.is_end:
             self._insist(lambda client: client.resume(study_id))
 
@@ -246,7 +249,10 @@ class _Chaos:
                 time.sleep(0.2)
 
     def _active(self) -> list[str]:
-        return [one for one in self.outcome.studies if not self._store.studies.get(one).state.is_end]
+        """Studies that have not ended; those that have are not asked for again."""
+        left = [one for one in self.outcome.studies if one not in self._ended]
+        self._ended |= {one for one in left if self._store.studies.get(one).state.is_end}
+        return [one for one in left if one not in self._ended]
 
     def _reports(self) -> int:
         return sum(each.reports for each in self._store.trials.totals(list(self.outcome.studies)).values())

@@ -48,6 +48,7 @@ _STRATEGIES: Mapping[str, dict[str, Any]] = {
     "gp": {"strategy": {"kind": "bayesian", "sampler": {"kind": "gp", "startup_trials": 4}}, "budget": {"trials": 8}},
     "nsga2": {
         "strategy": {"kind": "bayesian", "sampler": {"kind": "nsga2", "population": 4}}, "budget": {"trials": 10},
+        "trainer": {"metrics": {"validation/loss": _LOSS, "validation/cost": "width / 64"}},
         "objectives": [
             {"metric": "validation/loss", "direction": "minimize"}, {"metric": "validation/cost", "direction": "minimize"},
         ],
@@ -73,7 +74,7 @@ def _simulated(name: str, turn: int) -> dict[str, Any]:
     """A study that trains nothing, with checkpoints large enough to be caught half-written."""
     changes = dict(_STRATEGIES[name])
     trainer: dict[str, Any] = {
-        "kind": "simulated", "metrics": {"validation/loss": _LOSS, "validation/cost": "width / 64"}, "noise": 0.01, "epochs": 3,
+        "kind": "simulated", "metrics": {"validation/loss": _LOSS}, "noise": 0.01, "epochs": 3,
         "seconds_per_epoch": 0.6, "state_megabytes": 4, "export_megabytes": 2, "seed": turn, **changes.pop("trainer", {}),
     }  # fmt: skip
     document: dict[str, Any] = {"name": name, "trainer": trainer, "space": _SPACE, "resources": {"max_concurrent_trials": 1}}

@@ -11,7 +11,7 @@ from tests.chaos.run import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-KILLS = 12
+KILLS = 10
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 

@@ -18,7 +18,7 @@ from service.store.memory import memory_store
 from tests.builders import NOW, a_definition, a_report
 from tests.chaos.invariants import Evidence, not_trained, trained_twice, tried_twice
 from tests.chaos.journal import Line, phase, read_journal
-from tests.chaos.kills import Kind
+from tests.chaos.kills import ENDS_CLUSTER, ENDS_SERVICE, Kind
 from tests.chaos.replay import differences
 from tests.chaos.schedule import Moment, schedule
 from tests.fakes import FakeClock
@@ -157,11 +157,21 @@ def test_a_configuration_that_is_there_twice_is_seen() -> None:
     assert len(list(tried_twice(evidence(same, []), STUDY))) == 1
 
 
-def test_the_same_seed_draws_the_same_kills_and_every_kind_is_among_them() -> None:
+def test_the_same_seed_draws_the_same_kills_and_every_kind_and_moment_is_among_them() -> None:
     assert schedule(3, 30) == schedule(3, 30) != schedule(4, 30)
-    assert {shot.kind for shot in schedule(3, 12)} == set(Kind)
+    assert {shot.kind for shot in schedule(3, 30)} == set(Kind)
     assert {shot.moment for shot in schedule(3, 30)} == set(Moment)
-    assert len(schedule(3, 4)) == 4
+    assert any(shot.is_in_a_pause for shot in schedule(3, 30))
+
+
+def test_a_few_kills_end_a_cluster_in_one_way_and_everything_else_at_least_once() -> None:
+    few = schedule(3, 10)
+    assert len(few) == 10
+    assert len(ENDS_CLUSTER & {shot.kind for shot in few}) == 3
+    assert {shot.kind for shot in few} >= set(Kind) - ENDS_CLUSTER
+    ways = [{shot.kind for shot in schedule(seed, 10)} & (ENDS_CLUSTER - ENDS_SERVICE) for seed in range(20)]
+    assert {len(each) for each in ways} == {1}
+    assert set().union(*ways) == ENDS_CLUSTER - ENDS_SERVICE
 
 
 def test_a_worker_is_at_what_it_wrote_last(tmp_path: Path) -> None:
