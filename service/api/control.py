@@ -36,12 +36,15 @@ _BODIES = (errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, 
 
 
 def _sent(request: Request, body: Annotated[bytes, Depends(whole_body)]) -> Any:
-    """The document in the request's body, if there is one; a merge patch is JSON."""
+    """The document in the request's body, None without a body; a merge patch is JSON."""
     if not body.strip():
         return None
     kind = request.headers.get("Content-Type")
     is_patch = kind is not None and kind.partition(";")[0].strip().lower() == PATCH_TYPE
-    return decode(body, JSON_TYPE if is_patch else kind)
+    document = decode(body, JSON_TYPE if is_patch else kind)
+    if document is None:
+        raise errors.InvalidDefinition([errors.Violation("", "must be an object and not null")])
+    return document
 
 
 Sent = Annotated[Any, Depends(_sent)]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.problems import RangeNotSatisfiable
 from service.domain.checkpoint import CheckpointFile
 
-_CHUNK_BYTES = 4096 * 1024
+_CHUNK_BYTES = 4 * 1024**2  # each costs a change of threads, and a client in the middle of one holds it in memory
 _BLOCK_BYTES = 512
 _END_OF_ARCHIVE = b"\0" * (2 * _BLOCK_BYTES)
 _MEDIA_TYPES = {".json": "application/json", ".txt": "text/plain", ".md": "text/markdown"}

@@ -17,15 +17,13 @@ from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.quarantined import quarantined_places
 from service.api.schemas import StudyPage, StudyView, TrialView, study_view
 from service.api.waiting import why_studies_wait
-from service.api.waiting_views import WaitingView
 from service.api.warm_start import resolve
 from service.domain import errors
 from service.domain.budget import Spending
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.grouped import said_of
-from service.domain.ports import IdempotencyKey, StudyQuery, TrialTotals
+from service.domain.ports import IdempotencyKey, StudyQuery
 from service.domain.study import Study, StudyState, new_study_id
-from service.domain.trial import TrialState
 
 router = APIRouter(tags=["studies"])
 
@@ -185,27 +183,25 @@ def view_of(parts: ApiParts, study: Study) -> StudyView:
 
 
 def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
-    ids = [study.id for study in studies]
-    counts, totals = parts.store.trials.counts(ids), parts.store.trials.totals(ids)
-    waiting = why_studies_wait(parts, studies)
-    return [_view(parts, study, counts[study.id], totals[study.id], waiting[study.id]) for study in studies]
-
-
-def _view(
-    parts: ApiParts, study: Study, counts: Mapping[TrialState, int], totals: TrialTotals, waiting: WaitingView | None
-) -> StudyView:
-    seconds = study.active_seconds(parts.clock.now())
-    final = final_of(parts, study) if study.definition.final else None
-    return study_view(
-        study,
-        counts=counts,
-        best=(final and final.champion) or (parts.store.trials.best(study.id) if totals.trials else None),
-        spent=Spending(totals.trials, totals.reports, seconds, totals.gpu_seconds),
-        experiment=parts.store.mirror.experiment(study.id),
-        final=final,
-        footprint=parts.store.footprints.of([study.id]).get(study.id),
-        waiting=waiting,
-    )
+    ids, store, now = [study.id for study in studies], parts.store, parts.clock.now()
+    counts, totals, bests = store.trials.counts(ids), store.trials.totals(ids), store.trials.bests(studies)
+    experiments, footprints, waiting = store.mirror.experiments(ids), store.footprints.of(ids), why_studies_wait(parts, studies)
+    views = []
+    for study in studies:
+        final = final_of(parts, study) if study.definition.final else None
+        total = totals[study.id]
+        view = study_view(
+            study,
+            counts=counts[study.id],
+            best=(final and final.champion) or bests.get(study.id),
+            spent=Spending(total.trials, total.reports, study.active_seconds(now), total.gpu_seconds),
+            experiment=experiments.get(study.id),
+            final=final,
+            footprint=footprints.get(study.id),
+            waiting=waiting[study.id],
+        )
+        views.append(view)
+    return views
 
 
 EXAMPLE: Mapping[str, Any] = {

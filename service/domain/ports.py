@@ -148,6 +148,10 @@ class TrialStore(Protocol):
         """The search's trial with the best value by the study's objective, the earlier of equals. Raises StudyNotFound."""
         ...
 
+    def bests(self, studies: Sequence[Study]) -> Mapping[str, Trial]:
+        """The same of each of these studies that has one."""
+        ...
+
     def repeats(self, study_id: str) -> Sequence[Trial]:
         """The trials that train another again, by number. Raises StudyNotFound."""
         ...
@@ -316,6 +320,10 @@ class MirrorStore(Protocol):
 
     def experiment(self, study_id: str) -> str | None:
         """The tracker's id of a study, once it has one."""
+        ...
+
+    def experiments(self, study_ids: Collection[str]) -> Mapping[str, str]:
+        """The tracker's ids of those of these studies that have one."""
         ...
 
     def set_experiment(self, study_id: str, experiment_id: str) -> None: ...

@@ -1,6 +1,6 @@
 """How far the tracker got."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, union
@@ -26,6 +26,11 @@ class SqlMirror:
         statement = select(_EXPERIMENTS.experiment_id).where(_EXPERIMENTS.study_id == study_id)
         with self._database.reading() as connection:
             return connection.execute(statement).scalar()
+
+    def experiments(self, study_ids: Collection[str]) -> Mapping[str, str]:
+        statement = select(_EXPERIMENTS.study_id, _EXPERIMENTS.experiment_id).where(_EXPERIMENTS.study_id.in_(study_ids))
+        with self._database.reading() as connection:
+            return {row.study_id: row.experiment_id for row in connection.execute(statement)}
 
     def set_experiment(self, study_id: str, experiment_id: str) -> None:
         here = _EXPERIMENTS.study_id == study_id

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -41,7 +42,7 @@ def study_row(study: Study) -> dict[str, Any]:
 def study_of(row: RowMapping) -> Study:
     return Study(
         id=row["id"],
-        definition=StudyDefinition.model_validate_json(row["definition"]),
+        definition=_definition_of(row["definition"]),
         created_at=row["created_at"],
         state=StudyState(row["state"]),
         reason=row["reason"] and StudyReason(row["reason"]),
@@ -52,6 +53,12 @@ def study_of(row: RowMapping) -> Study:
         warm_start=row["warm_start"] and WarmStart(**row["warm_start"]),
         **{name: row[name] for name in _STUDY_FIELDS},
     )
+
+
+@lru_cache(maxsize=200)
+def _definition_of(text: str) -> StudyDefinition:
+    """A definition never changes: one object does for all who read the same text again and again."""
+    return StudyDefinition.model_validate_json(text)
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:

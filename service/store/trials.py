@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, select
 
 from search_spaces import Configuration
 from service.domain.decision import Decision
@@ -16,6 +16,7 @@ from service.domain.history import History
 from service.domain.outcomes import Point
 from service.domain.ports import Change, Clock, IdempotencyKey, Page, TrialQuery, TrialTotals
 from service.domain.spending import SpendingTable
+from service.domain.study import Study
 from service.domain.trial import Attempt, Report, Trial, TrialRequest, TrialState
 from service.store import tables
 from service.store.cursors import after, decode, encode
@@ -117,16 +118,12 @@ class SqlTrials:
 
     def best(self, study_id: str) -> Trial | None:
         with self._database.reading() as connection:
-            objective = read_study(connection, study_id).definition.objective
-            value = _TRIALS.best_value.desc() if objective.direction == "maximize" else _TRIALS.best_value
-            statement = (
-                select(tables.trials)
-                .where(_TRIALS.study_id == study_id, _TRIALS.best_value.is_not(None), _TRIALS.repeats.is_(None))
-                .order_by(value, _TRIALS.number)
-                .limit(1)
-            )
-            row = connection.execute(statement).mappings().one_or_none()
-        return None if row is None else trial_of(row)
+            return _best(connection, read_study(connection, study_id))
+
+    def bests(self, studies: Sequence[Study]) -> Mapping[str, Trial]:
+        with self._database.reading() as connection:
+            found = {study.id: _best(connection, study) for study in studies}
+        return {study_id: trial for study_id, trial in found.items() if trial is not None}
 
     def repeats(self, study_id: str) -> Sequence[Trial]:
         here = (_TRIALS.study_id == study_id) & _TRIALS.repeats.is_not(None)
@@ -238,6 +235,23 @@ class SqlTrials:
             if not found:
                 _refuse_trial(connection, study_id, number)
         return found
+
+
+def _best(connection: Connection, study: Study) -> Trial | None:
+    row = connection.execute(_BEST[study.definition.objective.direction], {"of_study": study.id}).mappings().one_or_none()
+    return None if row is None else trial_of(row)
+
+
+def _best_first(*order: ColumnElement[Any]) -> Select[Any]:
+    """Built once: a list of studies asks for the best trial of each."""
+    measured = _TRIALS.best_value.is_not(None) & _TRIALS.repeats.is_(None)
+    return select(tables.trials).where(_TRIALS.study_id == bindparam("of_study"), measured).order_by(*order).limit(1)
+
+
+_BEST = {
+    "maximize": _best_first(_TRIALS.best_value.desc(), _TRIALS.number),
+    "minimize": _best_first(_TRIALS.best_value, _TRIALS.number),
+}
 
 
 def _in_order(statement: Select[Any], query: TrialQuery, *, is_down: bool) -> Select[Any]:

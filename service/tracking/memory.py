@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import BinaryIO
 
 from service.domain.deletion import Forgotten
@@ -29,7 +30,7 @@ class RememberedRun:
 
 
 class MemoryTracker:
-    """Everything a mirror wrote, to look at."""
+    """Everything a mirror wrote, to look at. Runs may be made from several threads."""
 
     def __init__(self) -> None:
         self.studies: dict[str, tuple[str, Mapping[str, str]]] = {}
@@ -37,6 +38,7 @@ class MemoryTracker:
         self.by_id: dict[str, RememberedRun] = {}
         self.champions: dict[str, Champion] = {}
         self._experiments = 0
+        self._lock = Lock()
 
     def experiments(self) -> Mapping[str, str]:
         return {study_id: experiment_id for study_id, (experiment_id, _) in self.studies.items()}
@@ -57,8 +59,9 @@ class MemoryTracker:
     def create_run(self, experiment_id: str, run: NewRun) -> str:
         if experiment_id not in self.experiments().values():
             raise TrackerForgot(f"There is no experiment {experiment_id}.")
-        run_id = f"run-{len(self.by_id) + 1}"
-        self.by_id[run_id] = RememberedRun(experiment_id, run.name, run.started_at, dict(run.tags))
+        with self._lock:
+            run_id = f"run-{len(self.by_id) + 1}"
+            self.by_id[run_id] = RememberedRun(experiment_id, run.name, run.started_at, dict(run.tags))
         return run_id
 
     def log(self, run_id: str, batch: Batch) -> None:

@@ -63,6 +63,15 @@ def test_a_pause_at_once_makes_one_that_waits_urgent(client: TestClient, world: 
     assert world.parts.store.studies.get(study.id).is_urgent
 
 
+@pytest.mark.parametrize("verb", ["pause", "extend"])
+@pytest.mark.parametrize("kind", ["application/json", "application/yaml"])
+def test_null_is_no_request(client: TestClient, world: World, verb: str, kind: str) -> None:
+    study = in_state(world, StudyState.RUNNING)
+    answer = client.post(f"/v1/studies/{study.id}:{verb}", content=b"null\n", headers={"Content-Type": kind})
+    assert (answer.status_code, [one["pointer"] for one in answer.json()["violations"]]) == (422, [""])
+    assert world.parts.store.studies.get(study.id).version == study.version
+
+
 def test_a_pause_with_another_key_is_refused_by_its_name(client: TestClient, world: World) -> None:
     answer = client.post(f"/v1/studies/{in_state(world, StudyState.RUNNING).id}:pause", json={"soon": True})
     assert answer.status_code == 422
@@ -182,6 +191,7 @@ def test_a_patch_in_its_own_content_type_is_read_as_json(client: TestClient, wor
         ({"budget": {"trials": -1}}, "/budget/trials"),
         ({"budget": None}, "/budget"),
         ([], ""),
+        (None, ""),
     ],
 )
 def test_a_patch_of_anything_else_is_refused_by_its_place(client: TestClient, world: World, document: Any, pointer: str) -> None:

@@ -30,6 +30,14 @@ def test_a_study_has_no_experiment_until_it_is_given_one(store: Store) -> None:
     assert store.mirror.experiment(STUDY) == "7"
 
 
+def test_the_experiments_of_several_studies_are_found_at_once(store: Store) -> None:
+    for study_id in (STUDY, "other-abc123", "third-abc123"):
+        has_study(store, study_id)
+    for study_id, experiment in ((STUDY, "7"), ("other-abc123", "8")):
+        store.mirror.set_experiment(study_id, experiment)
+    assert store.mirror.experiments([STUDY, "third-abc123"]) == {STUDY: "7"}
+
+
 def test_an_experiment_may_be_given_anew(store: Store) -> None:
     has_study(store)
     for experiment in ("7", "8"):

@@ -96,6 +96,20 @@ def test_what_is_recorded_again_as_nobody_knows_whether_it_was_stored_is_there_o
     assert [kind for kind in kinds if kind.startswith("trial.")] == ["trial.created", "trial.report"]
 
 
+def test_what_a_step_came_to_is_told_in_order_and_once_however_often_it_is_recorded(store: Store) -> None:
+    study = has_study(store)
+    running = has_trial(store, study).started(NOW)
+    store.trials.record(DRIVER, [Change(running, attempt=Attempt(1, 0, 1, NOW))])
+    before = store.events.after(STUDY, 0)[-1].id
+    reported = running.reported(a_report(), study.definition.objective, 0)
+    ended = reported.ended(TrialReason.EPOCHS_DONE, NOW)
+    done = Attempt(1, 0, 1, NOW, NOW, AttemptOutcome.DONE, "host:1")
+    for _ in range(2):
+        store.trials.record(DRIVER, [Change(reported, a_report()), Change(ended, attempt=done)])
+    assert [kind for kind, _ in told(store, before)] == ["trial.report", "trial.state"]
+    assert (store.trials.get(STUDY, 0).state, store.trials.attempts(STUDY, 0)) == (TrialState.COMPLETED, [done])
+
+
 def test_attempts_are_added_and_then_brought_up_to_date_in_order(store: Store) -> None:
     has_study(store)
     first, second = Attempt(1, 0, 3, NOW), Attempt(2, 1, 3, NOW + timedelta(seconds=9))

@@ -220,6 +220,22 @@ def test_the_best_report_counts_and_not_the_last(store: Store) -> None:
     assert (found.number, found.best_value, found.best_report, found.value) == (0, 0.9, 1, 0.1)
 
 
+def test_the_best_trials_of_several_studies_are_found_at_once(store: Store) -> None:
+    most, least, none = (has_study(store, name, **_objective(way)) for name, way in _WAYS.items())
+    for study in (most, least):
+        for number, value in enumerate([0.5, 0.9, 0.1]):
+            has_trial(store, study, number, [value])
+    found = store.trials.bests([most, least, none])
+    assert {study_id: trial.number for study_id, trial in found.items()} == {most.id: 1, least.id: 2}
+
+
+_WAYS = {"most-abc123": "maximize", "least-abc123": "minimize", "none-abc123": "maximize"}
+
+
+def _objective(direction: str) -> dict[str, Any]:
+    return {"objective": {"metric": "validation/loss", "direction": direction}}
+
+
 def test_the_history_has_every_trial_and_the_objective_at_every_report(store: Store) -> None:
     study = has_study(store)
     for number, values in enumerate([[0.1 + 0.2, 0.5], [], [1 / 3]]):

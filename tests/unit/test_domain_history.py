@@ -1,5 +1,6 @@
 """What decisions are made from: trials, and their objective at each report."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -113,3 +114,29 @@ def test_nothing_is_spent_twice_when_an_attempt_goes_on(drawn: list[tuple[TrialS
         if trial.state is TrialState.RUNNING and trial.reports < trial.until:
             further = a_history(*trials).with_trial(replace(trial, reports=trial.reports + 1))
             assert further.spending(a_study(), NOW).epochs == spent
+
+
+_CHANGES = st.lists(st.tuples(st.integers(0, 5), STATES, st.none() | st.floats(0, 1), st.booleans()), max_size=20)
+
+
+@given(changes=_CHANGES)
+def test_what_a_history_has_worked_out_before_a_change_is_the_same_as_worked_out_after_it(
+    changes: list[tuple[int, TrialState, float | None, bool]],
+) -> None:
+    history = History()
+    for number, state, value, reports in changes:
+        for objective in (MAXIMIZE, MINIMIZE):
+            history.best(objective)
+        repeats = 0 if number > 3 else None
+        history = history.with_trial(a_trial(number, state=state, best_value=value, repeats=repeats))
+        if reports:
+            history = history.with_value(number, 0.5)
+        anew = replace(history)
+        assert [history.in_state(each) for each in TrialState] == [anew.in_state(each) for each in TrialState]
+        assert [history.best(each) for each in (MAXIMIZE, MINIMIZE)] == [anew.best(each) for each in (MAXIMIZE, MINIMIZE)]
+        assert history.searched == anew.searched
+
+
+def test_a_value_that_is_no_number_is_never_the_best() -> None:
+    assert a_history(a_trial(0, best_value=math.nan)).best(MAXIMIZE) is None
+    assert a_history(a_trial(0, best_value=math.nan), a_trial(1, best_value=0.1)).best(MAXIMIZE) == a_trial(1, best_value=0.1)

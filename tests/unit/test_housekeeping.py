@@ -126,6 +126,21 @@ def test_each_deletion_is_told_with_what_it_was_and_why(house: Callable[..., Hou
     assert here.told(EventKind.CHECKPOINT_DELETED) == told
 
 
+def test_a_long_history_is_not_read_again_for_each_trial_that_ends(house: Callable[..., House]) -> None:
+    here = house()
+    for number in range(200):
+        here.store.trials.record("driver-1-1", [Change(a_trial(number).ended(TrialReason.TRAINER_ERROR, NOW))])
+    here.tidies()
+    before = here.trials.reads
+    for number in range(200, 203):
+        here.trains(number, 0.5, TrialReason.EPOCHS_DONE)
+        here.tidies(seconds=0.5)
+    assert here.trials.reads == before + 1
+    here.trains(203, 0.5, TrialReason.EPOCHS_DONE)
+    here.tidies(seconds=5)
+    assert here.trials.reads == before + 2
+
+
 def test_the_study_knows_what_its_checkpoints_take(house: Callable[..., House]) -> None:
     here = house()
     here.tidies()

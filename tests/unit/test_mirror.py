@@ -2,7 +2,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -229,6 +229,29 @@ def test_a_trial_becomes_a_child_run_with_its_whole_configuration_and_every_repo
     assert run.started_at == NOW
 
 
+def test_many_trials_at_once_get_a_run_each(world: World) -> None:
+    study = world.has_study()
+    for number in range(60):
+        world.starts(study, number)
+        world.reports(study, number, [number / 100])
+        world.ends(study, number)
+    assert world.mirror.sync_once() == 61
+    runs = [run for run in world.tracker.by_id.values() if "tuneyard.trial" in run.tags]
+    curves = sorted((run.tags["tuneyard.trial"], run.curve("validation/accuracy")) for run in runs)
+    assert curves == sorted((f"{study.id}/{number}", [(1, number / 100)]) for number in range(60))
+    assert world.store.mirror.behind() == []
+
+
+def test_a_tracker_that_is_away_is_not_asked_for_each_of_many_trials(world: World) -> None:
+    study = world.has_study()
+    world.mirror.sync_once()
+    for number in range(60):
+        world.starts(study, number)
+    world.tracker.is_away, before = True, world.tracker.calls
+    world.mirror.sync_once()
+    assert world.tracker.calls - before < 30
+
+
 def test_a_pass_with_nothing_new_asks_the_tracker_nothing(world: World) -> None:
     study = world.has_study()
     world.starts(study)
@@ -325,6 +348,9 @@ class Forgetful:
 
     def experiment(self, study_id: str) -> str | None:
         return self._inner.experiment(study_id)
+
+    def experiments(self, study_ids: Collection[str]) -> Mapping[str, str]:
+        return self._inner.experiments(study_ids)
 
     def set_experiment(self, study_id: str, experiment_id: str) -> None:
         """Lost."""
