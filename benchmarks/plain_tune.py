@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-_VALIDATION_ROWS = 200
+VALIDATION_ROWS = 200
 
 
 class Instant(tune.Trainable):  # type: ignore[misc]  # ray has no types
@@ -97,9 +97,9 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
 
     collate = DataCollatorWithPadding(tokenizer)
     training = DataLoader(
-        prepared(rows[_VALIDATION_ROWS:]), batch_size=config["batch_size"], shuffle=True, collate_fn=collate
+        prepared(rows[VALIDATION_ROWS:]), batch_size=config["batch_size"], shuffle=True, collate_fn=collate
     )  # fmt: skip
-    validation = DataLoader(prepared(rows[:_VALIDATION_ROWS]), batch_size=64, collate_fn=collate)
+    validation = DataLoader(prepared(rows[:VALIDATION_ROWS]), batch_size=64, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
     for _ in range(epochs):
         model.train()
@@ -112,7 +112,7 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
             right = sum(int((model(**batch).logits.argmax(-1) == batch["labels"]).sum()) for batch in validation)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
-            tune.report({"accuracy": right / _VALIDATION_ROWS}, checkpoint=tune.Checkpoint.from_directory(folder))
+            tune.report({"accuracy": right / VALIDATION_ROWS}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _timed(tuner: tune.Tuner) -> float:

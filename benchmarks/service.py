@@ -14,6 +14,7 @@ Each starts a service of its own, and then its peer on the same machine. The tra
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.plain_tune import VALIDATION_ROWS
 from benchmarks.service_load import load, pull, watchers
 from service.client import Client
 from service.domain.ports import Store
@@ -152,8 +154,12 @@ def plain(asked: argparse.Namespace) -> None:
     configurations = [
         {"learning_rate": 10 ** draw.uniform(-4.3, -3.0), "batch_size": draw.choice([16, 32])} for _ in range(asked.trials)
     ]
-    with a_service(TUNEYARD_MODEL_ROOTS=json.dumps([str(asked.model.parent)])) as (_, client):
-        client.upload("rows", asked.rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        a_service(TUNEYARD_MODEL_ROOTS=json.dumps([str(asked.model.parent)])) as (_, client),
+    ):
+        for part in _parted(asked.rows, Path(folder)):
+            client.upload("rows", part)
         begun = time.time()
         ours = _completed(client, client.wait(client.apply(_real_study(asked, configurations)).id, timeout=3600).id) - begun
     with tempfile.TemporaryDirectory() as folder:
@@ -163,6 +169,16 @@ def plain(asked: argparse.Namespace) -> None:
         theirs = _peer("search", *names, f"--configurations={listed}")
     table(["", "seconds"], [["tuneyard", ours], ["plain Ray Tune", theirs]])
     print(f"{ours / theirs:.2f} of the time")
+
+
+def _parted(rows: Path, folder: Path) -> Iterator[Path]:
+    """Files of the rows that the peer trains with and of those that it measures on."""
+    with rows.open(newline="") as file:
+        head, *lines = csv.reader(file)
+    for name, part in (("train", lines[VALIDATION_ROWS:]), ("validation", lines[:VALIDATION_ROWS])):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([head, *part])
+        yield folder / f"{name}.csv"
 
 
 def _tiny_study(model: str) -> dict[str, Any]:
@@ -177,7 +193,8 @@ def _tiny_study(model: str) -> dict[str, Any]:
 
 
 def _real_study(asked: argparse.Namespace, configurations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    data = {"train": f"dataset://rows/{asked.rows.name}", "text": asked.text, "label": asked.label, "validation_fraction": 0.2}
+    data = {"train": "dataset://rows/train.csv", "validation": "dataset://rows/validation.csv"}
+    data |= {"text": asked.text, "label": asked.label}
     return {
         "name": "plain",
         "trainer": {"kind": "text-classification", "model": str(asked.model), "data": data, "epochs": asked.epochs},
