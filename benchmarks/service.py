@@ -43,8 +43,8 @@ _WORKERS = 2
 def a_service(**environment: str) -> Iterator[tuple[RunningService, Client]]:
     """A service of its own, with the settings that users have."""
     with tempfile.TemporaryDirectory(prefix="bench-") as root:
-        settings = {"TUNEYARD_STANDBY": "true", "TUNEYARD_LEASE_SECONDS": "10", "TUNEYARD_HEARTBEAT_SECONDS": "2"}
-        service = RunningService(Path(root), **{**settings, **environment}).start()
+        settings = {"TUNEYARD_STANDBY": "true", "TUNEYARD_LEASE_SECONDS": "10", "TUNEYARD_HEARTBEAT_SECONDS": "2", **environment}
+        service = RunningService(Path(root), **settings).start()
         try:
             with service.client() as client:
                 wait_until(lambda: settings["TUNEYARD_STANDBY"] != "true" or _is_waiting(service), 120, "no driver waits")

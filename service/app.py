@@ -4,6 +4,7 @@ python -m service.app --fd 3 --mlflow http://127.0.0.1:5000/mlflow
 """
 
 import argparse
+import gc
 import json
 import sys
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def main() -> int:
         timeout_graceful_shutdown=3,
         server_header=False,
     )
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection has to look at it again
     uvicorn.Server(config).run()
     return 0
 

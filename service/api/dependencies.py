@@ -1,10 +1,12 @@
 """What the routes stand on, handed to them by the composition root."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from service.api.summaries import Summaries
 from service.domain.base_models import BaseModels
 from service.domain.forecast import Forecaster
 from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
@@ -32,6 +34,11 @@ class ApiParts:
     settings: Settings
     token: str
     mlflow_url: str | None = None
+
+    @cached_property
+    def summaries(self) -> Summaries:
+        """What views show of studies' trials."""
+        return Summaries(self.store.trials)
 
 
 def parts_of(request: Request) -> ApiParts:

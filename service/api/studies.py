@@ -184,16 +184,16 @@ def view_of(parts: ApiParts, study: Study) -> StudyView:
 
 def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
     ids, store, now = [study.id for study in studies], parts.store, parts.clock.now()
-    counts, totals, bests = store.trials.counts(ids), store.trials.totals(ids), store.trials.bests(studies)
+    summaries = parts.summaries.of(studies)
     experiments, footprints, waiting = store.mirror.experiments(ids), store.footprints.of(ids), why_studies_wait(parts, studies)
     views = []
     for study in studies:
         final = final_of(parts, study) if study.definition.final else None
-        total = totals[study.id]
+        summary, total = summaries[study.id], summaries[study.id].totals
         view = study_view(
             study,
-            counts=counts[study.id],
-            best=(final and final.champion) or bests.get(study.id),
+            counts=summary.counts,
+            best=(final and final.champion) or summary.best,
             spent=Spending(total.trials, total.reports, study.active_seconds(now), total.gpu_seconds),
             experiment=experiments.get(study.id),
             final=final,

@@ -58,17 +58,16 @@ class SqlTrials:
         raise TrialNotFound(study_id, number)
 
     def find(self, study_id: str, query: TrialQuery) -> Page[Trial]:
-        is_down = query.order.startswith("-")
         by_value = query.order.endswith("best_value")
-        statement = select(tables.trials).where(_TRIALS.study_id == study_id).limit(query.limit + 1)
+        statement = select(tables.trials).where(_TRIALS.study_id == study_id)
         if query.states:
             statement = statement.where(_TRIALS.state.in_([state.value for state in query.states]))
-        statement = (
-            _in_value_order(statement, query, is_down=is_down) if by_value else _in_order(statement, query, is_down=is_down)
-        )
+        found: list[Trial] = []
         with self._database.reading() as connection:
             require_study(connection, study_id)
-            found = [trial_of(row) for row in connection.execute(statement).mappings()]
+            for part in _in_value_order(statement, query) if by_value else [_in_order(statement, query)]:
+                rows = connection.execute(part.limit(query.limit + 1 - len(found))).mappings()
+                found += [trial_of(row) for row in rows]
         items = found[: query.limit]
         cursor = None
         if len(found) > query.limit:
@@ -254,20 +253,27 @@ _BEST = {
 }
 
 
-def _in_order(statement: Select[Any], query: TrialQuery, *, is_down: bool) -> Select[Any]:
+def _in_order(statement: Select[Any], query: TrialQuery) -> Select[Any]:
+    is_down = query.order.startswith("-")
     if query.cursor is not None:
         statement = statement.where(after([_TRIALS.number], decode(query.cursor, query.order, [int]), [is_down]))
     return statement.order_by(_TRIALS.number.desc() if is_down else _TRIALS.number)
 
 
-def _in_value_order(statement: Select[Any], query: TrialQuery, *, is_down: bool) -> Select[Any]:
-    """By best value, trials without one last in both directions, and of equals the earlier first."""
-    without: ColumnElement[int] = case((_TRIALS.best_value.is_(None), 1), else_=0)
-    value: ColumnElement[float] = func.coalesce(_TRIALS.best_value, 0.0)
-    if query.cursor is not None:
-        key = decode(query.cursor, query.order, [int, (int, float), int])
-        statement = statement.where(after([without, value, _TRIALS.number], key, [False, is_down, False]))
-    return statement.order_by(without, value.desc() if is_down else value, _TRIALS.number)
+def _in_value_order(statement: Select[Any], query: TrialQuery) -> Sequence[Select[Any]]:
+    """By best value and of equals the earlier first; then trials without one, apart, so that an index leads to the place."""
+    is_down, value, number = query.order.startswith("-"), _TRIALS.best_value, _TRIALS.number
+    measured = statement.where(value.is_not(None)).order_by(value.desc() if is_down else value, number)
+    without = statement.where(value.is_(None)).order_by(number)
+    if query.cursor is None:
+        return [measured, without]
+    is_without, *key = decode(query.cursor, query.order, [int, (int, float), int])
+    if is_without:
+        return [without.where(after([number], key[1:], [False]))]
+    further = (
+        value <= key[0] if is_down else value >= key[0]
+    )  # follows from the other condition, and finds the place in the index
+    return [measured.where(further, after([value, number], key, [is_down, False])), without]
 
 
 def _one_trial(study_id: str, number: int) -> Select[Any]:

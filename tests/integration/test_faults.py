@@ -98,12 +98,12 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
         try:
             with service.client() as client:
                 wait_until(lambda: '"cpus": 2' in (layout.run / "capacity.json").read_text(), 90, "the cluster is not whole")
-                study = ends(client, a_study(client, trials=8))
+                study = ends(client, a_study(client, epochs=2, seconds=0.3))
                 attempts = [one for trial in client.trials(study.id) for one in client.attempts(study.id, trial.number)]
                 told = [event.payload for event in client.events(study.id) if event.kind == "study.quarantine"]
         finally:
             assert service.stop() == 0
-    assert (study.state, study.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: 8})
+    assert (study.state, study.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: 6})
     assert [one["node"] for one in told] == ["bad-node"]
     assert "Read-only file system" in told[0]["detail"]
     there = [one for one in attempts if (one.worker or "").startswith("bad-node:")]
@@ -142,7 +142,7 @@ def test_a_study_goes_on_where_it_was_when_the_database_comes_back(
             stop()
             answer = httpx.get(f"{service.url}/v1/studies/{study.id}", headers={"Authorization": f"Bearer {service.token}"})
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:tuneyard:problem:store-away")
-            time.sleep(15)  # longer than the lease
+            time.sleep(6)  # longer than the lease
             start()
             wait_until(lambda: _answers(client, study), 30, "the service does not find the database again")
             ended = ends(client, study)

@@ -57,7 +57,7 @@ def test_a_study_of_the_task_ends_with_a_checkpoint_that_keeps_its_word(
         "space": {"learning_rate": {"kind": "categorical", "choices": [1e-3, 3e-3]}},
         "objective": {"metric": metric, "direction": "minimize"},
         "strategy": {"kind": "grid"},
-        "resources": {"max_concurrent_trials": 2},
+        "resources": {"max_concurrent_trials": 1},
     })  # fmt: skip
     study = client.wait(study.id, timeout=_WAIT_SECONDS)
     found = finished(client, study)
