@@ -15,6 +15,8 @@ from service.domain.study import Study
 from service.domain.trial import Attempt, AttemptOutcome, Trial, TrialState
 
 _FRUITLESS = frozenset({AttemptOutcome.LOST, AttemptOutcome.FAILED, AttemptOutcome.CROWDED})
+_KEPT = ("_open", "_bests", "_has_runs", "reports_given", "greatest")
+"""What a history has worked out from its trials, and another report changes nothing about."""
 _KNOWN = 3
 """Reports after which a trial's own times say how long its next one may take."""
 
@@ -72,7 +74,7 @@ class History:
             points = {**points, number: (*points.get(number, (Point.unknown(),) * copied), point)}
         times = {**self.seconds, number: (*self.seconds.get(number, ()), seconds)}
         changed = replace(self, values={**self.values, number: (*before, value)}, points=points, seconds=times)
-        changed.__dict__.update({"_open": self._open, "_bests": self._bests, "_has_runs": self._has_runs})
+        changed.__dict__.update({name: getattr(self, name) for name in _KEPT})
         return changed
 
     def counted(self, number: int, reports: int) -> list[float]:
@@ -103,7 +105,7 @@ class History:
             return self
         trials = {number: trial for number, trial in self.trials.items() if trial.repeats is None}
         values = {number: each for number, each in self.values.items() if number in trials}
-        return replace(self, trials=trials, values=values, last_number=max(self.trials))
+        return replace(self, trials=trials, values=values, last_number=self.greatest)
 
     def in_state(self, *states: TrialState) -> list[Trial]:
         """Trials in these states, by number."""
@@ -131,8 +133,18 @@ class History:
         """What `best` has found."""
         return {}
 
+    @cached_property
+    def reports_given(self) -> int:
+        """Reports that the trials gave themselves."""
+        return sum(map(_own_reports, self.trials.values()))
+
+    @cached_property
+    def greatest(self) -> int:
+        """The greatest number of a trial; -1 without one."""
+        return max(self.trials, default=-1)
+
     def _worked_out(self, changed: Trial) -> dict[str, Any]:
-        """What these three are with a new or changed trial: a long history is not gone through for each of them."""
+        """What those of `_KEPT` are with a new or changed trial: a long history is not gone through for each of them."""
         still_open = {number: trial for number, trial in self._open.items() if number != changed.number}
         if not changed.state.is_end:
             still_open[changed.number] = changed
@@ -141,7 +153,14 @@ class History:
             for objective, best in self._bests.items()
             if best is None or best.number != changed.number  # which may have become worse: to be looked for again
         }
-        return {"_open": still_open, "_bests": bests, "_has_runs": self._has_runs or changed.repeats is not None}
+        before = self.trials.get(changed.number)
+        return {
+            "_open": still_open,
+            "_bests": bests,
+            "_has_runs": self._has_runs or changed.repeats is not None,
+            "reports_given": self.reports_given + _own_reports(changed) - (_own_reports(before) if before else 0),
+            "greatest": max(self.greatest, changed.number),
+        }
 
     def spending(self, study: Study, now: datetime) -> Spending:
         """What the study has spent, reports its live attempts have still to give included. The final costs nothing but time."""
@@ -151,10 +170,9 @@ class History:
         is_capped = bool(gpus) and study.definition.budget.gpu_seconds is not None
         return Spending(
             trials=len(searched.trials),
-            epochs=sum(trial.reports - trial.parent_report for trial in searched.trials.values())
-            + sum(max(0, trial.until - trial.reports) for trial in live),
+            epochs=searched.reports_given + sum(max(0, trial.until - trial.reports) for trial in live),
             wall_clock_seconds=study.active_seconds(now),
-            gpu_seconds=sum(trial.gpu_seconds for trial in self.trials.values()),
+            gpu_seconds=sum(trial.gpu_seconds for trial in self.trials.values()) if gpus else 0.0,
             reserved_gpu_seconds=gpus * self.reserved_seconds if is_capped else 0.0,
             next_gpu_seconds=gpus * self._next_seconds() if is_capped else 0.0,
             report_seconds=mean,
@@ -165,8 +183,7 @@ class History:
     @property
     def report_seconds(self) -> float:
         """The mean time of a report; 0 before the first."""
-        reports = sum(trial.reports - trial.parent_report for trial in self.trials.values())
-        return sum(trial.seconds for trial in self.trials.values()) / reports if reports else 0.0
+        return sum(trial.seconds for trial in self.trials.values()) / self.reports_given if self.reports_given else 0.0
 
     @property
     def longest_seconds(self) -> float:
@@ -211,6 +228,10 @@ def reserved_seconds(live: Iterable[Trial], mean_seconds: float) -> float:
     """What these live trials have still to train to the ends of their attempts; `mean_seconds` is a report of one without any."""
     total = 0.0
     for trial in live:
-        own = trial.reports - trial.parent_report
+        own = _own_reports(trial)
         total += max(0, trial.until - trial.reports) * (trial.seconds / own if own else mean_seconds)
     return total
+
+
+def _own_reports(trial: Trial) -> int:
+    return trial.reports - trial.parent_report

@@ -114,3 +114,8 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         ledger, _ = _OPEN[self._study_id]
         goes_on = ledger.record(Progress.from_json(result[PROGRESS]))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first attempt that waits: as Ray's, without going through all that have ended."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return min(waiting, key=lambda trial: (len(trial.trial_id), trial.trial_id), default=None)

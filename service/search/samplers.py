@@ -58,7 +58,7 @@ class Proposal:
 
 def next_number(history: History) -> int:
     """The number of the next trial: they count from 0."""
-    return max(history.last_number, max(history.trials, default=-1)) + 1
+    return max(history.last_number, history.greatest) + 1
 
 
 def propose(study: Study, history: History, number: int) -> Proposal | None:

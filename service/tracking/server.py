@@ -62,6 +62,7 @@ def main() -> int:
     (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ.update(environment(folder, arguments.port))
     os.umask(0o077)
+    os.nice(5)  # what decides goes first; what trains comes after, at 15
 
     import uvicorn  # noqa: PLC0415 - `command` is used where neither may be loaded
     from mlflow.server.fastapi_app import app  # noqa: PLC0415

@@ -90,12 +90,13 @@ def test_a_live_attempt_has_spent_the_epochs_it_has_still_to_run(
 
 
 def test_spending_adds_up_over_all_trials() -> None:
-    study = a_study().running(NOW)
+    study = a_study(resources={"gpus_per_trial": 1}).running(NOW)
     history = a_history(
         a_trial(0, state=TrialState.RUNNING, reports=1, until=3, gpu_seconds=4.5),
         a_trial(1, state=TrialState.PRUNED, reports=2, until=3, gpu_seconds=0.5),
     )
     assert history.spending(study, NOW + timedelta(minutes=2)) == Spending(2, 5, 120.0, 5.0)
+    assert history.spending(a_study(), NOW).gpu_seconds == 0, "of a study on processors there are none"
 
 
 def test_the_clock_of_a_study_starts_with_its_first_run() -> None:
@@ -116,25 +117,30 @@ def test_nothing_is_spent_twice_when_an_attempt_goes_on(drawn: list[tuple[TrialS
             assert further.spending(a_study(), NOW).epochs == spent
 
 
-_CHANGES = st.lists(st.tuples(st.integers(0, 5), STATES, st.none() | st.floats(0, 1), st.booleans()), max_size=20)
+_CHANGES = st.lists(
+    st.tuples(st.integers(0, 5), STATES, st.none() | st.floats(0, 1), st.integers(0, 4), st.booleans()), max_size=20
+)
 
 
 @given(changes=_CHANGES)
 def test_what_a_history_has_worked_out_before_a_change_is_the_same_as_worked_out_after_it(
-    changes: list[tuple[int, TrialState, float | None, bool]],
+    changes: list[tuple[int, TrialState, float | None, int, bool]],
 ) -> None:
     history = History()
-    for number, state, value, reports in changes:
+    for number, state, value, gave, reports in changes:
         for objective in (MAXIMIZE, MINIMIZE):
             history.best(objective)
+        _ = history.reports_given, history.greatest
         repeats = 0 if number > 3 else None
-        history = history.with_trial(a_trial(number, state=state, best_value=value, repeats=repeats))
+        trial = a_trial(number, state=state, best_value=value, repeats=repeats, reports=gave)
+        history = history.with_trial(trial)
         if reports:
             history = history.with_value(number, 0.5)
         anew = replace(history)
         assert [history.in_state(each) for each in TrialState] == [anew.in_state(each) for each in TrialState]
         assert [history.best(each) for each in (MAXIMIZE, MINIMIZE)] == [anew.best(each) for each in (MAXIMIZE, MINIMIZE)]
         assert history.searched == anew.searched
+        assert (history.reports_given, history.greatest) == (anew.reports_given, anew.greatest)
 
 
 def test_a_value_that_is_no_number_is_never_the_best() -> None:
