@@ -1,7 +1,7 @@
-# make demo | serve | test | check | test-browser | chaos | bench | bench-search | clean
+# make demo | serve | test | check | test-slow | test-browser | chaos | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-browser chaos bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-browser chaos bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -19,7 +19,8 @@ TABLES ?=
 help:
 	@echo 'make demo          start the service, run a real study, pull its best checkpoint into ./best'
 	@echo 'make serve         run the service in the foreground; options: make serve ARGS="--port 8081"'
-	@echo 'make test          lint, types, import contracts and all tests but those in a browser'
+	@echo 'make test          lint, types, import contracts and all tests but the slow ones and those in a browser'
+	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, packed GPUs, the API by its description'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types and import contracts alone'
@@ -67,7 +68,11 @@ test-fast: setup
 
 test-integration: setup
 	@echo 'tests with processes'
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not browser'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not slow and not browser'
+
+test-slow: setup
+	@echo 'slow tests with processes'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-browser: setup
 	@$(BIN)/python -m pytest -m browser tests/browser
@@ -80,6 +85,7 @@ bench: setup
 	@$(BIN)/python -m benchmarks.search tables
 	@$(BIN)/python -m benchmarks.attempts
 	@$(BIN)/python -m benchmarks.trainers
+	@for name in instant first-step memory load pull watchers; do $(BIN)/python -m benchmarks.service $$name || exit 1; done
 
 bench-search: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search tables $(if $(TABLES),--tables $(TABLES))

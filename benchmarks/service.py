@@ -47,15 +47,22 @@ def a_service(**environment: str) -> Iterator[tuple[RunningService, Client]]:
         service = RunningService(Path(root), **settings).start()
         try:
             with service.client() as client:
-                wait_until(lambda: settings["TUNEYARD_STANDBY"] != "true" or _is_waiting(service), 120, "no driver waits")
+                if settings["TUNEYARD_STANDBY"] == "true":
+                    _wait_for_driver(service, 0)
                 yield service, client
         finally:
             service.stop()
 
 
-def _is_waiting(service: RunningService) -> bool:
+def _wait_for_driver(service: RunningService, before: int) -> int:
+    """Return once one more driver waits for a study than have waited `before`, and how many have by then."""
     log = service.home / "logs" / "standby.log"
-    return log.exists() and "waiting for a study" in log.read_text()
+
+    def waited() -> int:
+        return log.read_text().count("waiting for a study") if log.exists() else 0
+
+    wait_until(lambda: waited() > before, 120, "no driver waits")
+    return waited()
 
 
 def a_study(trials: int, strategy: Mapping[str, Any] | None = None, **trainer: Any) -> dict[str, Any]:
@@ -113,7 +120,10 @@ def first_step(asked: argparse.Namespace) -> None:
         with a_service(TUNEYARD_STANDBY=standby) as (service, client):
             for path in sorted(service.rows.glob("*.csv")):
                 client.upload("intents", path)
+            waited = 0
             for name, document in (("simulated", a_study(1)), ("text-classification", _tiny_study(service.model))):
+                if standby == "true":
+                    waited = _wait_for_driver(service, waited)
                 time.sleep(asked.idle)
                 begun = time.time()
                 study = client.wait(client.apply(document).id, timeout=300)

@@ -34,7 +34,7 @@ def load(asked: argparse.Namespace, a_service: Services) -> None:
         fill(Database(f"sqlite:///{service.home}/tuneyard.db"), asked.studies, asked.trials)
         running = client.apply(_a_running_study(seconds=1.0))
         wait_until(lambda: client.study(running.id).trials.get("completed", 0), 100, "no trial ends")
-        paths = _paths(service, running.id, asked.studies)
+        paths = _paths(service, running.id)
         api = _process(service, "service.app")
         before, begun = _cpu_seconds(api), time.perf_counter()
         found = asyncio.run(_steadily(service, paths, asked.rate, asked.seconds))
@@ -48,25 +48,25 @@ def load(asked: argparse.Namespace, a_service: Services) -> None:
     print(f"{len(everything)} requests at {asked.rate} a second; the API took {share:.2f} of a core")
 
 
-def _last_cursor(service: RunningService, path: str, items: int) -> str:
-    """What leads to the last page of a list."""
-    query: dict[str, str | int] = {"limit": 200}
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}) as client:
-        for _ in range(items // 200 - 1):
-            query["cursor"] = client.get(path, params=query).raise_for_status().json()["cursor"]
-    return str(query["cursor"])
+def _last_page(client: httpx.Client, path: str) -> str:
+    """The address of a list's last page."""
+    first = page = f"{path}?limit={_PAGE}"
+    while cursor := client.get(page).raise_for_status().json()["cursor"]:
+        page = f"{first}&cursor={cursor}"
+    return page
 
 
-def _paths(service: RunningService, running: str, studies: int) -> dict[str, str]:
+def _paths(service: RunningService, running: str) -> dict[str, str]:
     """What is read: pages at the start and at the end of the lists, and single things."""
     trials = f"/v1/studies/{_BIG}/trials"
-    at_end, last = _last_cursor(service, "/v1/studies", studies), _last_cursor(service, trials, _BIG_TRIALS)
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}) as client:
+        last_studies, last_trials = _last_page(client, "/v1/studies"), _last_page(client, trials)
     return {
-        "studies, first page": "/v1/studies?limit=50",
-        "studies, last page": f"/v1/studies?limit=50&cursor={at_end}",
-        "trials of 5,000, first page": f"{trials}?limit=50",
-        "trials of 5,000, last page": f"{trials}?limit=50&cursor={last}",
-        "best trials of 5,000": f"{trials}?limit=50&order=-best_value",
+        "studies, first page": f"/v1/studies?limit={_PAGE}",
+        "studies, last page": last_studies,
+        "trials of 5,000, first page": f"{trials}?limit={_PAGE}",
+        "trials of 5,000, last page": last_trials,
+        "best trials of 5,000": f"{trials}?limit={_PAGE}&order=-best_value",
         "study": f"/v1/studies/{_BIG}",
         "running study": f"/v1/studies/{running}",
         "trial": f"{trials}/7",
@@ -108,6 +108,7 @@ async def _steadily(service: RunningService, paths: dict[str, str], rate: int, s
 
 
 _CONNECTIONS = 32
+_PAGE = 50
 _BIG, _BIG_TRIALS = "big-aaaaaa", 5000
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
@@ -19,6 +20,7 @@ from service.analysis.previews import Previews
 from service.api.app import create_api
 from service.api.auth import load_or_make_token
 from service.api.dependencies import ApiParts
+from service.api.protocol import BoundedProtocol
 from service.catalog.catalog import open_base_models, open_catalog, open_datasets
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
@@ -34,19 +36,26 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="a socket that listens already")
     parser.add_argument("--mlflow", required=True, help="address of the tracking server")
     arguments = parser.parse_args()
+    config = configure(make_app(Settings(), arguments.mlflow), arguments.fd)
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection has to look at it again
+    uvicorn.Server(config).run()
+    return 0
+
+
+def configure(app: ASGIApp, fd: int) -> uvicorn.Config:
+    """How `app` is served, on a socket that listens already."""
     # No access log: a login link's code would stand in it.
-    config = uvicorn.Config(
-        make_app(Settings(), arguments.mlflow),
-        fd=arguments.fd,
+    return uvicorn.Config(
+        app,
+        fd=fd,
+        http=BoundedProtocol,
+        ws="none",
         access_log=False,
         log_level="info",
         timeout_graceful_shutdown=3,
         server_header=False,
     )
-    gc.collect()
-    gc.freeze()  # what was imported stays: no collection has to look at it again
-    uvicorn.Server(config).run()
-    return 0
 
 
 def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:

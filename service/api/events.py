@@ -108,6 +108,11 @@ class _Asked:
     at: float
     is_answered: anyio.Event = field(default_factory=anyio.Event)
     answer: Step | None = None
+    error: Exception | None = None
+
+    def is_worth_waiting_for(self, now: float) -> bool:
+        """Whether its answer will do: it is still to come, however long ago it was asked, or came a moment ago."""
+        return not self.is_answered.is_set() or now - self.at < POLL_SECONDS / 2
 
 
 class Looks:
@@ -126,19 +131,26 @@ class Looks:
         return await run_sync(self._look, study_id, seen, limiter=self._threads)
 
     async def shared(self, study_id: str, seen: int) -> Step:
-        """The same, or what another watcher has just been answered."""
-        now = anyio.current_time()
-        asked = self._asked.get((study_id, seen))
-        if asked is not None and now - asked.at < POLL_SECONDS / 2:
+        """The same, or what another watcher has just been answered, be it an error."""
+        while (asked := self._asked.get((study_id, seen))) and asked.is_worth_waiting_for(anyio.current_time()):
             await asked.is_answered.wait()
+            if asked.error is not None:
+                raise asked.error
             if asked.answer is not None:
                 return asked.answer
-        self._asked = {key: one for key, one in self._asked.items() if now - one.at < POLL_SECONDS}
-        mine = self._asked[study_id, seen] = _Asked(now)
+        now = anyio.current_time()
+        kept = {key: one for key, one in self._asked.items() if not one.is_answered.is_set() or now - one.at < POLL_SECONDS}
+        mine = _Asked(now)
+        self._asked = {**kept, (study_id, seen): mine}
         try:
             mine.answer = await self.fresh(study_id, seen)
+        except Exception as error:
+            mine.error = error
+            raise
         finally:
-            mine.is_answered.set()  # without an answer, after an error: the others ask for themselves
+            mine.is_answered.set()
+            if mine.answer is None:  # an error is for those who waited; who left without an answer has another ask
+                self._asked.pop((study_id, seen), None)
         return mine.answer
 
     def _look(self, study_id: str, seen: int) -> Step:

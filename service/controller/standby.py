@@ -18,7 +18,7 @@ from pathlib import Path
 
 _LOG = logging.getLogger("tuneyard.controller")
 _PAUSE_SECONDS = 15.0
-"""After a driver has gone, to a study or otherwise, before the next one starts: the study needs the processors first."""
+"""After a study got a driver, or one that waited has gone, before the next one starts: the study needs the processors first."""
 _LEAVING_SECONDS = 2.0
 _LOG_BYTES = 1024**2
 
@@ -34,7 +34,7 @@ class Waiting:
     def look(self) -> bool:
         """Whether it waits for a study by now: it says so once it is in the cluster."""
         if not self.is_ready:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # it has not said so yet, or is gone
                 self.is_ready = bool(self.line.recv(64))
         return self.is_ready and self.process.poll() is None
 
@@ -68,22 +68,26 @@ class Standby:
         self._not_before = clock()
 
     def tend(self, *, is_cluster_up: bool) -> None:
-        """Start a driver where none waits, and let it go when no study has come for long."""
+        """Start a driver where none waits, and let it go when no study has come for long. Raises nothing when none can start."""
         now = self._clock()
         if self._waiting is not None and self._waiting.process.poll() is not None:
             self._let_go(now)
         if now - self._used_at > self._idle_seconds:
             self._let_go(now)
         elif self._waiting is None and is_cluster_up and now >= self._not_before:
-            self._waiting = self._start()
+            try:
+                self._waiting = self._start()
+            except OSError as error:
+                self._not_before = now + _PAUSE_SECONDS
+                _LOG.warning("no driver waits for the next study, which will take longer to begin: %s", error)
 
     def take(self) -> Waiting | None:
         """The driver that waits, which is the caller's from now on; None when none does."""
         self._used_at = now = self._clock()
+        self._not_before = now + _PAUSE_SECONDS
         if self._waiting is None or not self._waiting.look():
             return None
         taken, self._waiting = self._waiting, None
-        self._not_before = now + _PAUSE_SECONDS
         return taken
 
     def stop(self) -> None:
@@ -97,15 +101,19 @@ class Standby:
         is_long = self._log.exists() and self._log.stat().st_size > _LOG_BYTES
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with theirs, self._log.open("wb" if is_long else "ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                arguments,
-                stdin=theirs.fileno(),
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
+        try:
+            with theirs, self._log.open("wb" if is_long else "ab") as log:
+                process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    arguments,
+                    stdin=theirs.fileno(),
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment},
+                    start_new_session=True,
+                )
+        except OSError:
+            ours.close()
+            raise
         return Waiting(process, ours)
 
     def _let_go(self, now: float) -> None:

@@ -336,8 +336,12 @@ class MirrorStore(Protocol):
         """Remember progress; entries of deleted studies are ignored."""
         ...
 
-    def behind(self) -> Sequence[str]:
-        """Ids of studies with something the tracker has not seen: the study's or a trial's version is ahead."""
+    def marks(self) -> Mapping[str, int | None]:
+        """A number for each study that grows whenever something happens in it; None where a driver may write without a word."""
+        ...
+
+    def behind(self, among: Collection[str] | None = None) -> Sequence[str]:
+        """Ids of those of these studies, or of all, with something the tracker has not seen: a version of it is ahead."""
         ...
 
     def ahead(self) -> Sequence[MirroredTrial]:

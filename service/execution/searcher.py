@@ -103,8 +103,11 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         super().__init__()
         self._study_id = study_id
         self._warm = False
+        self._live: dict[str, Any] = {}
+        """In the order in which they came."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._live[trial.trial_id] = trial
         if not self._warm:
             ledger, _ = _OPEN[self._study_id]
             keep_warm(getattr(tune_controller, "_tune_controller", tune_controller), lambda: ledger.slots)
@@ -117,5 +120,9 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first attempt that waits: as Ray's, without going through all that have ended."""
-        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
-        return min(waiting, key=lambda trial: (len(trial.trial_id), trial.trial_id), default=None)
+        for trial in list(self._live.values()):
+            if trial.is_finished():
+                del self._live[trial.trial_id]
+            elif trial.status == trial.PENDING:
+                return trial
+        return None

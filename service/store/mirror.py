@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, union
+from sqlalchemy import ColumnElement, Connection, and_, case, func, null, select, union
 
 from service.domain.deletion import Forgotten
 from service.domain.ports import MirroredTrial
+from service.domain.study import StudyState
 from service.store import tables
 from service.store.database import Database
 from service.store.deletions import set_forgotten
@@ -14,6 +15,10 @@ from service.store.deletions import set_forgotten
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 _EXPERIMENTS, _MIRRORED, _DELETIONS = tables.experiments.c, tables.mirrored.c, tables.deletions.c
 _OF_STUDY = -1
+_DRIVEN = tuple(state.value for state in (StudyState.RUNNING, StudyState.PAUSING, StudyState.STOPPING))
+"""Where a driver writes, which changes some things of a trial that have no event."""
+_MOST_NAMED = 500
+"""Studies that a statement names; of more than these, all are looked at."""
 
 
 class SqlMirror:
@@ -55,17 +60,24 @@ class SqlMirror:
                 connection.execute(tables.mirrored.delete().where(old))
                 connection.execute(tables.mirrored.insert(), [entry.__dict__ for entry in own])
 
-    def behind(self) -> Sequence[str]:
-        of_study = _behind(_STUDIES.id, _STUDIES.version, _MIRRORED.number == _OF_STUDY)
-        own = tables.studies.outerjoin(tables.mirrored, of_study[0])
-        of_trial = _behind(_TRIALS.study_id, _TRIALS.version, _MIRRORED.number == _TRIALS.number)
-        others = tables.trials.outerjoin(tables.mirrored, of_trial[0])
-        statement = union(
-            select(_STUDIES.id.label("id")).select_from(own).where(of_study[1]),
-            select(_TRIALS.study_id.label("id")).select_from(others).where(of_trial[1]),
-        ).order_by("id")
+    def marks(self) -> Mapping[str, int | None]:
+        grown = case((_STUDIES.state.in_(_DRIVEN), null()), else_=_STUDIES.version + _STUDIES.last_event)
         with self._database.reading() as connection:
-            return list(connection.execute(statement).scalars())
+            return {row.id: row.mark for row in connection.execute(select(_STUDIES.id, grown.label("mark")))}
+
+    def behind(self, among: Collection[str] | None = None) -> Sequence[str]:
+        if among is not None and not among:
+            return []
+        of_study = _behind(_STUDIES.id, _STUDIES.version, _MIRRORED.number == _OF_STUDY)
+        own = select(_STUDIES.id.label("id")).select_from(tables.studies.outerjoin(tables.mirrored, of_study[0]))
+        of_trial = _behind(_TRIALS.study_id, _TRIALS.version, _MIRRORED.number == _TRIALS.number)
+        others = select(_TRIALS.study_id.label("id")).select_from(tables.trials.outerjoin(tables.mirrored, of_trial[0]))
+        if among is not None and len(among) <= _MOST_NAMED:
+            own, others = own.where(_STUDIES.id.in_(among)), others.where(_TRIALS.study_id.in_(among))
+        statement = union(own.where(of_study[1]), others.where(of_trial[1])).order_by("id")
+        with self._database.reading() as connection:
+            found = list(connection.execute(statement).scalars())
+        return found if among is None else [study_id for study_id in found if study_id in among]
 
     def ahead(self) -> Sequence[MirroredTrial]:
         of_study = (_MIRRORED.study_id == _STUDIES.id) & (_MIRRORED.number == _OF_STUDY)

@@ -14,6 +14,8 @@ from service.domain.history import PriorTrial
 from service.domain.study import Study, StudyReason, StudyState, WarmStart
 from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialReason, TrialRequest, TrialState
 
+_KEPT_CHARACTERS = 64_000
+"""The longest definition that is kept: few are as long, and all that are kept stay in each process."""
 _STUDY_FIELDS = ("is_urgent", "idle_seconds", "idle_since", "resumed_at", "amended_at", "created_by", "trials_per_gpu")
 """Those that the database holds as they are."""
 _TRIAL_FIELDS = [field.name for field in fields(Trial)]
@@ -55,8 +57,12 @@ def study_of(row: RowMapping) -> Study:
     )
 
 
-@lru_cache(maxsize=200)
 def _definition_of(text: str) -> StudyDefinition:
+    return _kept(text) if len(text) <= _KEPT_CHARACTERS else StudyDefinition.model_validate_json(text)
+
+
+@lru_cache(maxsize=200)
+def _kept(text: str) -> StudyDefinition:
     """A definition never changes: one object does for all who read the same text again and again."""
     return StudyDefinition.model_validate_json(text)
 

@@ -7,7 +7,6 @@ the store says was deleted here: a tracker may also hold the studies of another 
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,14 +25,14 @@ from service.tracking import records
 from service.tracking.adrift import adrift, said_of
 from service.tracking.analyses import Analyses, Draw, no_pictures
 from service.tracking.mlflow import MlflowTracker
+from service.tracking.runs import Runs
+from service.tracking.side_by_side import for_each
 from service.tracking.study_analyses import Make, StudyAnalyses, no_files
 from service.tracking.surroundings import surroundings
-from service.tracking.tracker import STUDY, Batch, NewRun, Tracker, TrackerAway, TrackerForgot, TrackerRefused
+from service.tracking.tracker import STUDY, Batch, Tracker, TrackerAway, TrackerForgot, TrackerRefused
 
 _LOG = logging.getLogger("tuneyard.mirror")
 _PAGE = 500
-_MANY, _AT_ONCE = 20, 3
-"""Trials that are behind from which on, and how many of them, are mirrored at once."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOOK_AGAIN = timedelta(minutes=5)
@@ -71,8 +70,10 @@ class Mirror:
         """Studies whose experiment or runs the tracker has lost: they are mirrored from the start."""
         self._whole: set[str] = set()
         """Studies all of whose runs are known: what is not known has no run yet, and need not be looked for."""
-        self._reopened: dict[tuple[str, int], datetime] = {}
-        """The runs that were opened again, and when their study had gone on."""
+        self._clean: dict[str, int | None] = {}
+        """The marks of studies of which nothing was behind: as long as they stay, nothing is, and their trials are not read."""
+        self._reopened: dict[str, dict[int, datetime]] = {}
+        """By study the runs that were opened again, and when it had gone on."""
         self._analyses: dict[str, Analyses] = {}
         """What is left to upload of studies that have ended and are otherwise mirrored."""
         self._study_analyses = StudyAnalyses(make)
@@ -86,7 +87,7 @@ class Mirror:
         done = 0
         try:
             self._look_again(now)
-            for study_id in dict.fromkeys([*self._store.mirror.behind(), *self._study_analyses.made()]):
+            for study_id in dict.fromkeys([*self._behind(), *self._study_analyses.made()]):
                 done += self._unless_it_failed(study_id, self._catch_up)
             for study_id in self._store.mirror.deleted():
                 self._unless_it_failed(study_id, self.forget)
@@ -103,13 +104,23 @@ class Mirror:
         Answers the number of experiments deleted.
         """
         self._store.deletions.freed(study_id, checkpoints=self._checkpoints.delete(study_id))
-        self._drop_analyses(study_id)
+        self._drop(study_id)
+        self._anew.discard(study_id)
+        self._whole.discard(study_id)
         experiment_id, forgotten = self._tracker.experiments().get(study_id), Forgotten()
         if experiment_id is not None:
             forgotten = self._tracker.forget(study_id, experiment_id)
             _LOG.info("study %s is deleted, and now its experiment and %d runs", study_id, forgotten.runs)
         self._store.mirror.set_forgotten(study_id, forgotten, self._clock.now())
         return int(experiment_id is not None)
+
+    def _behind(self) -> Sequence[str]:
+        """What is to be mirrored. Only studies in which something happened are looked into: of ended ones there are ever more."""
+        marks = self._store.mirror.marks()  # before what they stand for: what happens in between shows in the next ones
+        moved = [study_id for study_id, mark in marks.items() if mark is None or self._clean.get(study_id) != mark]
+        behind = dict.fromkeys(self._store.mirror.behind(moved))
+        self._clean = {study_id: mark for study_id, mark in marks.items() if study_id not in behind}
+        return list(behind)
 
     def _look_again(self, now: datetime) -> None:
         """At the start and now and then: let nothing stay in the tracker that the store says otherwise."""
@@ -127,7 +138,7 @@ class Mirror:
             store.mirror.set_mirrored([replace(entry, version=-1, reports=sent[entry.number]) for entry in entries])
             self._whole.discard(study_id)
             store.events.add([repaired(study_id, now, what, said_of(what, entries))])
-        self._looked_at = now
+        self._looked_at, self._clean = now, {}
 
     def _unless_it_failed(self, study_id: str, act: Callable[[str], int]) -> int:
         """Do it, unless it failed a moment ago. Whatever is wrong with one study, the others go on; raises TrackerAway."""
@@ -156,30 +167,44 @@ class Mirror:
         try:
             done = self._sync(study_id, is_whole=is_whole)
         except StudyNotFound:
-            self._drop_analyses(study_id)
+            self._drop(study_id)
             return 0  # deleted in the meantime
         except TrackerForgot as error:
-            self._anew.add(study_id)
-            self._drop_analyses(study_id)
+            self._start_anew(study_id)
             raise TrackerRefused(f"{error.detail} It is mirrored from the start.") from error
         self._anew.discard(study_id)
         self._whole.add(study_id)
         return done
 
+    def _start_anew(self, study_id: str) -> None:
+        """Take nothing of it for mirrored any more, also after a restart."""
+        self._anew.add(study_id)
+        self._drop(study_id)
+        self._clean.pop(study_id, None)
+        known = self._store.mirror.mirrored(study_id).values()
+        self._store.mirror.set_mirrored([replace(entry, version=-1, reports=0) for entry in known])
+
     def _sync(self, study_id: str, *, is_whole: bool) -> int:
         study = self._store.studies.get(study_id)  # before its trials: they may only be newer
         trials = list(self._trials(study_id))
-        runs = _Runs(self._store, self._tracker, study, anew=study_id in self._anew, is_whole=is_whole)
+        runs = Runs(self._store, self._tracker, study, anew=study_id in self._anew, is_whole=is_whole)
         parent = runs.of(STUDY, records.study_run(study))
         behind = [trial for trial in trials if runs.is_behind(trial)]
+        refused: list[str] = []
 
         def catch_up(trial: Trial) -> None:
-            self._sync_trial(study, trial, runs, runs.of(trial.number, records.trial_run(trial, parent.run_id)))
+            try:
+                self._sync_trial(study, trial, runs, runs.of(trial.number, records.trial_run(trial, parent.run_id)))
+            except TrackerRefused as error:  # the others go on, and so does the study
+                refused.append(error.detail)
 
-        _for_each(behind, catch_up)
-        return len(behind) + self._sync_study(study, trials, runs, parent)
+        for_each(behind, catch_up)
+        done = len(behind) + self._sync_study(study, trials, runs, parent)
+        if refused:
+            raise TrackerRefused(refused[0] if len(refused) == 1 else f"{refused[0]} So it was with {len(refused)} trials.")
+        return done
 
-    def _sync_trial(self, study: Study, trial: Trial, runs: "_Runs", seen: MirroredTrial) -> None:
+    def _sync_trial(self, study: Study, trial: Trial, runs: Runs, seen: MirroredTrial) -> None:
         reports = self._store.trials.reports(study.id, trial.number, after=seen.reports)
         decisions = [decision for _, decision in self._store.trials.decisions(study.id, trial.number)]
         self._log(seen.run_id, records.trial_batch(study, trial, reports, decisions, is_new=seen.version < 0))
@@ -189,15 +214,18 @@ class Mirror:
             self._tracker.end_run(seen.run_id, records.status_of(trial.state), trial.ended_at)
         runs.remember(replace(seen, version=trial.version, reports=reports[-1].number if reports else seen.reports))
 
-    def _sync_study(self, study: Study, trials: Sequence[Trial], runs: "_Runs", seen: MirroredTrial) -> int:
+    def _sync_study(self, study: Study, trials: Sequence[Trial], runs: Runs, seen: MirroredTrial) -> int:
         curve = records.best_curve(study, trials)
         if seen.version >= study.version and seen.reports >= len(curve):
             if study.ended_at is None:
                 self._follow(study, trials, seen)
             return 0
+        points = curve[seen.reports :]
+        if not points and curve and study.ended_at is not None and study.resumed_at is not None:
+            # Trials that were revived are counted already: what they have found since is told at the last point there is.
+            points = [replace(curve[-1], step=seen.reports)]
         analyses = self._analyses.get(study.id)
         if analyses is None or analyses.version != study.version:
-            points = curve[seen.reports :]
             self._log(seen.run_id, records.study_batch(study, self._environment, points, is_new=seen.version < 0))
             if study.ended_at is None:
                 self._reopen(study, STUDY, seen)
@@ -215,8 +243,9 @@ class Mirror:
         if study.ended_at is not None:
             if not (is_analysed and is_followed):
                 return 0  # it stays behind: the next pass goes on, and so does the next mirror
-            self._drop_analyses(study.id)
-        runs.remember(replace(seen, version=study.version, reports=len(curve)))
+            self._drop(study.id)
+        # The curve is shorter while trials that were revived go on; what was drawn is not drawn again with other values.
+        runs.remember(replace(seen, version=study.version, reports=max(seen.reports, len(curve))))
         return 1
 
     def _log(self, run_id: str, batch: Batch) -> None:
@@ -230,18 +259,22 @@ class Mirror:
 
     def _reopen(self, study: Study, number: int, seen: MirroredTrial) -> None:
         """Let a run go on that had ended before its study was extended."""
-        key = (study.id, number)
-        if study.resumed_at is not None and self._reopened.get(key) != study.resumed_at:
+        if study.resumed_at is None:
+            return
+        reopened = self._reopened.setdefault(study.id, {})
+        if reopened.get(number) != study.resumed_at:
             self._tracker.reopen_run(seen.run_id)
-            self._reopened[key] = study.resumed_at
+            reopened[number] = study.resumed_at
 
-    def _analyse(self, analyses: Analyses, runs: "_Runs") -> bool:
-        return analyses.upload_next(self._checkpoints, self._tracker, self._draw, lambda number: runs.known[number].run_id)
+    def _analyse(self, analyses: Analyses, runs: Runs) -> bool:
+        return analyses.upload_next(self._checkpoints, self._tracker, self._draw, runs.id_of)
 
     def _follow(self, study: Study, trials: Sequence[Trial], seen: MirroredTrial) -> bool:
         return self._study_analyses.follow(study, trials, self._tracker, seen.run_id, self._clock.now())
 
-    def _drop_analyses(self, study_id: str) -> None:
+    def _drop(self, study_id: str) -> None:
+        """Forget what is remembered of a study while it goes on."""
+        self._reopened.pop(study_id, None)
         self._analyses.pop(study_id, None)
         self._study_analyses.forget(study_id)
 
@@ -250,13 +283,13 @@ class Mirror:
             return None
         return final_result(study, trials, export_sizes(self._checkpoints, study, trials))
 
-    def _mark_front(self, study: Study, runs: "_Runs") -> None:
+    def _mark_front(self, study: Study, runs: Runs) -> None:
         """Tag the runs of the trials that no other beats, where there are several objectives."""
         if len(study.definition.objectives) > 1:
             for member in front_of(study, self._store.trials.history(study.id)).members:
-                self._tracker.log(runs.known[member.trial.number].run_id, records.pareto_batch())
+                self._tracker.log(runs.id_of(member.trial.number), records.pareto_batch())
 
-    def _crown(self, study: Study, runs: "_Runs", champion: Trial | None) -> None:
+    def _crown(self, study: Study, runs: Runs, champion: Trial | None) -> None:
         """Register the exported model of the final's champion, or else of the best trial; several objectives have none."""
         if len(study.definition.objectives) > 1:
             return
@@ -268,7 +301,7 @@ class Mirror:
         except CheckpointNotFound as error:
             _LOG.warning("study %s gets no registered model: %s", study.id, error.detail)
             return
-        run_id = runs.known[best.number].run_id
+        run_id = runs.id_of(best.number)
         if self._tracker.champion(study.id) == (run_id, manifest.report):
             return
         for file in manifest.files:
@@ -287,21 +320,6 @@ class Mirror:
                 return
 
 
-def _for_each(trials: Sequence[Trial], act: Callable[[Trial], None]) -> None:
-    """Do it for each, where there are many a few at a time, as most of it is waiting for answers. Raises the first error."""
-    if len(trials) < _MANY:
-        for trial in trials:
-            act(trial)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        try:
-            for done in [threads.submit(act, trial) for trial in trials]:
-                done.result()
-        except BaseException:
-            threads.shutdown(cancel_futures=True)  # a tracker that is away need not be asked for each of them
-            raise
-
-
 @dataclass(frozen=True)
 class _Pause:
     """How long something is left alone after failing; each failure in a row doubles it."""
@@ -315,41 +333,3 @@ class _Pause:
     def longer(self, now: datetime) -> "_Pause":
         seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, self.seconds * 2))
         return _Pause(seconds, now + timedelta(seconds=seconds))
-
-
-class _Runs:
-    """A study's runs in the tracker: those the store knows of, those found by their tags, and new ones."""
-
-    def __init__(self, store: Store, tracker: Tracker, study: Study, *, anew: bool, is_whole: bool) -> None:
-        self._store = store
-        self._tracker = tracker
-        self._study = study
-        self._found: Mapping[int, str] | None = {} if is_whole else None
-        self.known: dict[int, MirroredTrial] = {} if anew else dict(store.mirror.mirrored(study.id))
-        self._experiment_id = None if anew else store.mirror.experiment(study.id)
-
-    def is_behind(self, trial: Trial) -> bool:
-        """Whether the tracker has not seen this version of the trial."""
-        seen = self.known.get(trial.number)
-        return seen is None or seen.version < trial.version
-
-    def of(self, number: int, new: NewRun) -> MirroredTrial:
-        """The run of a trial, or of the study: the known one, or else one found by its tag, or else a new one."""
-        if number not in self.known:
-            experiment_id = self._experiment()
-            if self._found is None:
-                self._found = self._tracker.runs(experiment_id)
-            run_id = self._found.get(number) or self._tracker.create_run(experiment_id, new)
-            self.remember(MirroredTrial(self._study.id, number, run_id))
-        return self.known[number]
-
-    def remember(self, seen: MirroredTrial) -> None:
-        """Write down how far the tracker is."""
-        self._store.mirror.set_mirrored([seen])
-        self.known[seen.number] = seen
-
-    def _experiment(self) -> str:
-        if self._experiment_id is None:
-            self._experiment_id = self._tracker.open_experiment(self._study.id, records.experiment_tags(self._study))
-            self._store.mirror.set_experiment(self._study.id, self._experiment_id)
-        return self._experiment_id

@@ -40,6 +40,9 @@ _AWAY = frozenset({429, 502, 503, 504})
 _ARTIFACTS = "mlflow-artifacts:/"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
+_INVALID = "INVALID_PARAMETER_VALUE"
+_DELETED = "must be in the 'active' state"
+"""What MLflow says of a run or an experiment that was deleted: it keeps both, marked as that, and has no code for it."""
 
 
 class _Answer(TrackerRefused):
@@ -125,7 +128,7 @@ class MlflowTracker:
             return None
         except _Answer as error:
             # A model without this alias is a bad request to MLflow, not something missing.
-            if error.code == "INVALID_PARAMETER_VALUE":
+            if error.code == _INVALID:
                 return None
             raise
         report = _tags(version).get(REPORT_TAG)
@@ -227,7 +230,8 @@ class MlflowTracker:
             raise TrackerAway(f"MLflow is busy: it answered {response.status_code} to {method} {url.path}.")
         code, message = _error_of(response)
         detail = f"MLflow refused {method} {url.path} with {response.status_code} {code}: {message[:500]}"
-        raise TrackerForgot(detail) if code == _MISSING else _Answer(detail, code)
+        is_gone = code == _MISSING or (code == _INVALID and _DELETED in message)
+        raise TrackerForgot(detail) if is_gone else _Answer(detail, code)
 
 
 def _error_of(response: httpx.Response) -> tuple[str, str]:

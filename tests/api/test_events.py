@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from service.api import events
 from service.api.schemas import EventView
 from service.client.stream import Message, lines_of, messages
-from service.domain.errors import StudyNotFound
+from service.domain.errors import StoreAway, StudyNotFound
 from service.domain.events import Event
 from service.domain.ports import EventStore
 from tests.api.conftest import World, client_of, with_parts
@@ -196,3 +196,75 @@ def test_a_look_that_failed_is_no_answer_for_the_others(world: World, monkeypatc
                 await looks.shared("nothing-abc123", 0)
 
     anyio.run(ask_twice)
+
+
+class SlowLooks(events.Looks):
+    """Looks that take until told, each of which then does what is next in line."""
+
+    def __init__(self, *outcomes: events.Step | Exception) -> None:
+        self._outcomes, self._asked, self.begun = list(outcomes), {}, 0
+        self.go = anyio.Event()
+
+    async def fresh(self, study_id: str, seen: int) -> events.Step:
+        self.begun += 1
+        await self.go.wait()
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+NOTHING_NEW = events.Step((), 1, is_full=False, is_last=False)
+
+
+async def all_ask(looks: SlowLooks, watchers: int, *, gone: int = 0) -> list[events.Step | str]:
+    """What watchers that ask together hear, each being its answer or its error; so many of them go before there is any."""
+    heard: list[events.Step | str] = []
+
+    async def ask(scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                heard.append(await looks.shared("intents-abc123", 1))
+            except StoreAway as error:
+                heard.append(error.cause)
+
+    scopes = [anyio.CancelScope() for _ in range(watchers)]
+    async with anyio.create_task_group() as group:
+        for scope in scopes:
+            group.start_soon(ask, scope)
+            await anyio.wait_all_tasks_blocked()
+        for scope in scopes[:gone]:
+            scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        looks.go.set()
+    return heard
+
+
+def test_watchers_who_wait_for_a_look_that_fails_hear_of_its_failure_and_do_not_ask_again() -> None:
+    async def asked() -> None:
+        looks = SlowLooks(StoreAway("no route"), NOTHING_NEW)
+        assert await all_ask(looks, 20) == ["no route"] * 20
+        assert await all_ask(looks, 1) == [NOTHING_NEW]
+
+    anyio.run(asked)
+
+
+def test_a_look_that_takes_long_is_joined_however_old_it_is() -> None:
+    async def asked() -> None:  # with pauses of 0 seconds, whatever was asked before was asked too long ago
+        looks = SlowLooks(NOTHING_NEW)
+        assert await all_ask(looks, 20) == [NOTHING_NEW] * 20
+        assert looks.begun == 1
+
+    anyio.run(asked)
+
+
+@pytest.mark.parametrize("poll_seconds", [0.0, 1000.0])
+def test_when_the_watcher_who_asked_has_gone_one_other_asks_for_all(poll_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", poll_seconds)
+
+    async def asked() -> None:
+        looks = SlowLooks(NOTHING_NEW)
+        assert await all_ask(looks, 20, gone=1) == [NOTHING_NEW] * 19
+        assert looks.begun == 2
+
+    anyio.run(asked)

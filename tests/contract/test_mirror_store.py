@@ -8,6 +8,7 @@ import pytest
 from service.domain.deletion import Deletion, Forgotten
 from service.domain.errors import StudyNotFound, StudyStillActive
 from service.domain.ports import Change, MirroredTrial, Store
+from service.domain.study import StudyReason
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.contract.conftest import DRIVER, at_once, end, has_study, has_trial
 
@@ -175,6 +176,49 @@ def test_a_deleted_study_is_not_behind(store: Store) -> None:
     end(store)
     store.studies.delete(STUDY)
     assert store.mirror.behind() == []
+
+
+def test_of_named_studies_only_those_that_are_behind_are_found(store: Store) -> None:
+    for study_id in ("one", "done", "two"):
+        has_trial(store, has_study(store, study_id))
+    catch_up(store, "done")
+    assert store.mirror.behind(["one", "done"]) == ["one"]
+    assert store.mirror.behind(["done", "unknown"]) == store.mirror.behind([]) == []
+    assert sorted(store.mirror.behind(["two", "one", *(f"unknown-{number}" for number in range(2000))])) == ["one", "two"]
+
+
+def test_a_studys_mark_stays_while_nothing_happens_and_grows_with_what_does(store: Store) -> None:
+    assert store.mirror.marks() == {}
+    study = has_study(store)
+    has_study(store, "other")
+    seen = [store.mirror.marks()]
+    has_trial(store, study)
+    seen.append(store.mirror.marks())
+    store.studies.save(study.stopping(StudyReason.CANCEL_REQUESTED).ended(NOW))
+    seen.append(store.mirror.marks())
+    catch_up(store)
+    assert store.mirror.marks() == seen[-1]
+    own = [marks[STUDY] or 0 for marks in seen]
+    assert own == sorted(set(own))
+    assert [marks["other"] for marks in seen] == [seen[0]["other"]] * 3
+
+
+def test_a_study_that_a_driver_writes_has_no_mark_to_rely_on(store: Store) -> None:
+    study = store.studies.save(has_study(store).running(NOW))
+    trial = has_trial(store, study)
+    store.trials.record(DRIVER, [Change(replace(trial, until=trial.until + 1))])  # has no event
+    assert store.mirror.marks() == {STUDY: None}
+    stopping = store.studies.save(study.stopping(StudyReason.BUDGET_SPENT))
+    assert store.mirror.marks() == {STUDY: None}
+    store.studies.save(stopping.ended(NOW))
+    assert store.mirror.marks()[STUDY] is not None
+
+
+def test_a_deleted_study_has_no_mark(store: Store) -> None:
+    has_study(store)
+    end(store)
+    store.studies.delete(STUDY)
+    assert store.mirror.marks() == {}
 
 
 def test_what_the_tracker_is_thought_to_have_beyond_the_store_is_named(store: Store) -> None:

@@ -14,7 +14,7 @@ from service.domain.study import StudyState
 from tests.integration.test_four_strategies import a_study
 from tests.running import RunningService
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 _CONFIG = Path(__file__).parents[1] / "api" / "schemathesis.toml"
 _EXAMPLES = 3

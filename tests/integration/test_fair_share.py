@@ -14,7 +14,7 @@ from tests.running import RunningService, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-_EPOCH_SECONDS = 0.25
+_EPOCH_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def a_study(client: Client, name: str, priority: int = 50) -> StudyView:
-    """A study that trains nothing, for as long as it may, in short epochs."""
+    """A study that trains nothing, for as long as it may, in epochs of half a second."""
     document: dict[str, Any] = {
         "name": name,
         "priority": priority,

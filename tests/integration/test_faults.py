@@ -1,5 +1,6 @@
 """Nodes that break, disks that are full and a database that goes away, with the real service."""
 
+import json
 import os
 import secrets
 import shlex
@@ -26,7 +27,7 @@ from service.execution.environment import for_cluster, head_command, reachable
 from service.settings import Layout, write_private
 from tests.running import RunningService, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0
@@ -90,6 +91,11 @@ def two_nodes(layout: Layout) -> Iterator[str]:
                 node.wait(20)
 
 
+def _is_whole(layout: Layout) -> bool:
+    capacity = layout.run / "capacity.json"
+    return capacity.exists() and json.loads(capacity.read_text())["cpus"] == 2
+
+
 @needs_namespaces
 def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "home")
@@ -97,7 +103,7 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
         service = RunningService(tmp_path, TUNEYARD_RAY_ADDRESS=address).start()
         try:
             with service.client() as client:
-                wait_until(lambda: '"cpus": 2' in (layout.run / "capacity.json").read_text(), 90, "the cluster is not whole")
+                wait_until(lambda: _is_whole(layout), 90, "the cluster is not whole")
                 study = ends(client, a_study(client, epochs=2, seconds=0.3))
                 attempts = [one for trial in client.trials(study.id) for one in client.attempts(study.id, trial.number)]
                 told = [event.payload for event in client.events(study.id) if event.kind == "study.quarantine"]

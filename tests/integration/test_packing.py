@@ -11,7 +11,7 @@ from service.client import Client
 from service.domain.trial import AttemptOutcome, TrialReason, TrialState
 from tests.running import RunningService, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def test_a_population_is_trained_and_its_worst_become_copies_of_its_best(
     assert found.study.reason is StudyReason.BUDGET_SPENT
 
 
+@pytest.mark.slow
 def test_a_population_whose_driver_is_killed_goes_on_from_its_members_states(
     service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

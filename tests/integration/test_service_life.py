@@ -72,6 +72,7 @@ def test_a_cancelled_study_ends_at_once(service: RunningService, client: Client,
     check_mlflow(service, found, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_study_survives_the_kill_of_the_whole_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = RunningService(tmp_path).start()
     try:

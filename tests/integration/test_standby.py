@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from service.controller.drivers import Drivers
-from service.controller.standby import Standby
+from service.controller.standby import Standby, Waiting
 from service.domain.trial import TrialState
 from tests.builders import NOW
 from tests.running import RunningService, wait_until
@@ -122,6 +124,46 @@ def test_none_waits_for_a_cluster_that_is_not_up_or_just_after_one_was_used(worl
     world.standby.tend(is_cluster_up=True)
     assert world.standby._waiting is None
     wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 20, "it goes on")
+
+
+def test_none_starts_beside_the_driver_of_a_study_that_found_none_waiting(world: World) -> None:
+    world.drivers.start(STUDY, NOW, 0)
+    world.standby.tend(is_cluster_up=True)
+    assert world.standby._waiting is None
+    world.clock.now = 20
+    assert world.ready().is_running()
+    wait_until(world.has_begun_another, 20, "no other driver began")
+
+
+def test_one_that_cannot_start_keeps_nobody_from_going_on_and_is_tried_again_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    world.log.parent.write_text("in the place of the folder")
+    for world.clock.now in (0, 1, 14):
+        world.standby.tend(is_cluster_up=True)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no driver waits for the next study" in caplog.text
+    world.log.parent.unlink()
+    world.clock.now = 16
+    assert world.ready().is_running()
+    world.close()
+
+
+def test_a_program_that_cannot_be_run_leaves_no_socket_open(tmp_path: Path) -> None:
+    standby = Standby(tmp_path / "standby.log", 600, lambda: ([str(tmp_path / "nothing")], {}), Minutes())
+    before = psutil.Process().num_fds()
+    standby.tend(is_cluster_up=True)
+    assert (standby.take(), psutil.Process().num_fds()) == (None, before)
+
+
+def test_one_that_has_broken_the_line_does_not_wait() -> None:
+    ours, theirs = socket.socketpair()
+    ours.sendall(b"not read by anybody")
+    theirs.close()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process, ours:
+        assert not Waiting(process, ours).look()
+        process.kill()
 
 
 def test_it_ends_when_its_controller_is_gone(world: World) -> None:

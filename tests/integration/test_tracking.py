@@ -205,6 +205,32 @@ def test_a_run_that_stands_as_running_though_its_trial_has_ended_is_ended(world:
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["a-run", "an-experiment"])
+def test_what_somebody_deleted_at_the_server_is_caught_up_with(world: RealWorld, mlflow: MlflowClient, *, whole: bool) -> None:
+    study = world.has_study("bereft-abc123" if whole else "robbed-abc123")
+    for number in range(2):
+        world.starts(study, number)
+        world.reports(study, number, [0.5])
+    world.mirror.sync_once()
+    experiment_id = world.store.mirror.experiment(study.id)
+    assert experiment_id is not None
+    before = world.store.mirror.mirrored(study.id)[0].run_id
+    if whole:
+        mlflow.delete_experiment(experiment_id)
+    else:
+        mlflow.delete_run(before)
+    world.reports(study, 0, [0.6])
+    world.mirror.sync_once()
+    world.clock.pass_seconds(2)
+    world.mirror.sync_once()
+    assert study.id not in world.store.mirror.behind()
+    assert mlflow.get_experiment(experiment_id).lifecycle_stage == "active"
+    assert len(mlflow.search_runs([experiment_id])) == 3
+    now = world.store.mirror.mirrored(study.id)[0].run_id
+    assert (now == before) == whole, "a restored experiment has its runs, and another run is not restored"
+    assert [point.value for point in mlflow.get_metric_history(now, "validation/accuracy")] == [0.5, 0.6]
+
+
 class KillingTransport(httpx.HTTPTransport):
     """Kills the server once so many batches have arrived, before their sender hears of the last one."""
 

@@ -129,6 +129,7 @@ def test_a_folder_that_cannot_be_made_is_the_only_error(case: Case, place: Path,
 
 @in_processes
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_the_processes_die_with_their_parent(case: Case, place: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.trainers.cases import CASES; "

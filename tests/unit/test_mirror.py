@@ -2,6 +2,8 @@ import hashlib
 import io
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -93,6 +95,9 @@ class FaultyTracker(MemoryTracker):
         self.is_away = False
         self.loses_answers = 0
         self.refuses: str | None = None
+        self.refuses_runs: set[str] = set()
+        """Names of runs that are not made, or get nothing more."""
+        self.takes_new_runs = True
         self.refuses_uploads = False
         self.refuses_searches = False
         self.calls = 0
@@ -109,6 +114,8 @@ class FaultyTracker(MemoryTracker):
 
     def create_run(self, experiment_id: str, run: NewRun) -> str:
         self._count()
+        if run.name in self.refuses_runs and not self.takes_new_runs:
+            raise TrackerRefused("It does not like this name.")
         run_id = super().create_run(experiment_id, run)
         if self.loses_answers:
             self.loses_answers -= 1
@@ -117,6 +124,8 @@ class FaultyTracker(MemoryTracker):
 
     def log(self, run_id: str, batch: Batch) -> None:
         self._count()
+        if run_id in self.by_id and self.by_id[run_id].name in self.refuses_runs:
+            raise TrackerRefused(f"It does not like what {self.by_id[run_id].name} gets.")
         super().log(run_id, batch)
 
     def upload(self, run_id: str, path: str, content: BinaryIO, size: int) -> None:
@@ -361,8 +370,11 @@ class Forgetful:
     def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
         """Lost."""
 
-    def behind(self) -> Sequence[str]:
-        return self._inner.behind()
+    def marks(self) -> Mapping[str, int | None]:
+        return self._inner.marks()
+
+    def behind(self, among: Collection[str] | None = None) -> Sequence[str]:
+        return self._inner.behind(among)
 
     def deleted(self) -> Sequence[str]:
         return self._inner.deleted()
@@ -414,6 +426,153 @@ def test_a_study_that_the_tracker_refuses_does_not_hold_up_the_others(world: Wor
     assert set(world.tracker.studies) == {"refused-abc123", "wanted-abc123"}
 
 
+@pytest.mark.parametrize("trials", [3, 30])
+def test_a_trial_that_the_tracker_refuses_holds_up_neither_the_others_nor_its_study(world: World, trials: int) -> None:
+    study = world.has_study()
+    for number in range(trials):
+        world.starts(study, number)
+        world.reports(study, number, [0.5 + number / 100])
+        world.ends(study, number)
+    world.exports.trials = set(range(trials))
+    world.finishes(study)
+    world.tracker.refuses_runs = {"trial-0000"}
+    world.mirror.sync_once()
+    assert {run.name for run in world.tracker.by_id.values() if run.status is RunStatus.RUNNING} == {"trial-0000"}
+    assert world.run("intents").tags["tuneyard.reason"] == "budget_spent"
+    assert world.tracker.champions[study.id].tags["tuneyard.trial"] == f"{study.id}/{trials - 1}"
+    assert world.store.mirror.behind() == [study.id]
+    world.tracker.refuses_runs = set()
+    world.clock.pass_seconds(2)
+    assert world.mirror.sync_once() == 1
+    assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5)]
+
+
+def test_a_trial_that_gets_no_run_is_the_champion_once_it_has_one(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.tracker.refuses_runs, world.tracker.takes_new_runs = {"trial-0000"}, False
+    world.mirror.sync_once()
+    assert world.run("intents").status is RunStatus.FINISHED
+    assert "Trial 0 has no run yet." in caplog.text
+    world.tracker.refuses_runs = set()
+    world.clock.pass_seconds(2)
+    world.mirror.sync_once()
+    assert study.id in world.tracker.champions
+    assert world.store.mirror.behind() == []
+
+
+def test_many_trials_that_are_refused_are_told_of_in_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    study = world.has_study()
+    for number in range(4):
+        world.starts(study, number)
+    world.tracker.refuses_runs = {"trial-0001", "trial-0002"}
+    world.mirror.sync_once()
+    (line,) = caplog.messages
+    assert "It does not like what trial-0001 gets. So it was with 2 trials." in line
+
+
+STUCK = """
+import threading
+from tests.unit.test_mirror import FaultyTracker, World
+
+
+class Stuck(FaultyTracker):
+    asked = threading.Semaphore(0)
+
+    def log(self, run_id, batch):
+        if self.by_id[run_id].name != "intents":
+            self.asked.release()
+            threading.Event().wait()
+        super().log(run_id, batch)
+
+
+world = World()
+study = world.has_study()
+for number in range(60):
+    world.starts(study, number)
+world.tracker = Stuck()
+mirror = world.new_mirror()
+threading.Thread(target=mirror.sync_once, daemon=True).start()
+assert all(world.tracker.asked.acquire(timeout=30) for _ in range(3)), "three at a time"
+print("leaving")
+"""
+
+
+def test_a_mirror_with_much_to_do_keeps_no_process_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.stdout, done.returncode) == ("leaving\n", 0), done.stderr
+
+
+class Watched(Forgetful):
+    """Notes which studies are looked into."""
+
+    def __init__(self, inner: MirrorStore) -> None:
+        super().__init__(inner)
+        self.looked_into: list[set[str]] = []
+
+    def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
+        self._inner.set_mirrored(entries)
+
+    def behind(self, among: Collection[str] | None = None) -> Sequence[str]:
+        assert among is not None
+        self.looked_into.append(set(among))
+        return super().behind(among)
+
+
+def test_only_studies_in_which_something_happened_are_looked_into(world: World) -> None:
+    for study_id in ("ended-abc123", "other-abc123"):
+        world.finishes(world.has_study(study_id))
+    running = world.has_study("running-abc123")
+    store = Watched(world.store.mirror)
+    mirror = world.new_mirror(replace(world.store, mirror=store))
+    for _ in range(3):
+        mirror.sync_once()
+    everything, once_more, idle = store.looked_into
+    assert everything == once_more == {"ended-abc123", "other-abc123", running.id}
+    assert idle == {running.id}
+    extended = world.store.studies.get("ended-abc123").extended(a_study().definition, NOW + timedelta(hours=2))
+    world.store.studies.save(extended)
+    mirror.sync_once()
+    mirror.sync_once()
+    mirror.sync_once()
+    assert store.looked_into[3:] == [{"ended-abc123", running.id}, {"ended-abc123", running.id}, {running.id}]
+
+
+def test_what_changed_without_a_trace_in_its_study_is_found_by_the_next_look_at_all(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.finishes(study)
+    world.mirror.sync_once()
+    world.mirror.sync_once()
+    known = world.store.mirror.mirrored(study.id)
+    world.store.mirror.set_mirrored([replace(known[0], version=-1)])
+    assert world.mirror.sync_once() == 0
+    world.clock.pass_seconds(301)
+    assert world.mirror.sync_once() == 1
+
+
+def kept_in_mind(mirror: Mirror) -> str:
+    return str([kept for kept in vars(mirror).values() if isinstance(kept, dict | set)])
+
+
+def test_a_mirror_keeps_nothing_in_mind_of_a_study_that_was_deleted(world: World) -> None:
+    study = world.has_study()
+    world.starts(study)
+    world.store.studies.save(world.store.studies.get(study.id).pausing(StudyReason.PAUSE_REQUESTED, NOW))
+    paused = world.store.studies.save(world.store.studies.get(study.id).paused(NOW))
+    world.store.studies.save(paused.resumed(NOW + timedelta(hours=1)))
+    world.mirror.sync_once()
+    assert study.id in kept_in_mind(world.mirror)
+    world.finishes(study)
+    world.store.studies.delete(study.id)
+    world.mirror.sync_once()
+    assert study.id not in kept_in_mind(world.mirror)
+
+
 def test_a_tracker_that_does_not_say_what_runs_is_mirrored_into_all_the_same(world: World) -> None:
     world.tracker.refuses_searches = True
     world.has_study()
@@ -433,6 +592,28 @@ def test_runs_that_somebody_removed_from_the_tracker_are_mirrored_from_the_start
     world.mirror.sync_once()
     assert world.run("trial-0000").curve("validation/accuracy") == [(1, 0.5), (2, 0.6)]
     assert world.store.mirror.experiment(study.id) == world.tracker.studies[study.id][0]
+
+
+def test_a_mirror_that_ends_while_it_mirrors_from_the_start_leaves_the_rest_to_the_next_one(world: World) -> None:
+    study = world.has_study()
+    for number in range(2):
+        world.starts(study, number)
+        world.reports(study, number, [0.5])
+    world.mirror.sync_once()
+    world.tracker.forget(study.id, "1")
+    world.reports(study, 0, [0.6])
+    world.mirror.sync_once()
+    world.clock.pass_seconds(2)
+    world.tracker.refuses_runs, world.tracker.takes_new_runs = {"trial-0001"}, False
+    world.mirror.sync_once()
+    world.tracker.refuses_runs = set()
+    later = world.new_mirror()
+    for _ in range(2):
+        later.sync_once()
+        world.clock.pass_seconds(2)
+    curves = [world.run(f"trial-000{number}").curve("validation/accuracy") for number in range(2)]
+    assert curves == [[(1, 0.5), (2, 0.6)], [(1, 0.5)]]
+    assert world.store.mirror.behind() == []
 
 
 def test_at_a_studys_end_the_best_trials_model_is_registered_once_as_champion(world: World) -> None:

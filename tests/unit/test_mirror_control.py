@@ -115,3 +115,62 @@ def test_a_budget_that_changed_is_no_reason_to_refuse_a_run_that_is_mirrored_ane
     assert parent.params["budget.trials"] == "4", "a parameter of a run does not change"
     assert "trials: 9" in parent.tags["mlflow.note.content"]
     assert not world.store.mirror.behind()
+
+
+def has_revived_study(world: World) -> Study:
+    """Three trials, of which the second, which its study's end stopped, goes on after an extension."""
+    study = world.has_study()
+    reasons = [TrialReason.EPOCHS_DONE, TrialReason.BUDGET_SPENT, TrialReason.EPOCHS_DONE]
+    for number, (accuracy, reason) in enumerate(zip([0.6, 0.7, 0.8], reasons, strict=True)):
+        world.starts(study, number)
+        world.reports(study, number, [accuracy])
+        world.ends(study, number, reason)
+    world.finishes(study)
+    world.mirror.sync_once()
+    extend(world, study)
+    world.mirror.sync_once()
+    world.store.trials.record("driver", [Change(world.store.trials.get(study.id, 1).started(LATER))])
+    return study
+
+
+def ends_later(world: World, study: Study, number: int, accuracy: float) -> None:
+    world.reports(study, number, [accuracy])
+    ended = world.store.trials.get(study.id, number).ended(TrialReason.EPOCHS_DONE, LATER + timedelta(minutes=number))
+    world.store.trials.record("driver", [Change(ended)])
+
+
+def test_points_of_the_best_curve_are_not_drawn_again_with_other_values_while_revived_trials_go_on(world: World) -> None:
+    study = has_revived_study(world)
+    drawn = [(1, 0.6), (2, 0.7), (3, 0.8)]
+    assert world.run("intents").curve("best/validation/accuracy") == drawn
+    ends_later(world, study, 1, 0.9)
+    world.mirror.sync_once()
+    assert world.run("intents").curve("best/validation/accuracy") == drawn
+    world.starts(study, 3)
+    ends_later(world, study, 3, 0.5)
+    world.mirror.sync_once()
+    assert world.run("intents").curve("best/validation/accuracy") == [*drawn, (4, 0.9)]
+
+
+def test_what_only_a_revived_trial_found_is_told_at_the_last_point_of_the_best_curve(world: World) -> None:
+    study = has_revived_study(world)
+    ends_later(world, study, 1, 0.9)
+    world.finishes(study)
+    for _ in range(2):
+        world.mirror.sync_once()
+    last = max(
+        (metric for metric in world.run("intents").metrics if metric.key.startswith("best/")), key=lambda one: (one.step, one.at)
+    )
+    assert (last.step, last.value) == (3, 0.9)
+    assert len(world.run("intents").curve("best/validation/accuracy")) == 4
+    assert not world.store.mirror.behind()
+
+
+def test_which_runs_were_opened_again_is_not_kept_in_mind_once_their_study_has_ended(world: World) -> None:
+    study = has_revived_study(world)
+    world.mirror.sync_once()
+    assert world.mirror._reopened
+    ends_later(world, study, 1, 0.9)
+    world.finishes(study)
+    world.mirror.sync_once()
+    assert not world.mirror._reopened

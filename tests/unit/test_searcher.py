@@ -1,5 +1,6 @@
 """The seam between Tune and the ledger, where it matters that a failure is not swallowed."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from service.domain.trial import Trial
 from service.execution import searcher
 from service.execution.assignment import Progress
 from service.execution.ledger import Finished
-from service.execution.searcher import LedgerSearcher
+from service.execution.searcher import LedgerScheduler, LedgerSearcher
 from service.execution.trainable import PROGRESS
 from tests.builders import a_study, a_trial
 
@@ -48,6 +49,36 @@ def a_searcher(ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> LedgerSea
     made = LedgerSearcher("study-1")
     made._running["ray-1"] = (3, 1)
     return made
+
+
+@dataclass
+class FakeAttempt:
+    """What the scheduler sees of Tune's trial."""
+
+    trial_id: str
+    status: str = "PENDING"
+    PENDING = "PENDING"
+
+    def is_finished(self) -> bool:
+        return self.status in {"TERMINATED", "ERROR"}
+
+
+def test_attempts_run_in_the_order_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(searcher._OPEN, "study-1", (FakeLedger(writes=True), None))
+    monkeypatch.setattr("service.execution.searcher.keep_warm", lambda *_: None)
+    scheduler, attempts = LedgerScheduler("study-1"), [FakeAttempt(name) for name in ("9f", "1a", "5c", "0b")]
+    for attempt in attempts:
+        scheduler.on_trial_add(None, attempt)
+    chosen = []
+    for ends in ("TERMINATED", "RUNNING", "ERROR", "TERMINATED"):
+        attempt = scheduler.choose_trial_to_run(None)
+        chosen.append(attempt.trial_id)
+        attempt.status = ends
+    assert chosen == ["9f", "1a", "5c", "0b"]
+    assert scheduler.choose_trial_to_run(None) is None
+    assert list(scheduler._live) == ["1a"], "what has ended is not looked at again"
+    attempts[1].status = "PENDING"
+    assert scheduler.choose_trial_to_run(None) is attempts[1]
 
 
 LAST = {PROGRESS: Progress(3, 1, "host:1", outcome="done").to_json()}

@@ -1,0 +1,129 @@
+"""Requests as bytes on a socket, long and odd ones: what the parser is spared, and what it has to take."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.api.protocol import HEAD_BYTES
+from service.app import configure
+
+pytestmark = pytest.mark.integration
+
+Address = tuple[str, int]
+LONG = 70 * 1024
+_GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+_POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+_LAST = b"Connection: close\r\n\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+async def _tells_what_it_got(scope: Scope, receive: Receive, send: Send) -> None:
+    size, more = 0, scope["type"] == "http"
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    told = b"%d bytes; %s" % (size, b" ".join(name for name, _ in scope["headers"]))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
+    await send({"type": "http.response.body", "body": told})
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = configure(_tells_what_it_got, listening.fileno())
+        config.lifespan = "off"
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        yield listening.getsockname()
+        server.should_exit = True
+        thread.join(20)
+
+
+def heard(address: Address, *pieces: bytes) -> bytes:
+    """All that comes back on a connection before it is closed."""
+    answer = b""
+    with socket.create_connection(address, timeout=10) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(ConnectionError):  # what is refused is not read to its end
+            for piece in pieces:
+                line.sendall(piece)
+        with contextlib.suppress(ConnectionError):
+            while more := line.recv(2**16):
+                answer += more
+    return answer
+
+
+def in_pieces(request: bytes, size: int) -> Sequence[bytes]:
+    return [request[begin : begin + size] for begin in range(0, len(request), size)]
+
+
+_ONE_LINE = _GET + b"X: " + b"x" * LONG + b"\r\n" + _LAST
+_MANY_LINES = _GET + b"X: 1\r\n" * (LONG // 6) + _LAST
+_ADDRESS = b"GET /" + b"x" * LONG + b" HTTP/1.1\r\nHost: a\r\n" + _LAST
+_UNFINISHED = _GET + b"X: " + b"x" * LONG
+_TRAILER = _POST + _CHUNKED + b"\r\n1\r\nx\r\n0\r\nX: " + b"x" * LONG + b"\r\n\r\n"
+_TRAILERS = _POST + _CHUNKED + b"\r\n1\r\nx\r\n0\r\n" + b"X: 1\r\n" * (LONG // 6) + b"\r\n"
+_EXTENSION = _POST + _CHUNKED + b"\r\n1;x=" + b"x" * LONG + b"\r\nx\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [_ONE_LINE, _MANY_LINES, _ADDRESS, _UNFINISHED, _TRAILER, _TRAILERS, _EXTENSION, b"\r\n" * LONG],
+    ids=["one line", "many lines", "address", "unfinished", "trailer", "trailers", "chunk extension", "blank lines"],
+)
+@pytest.mark.parametrize("size", [10 * LONG, 1000], ids=["at once", "in pieces"])
+def test_a_head_or_a_trailer_that_is_too_long_is_refused(address: Address, request_bytes: bytes, size: int) -> None:
+    answer = heard(address, *in_pieces(request_bytes, size))
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer[:200]
+    assert b"send fewer or shorter headers" in answer
+    assert b"200 OK" not in answer
+
+
+def test_a_second_request_on_a_connection_is_measured_by_itself(address: Address) -> None:
+    padded = _GET + b"X: " + b"x" * (HEAD_BYTES - 1000) + b"\r\n"
+    assert heard(address, padded + b"\r\n", padded + b"\r\n", padded + _LAST).count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize("first", [_GET + b"\r\n", _POST + b"Content-Length: 5000\r\n\r\n" + b"x" * 5000], ids=["GET", "POST"])
+def test_a_second_request_that_is_too_long_is_refused_as_a_first_one_is(address: Address, first: bytes) -> None:
+    with socket.create_connection(address, timeout=10) as line:
+        line.sendall(first)
+        assert line.recv(2**16).startswith(b"HTTP/1.1 200 OK")
+        line.sendall(_ONE_LINE)
+        assert line.recv(2**16).startswith(b"HTTP/1.1 400 Bad Request")
+    assert heard(address, first + _ONE_LINE).count(b"HTTP/1.1 400 Bad Request") == 1
+
+
+def test_a_head_just_below_the_limit_is_read_and_the_body_after_it_counts_for_nothing(address: Address) -> None:
+    rest = b"\r\nContent-Length: 100000\r\n" + _LAST
+    begun = _POST + b"X: "
+    head = begun + b"x" * (HEAD_BYTES - len(begun) - len(rest)) + rest
+    assert len(head) == HEAD_BYTES
+    for size in (10 * LONG, 1000):
+        assert b"100000 bytes; host x" in heard(address, *in_pieces(head + b"y" * 100_000, size))
+
+
+@pytest.mark.parametrize("chunk", [0, 10, 200_000], ids=["with its length", "in small chunks", "in large chunks"])
+def test_a_large_body_is_read(address: Address, chunk: int) -> None:
+    body, length = b"x" * 2_000_000, b"Content-Length: 2000000\r\n"
+    if chunk:
+        body, length = b"%x\r\n%s\r\n" % (chunk, b"x" * chunk) * (2_000_000 // chunk) + b"0\r\n\r\n", _CHUNKED
+    assert b"2000000 bytes" in heard(address, _POST + length + _LAST + body)
+
+
+def test_a_trailer_is_no_header(address: Address) -> None:
+    answer = heard(address, _POST + _CHUNKED + _LAST + b"1\r\nx\r\n0\r\nAuthorization: late\r\n\r\n")
+    assert answer.endswith(b"1 bytes; host transfer-encoding connection")
+
+
+def test_requests_sent_ahead_are_answered_in_turn_but_not_any_number_of_them(address: Address) -> None:
+    assert heard(address, (_GET + b"\r\n") * 50 + _GET + _LAST).count(b"HTTP/1.1 200 OK") == 51
+    answer = heard(address, (_GET + b"\r\n") * 2000)
+    assert b"wait for the answers to those before" in answer
+    assert answer.count(b"HTTP/1.1 200 OK") < 2000
