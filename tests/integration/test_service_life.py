@@ -1,6 +1,7 @@
 """The service as a whole: its start, its stop, kills in the middle, and strangers."""
 
 import stat
+import time
 from pathlib import Path
 
 import httpx
@@ -93,3 +94,13 @@ def test_a_study_survives_the_kill_of_the_whole_service(tmp_path: Path, monkeypa
     finally:
         assert service.stop() == 0
     assert service.processes() == [], "nothing is left behind"
+
+
+def test_an_answer_on_a_kept_connection_is_sent_at_once(service: RunningService, client: Client) -> None:
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as kept:
+        seconds = []
+        for _ in range(15):
+            begun = time.perf_counter()
+            kept.get("/v1").raise_for_status()
+            seconds.append(time.perf_counter() - begun)
+    assert min(seconds[1:]) < 0.03, "each body waits until its head is acknowledged"
