@@ -148,7 +148,8 @@ class _Replay:
         self._keep(before.started(event.at))
 
     def _ended(self, event: Event, before: Trial, reason: TrialReason) -> Iterator[str]:
-        if before.state in _WAITING and self.state is StudyState.RUNNING:
+        # A driver may cut before it has heard of a pause.
+        if before.state in _WAITING and self.state in {StudyState.RUNNING, StudyState.PAUSING}:
             yield from self._cut(event, before, reason)
         elif reason in _BY_REPORT:
             found = end_of(self.study, self.history, before)
