@@ -86,7 +86,7 @@ def progress(study: Study, ended: Sequence[Trial], objectives: Mapping[int, floa
     points: list[HistoryPoint] = []
     reports = 0
     for at, _, trial in sorted((trial.ended_at or begun, trial.number, trial) for trial in ended):
-        reports += trial.reports - trial.parent_report
+        reports += trial.own_reports
         if trial.number not in objectives:
             continue
         value = objectives[trial.number]

@@ -79,7 +79,7 @@ def _measured(store: Store, definition: StudyDefinition) -> Iterator[tuple[float
             continue
         is_same_data = study.definition.trainer.data == definition.trainer.data
         for trial in trials:
-            trained = trial.reports - trial.parent_report
+            trained = trial.own_reports
             if trained and trial.seconds and trial.parameters.get("model", study.definition.trainer.model) in models:
                 yield trial.seconds / trained, is_same_data
 

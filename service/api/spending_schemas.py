@@ -286,7 +286,7 @@ def _is_of_budget(study: Study, forecast: Forecast) -> bool:
 
 
 def _of(trial: Trial) -> Spent:
-    return Spent(1, trial.reports - trial.parent_report, trial.seconds, trial.lost_seconds, trial.gpu_seconds)
+    return Spent(1, trial.own_reports, trial.seconds, trial.lost_seconds, trial.gpu_seconds)
 
 
 def _scores(forecast: Forecast, happened: Course, happened_bytes: float | None, budget: Budget) -> ScoresView:

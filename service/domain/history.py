@@ -136,7 +136,7 @@ class History:
     @cached_property
     def reports_given(self) -> int:
         """Reports that the trials gave themselves."""
-        return sum(map(_own_reports, self.trials.values()))
+        return sum(trial.own_reports for trial in self.trials.values())
 
     @cached_property
     def greatest(self) -> int:
@@ -158,7 +158,7 @@ class History:
             "_open": still_open,
             "_bests": bests,
             "_has_runs": self._has_runs or changed.repeats is not None,
-            "reports_given": self.reports_given + _own_reports(changed) - (_own_reports(before) if before else 0),
+            "reports_given": self.reports_given + changed.own_reports - (before.own_reports if before else 0),
             "greatest": max(self.greatest, changed.number),
         }
 
@@ -228,10 +228,6 @@ def reserved_seconds(live: Iterable[Trial], mean_seconds: float) -> float:
     """What these live trials have still to train to the ends of their attempts; `mean_seconds` is a report of one without any."""
     total = 0.0
     for trial in live:
-        own = _own_reports(trial)
+        own = trial.own_reports
         total += max(0, trial.until - trial.reports) * (trial.seconds / own if own else mean_seconds)
     return total
-
-
-def _own_reports(trial: Trial) -> int:
-    return trial.reports - trial.parent_report

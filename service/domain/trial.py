@@ -257,6 +257,11 @@ class Trial:
         return replace(self, lost_seconds=self.lost_seconds + seconds, gpu_seconds=self.gpu_seconds + seconds * gpus)
 
     @property
+    def own_reports(self) -> int:
+        """Reports that it gave itself, those of the trial that it began as a copy of left out."""
+        return self.reports - self.parent_report
+
+    @property
     def stopped_early(self) -> bool:
         """Whether it ended by itself before its last report, and so has at every later one the best value it had."""
         return self.reason is TrialReason.NO_IMPROVEMENT

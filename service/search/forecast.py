@@ -98,7 +98,7 @@ def _course(standing: Standing, done: Simulation, skipped_seconds: float) -> Cou
         gpu_seconds=sum(trial.gpu_seconds for trial in done.history.trials.values())
         + skipped_seconds * standing.definition.resources.gpus,
         trials=len(searched),
-        reports=sum(trial.reports - trial.parent_report for trial in searched),
+        reports=done.history.searched.reports_given,
         kept=min(with_value, standing.definition.checkpoints.keep) + (min(with_value, final.top) if final else 0),
     )
 
@@ -155,7 +155,7 @@ class _World:
 
     def fail(self, trial: Trial, report: int) -> TrialReason | None:
         model = self._models.get(Same(trial.parameters))
-        if model is None or model.state not in _FAILED or report != model.reports - model.parent_report + 1:
+        if model is None or model.state not in _FAILED or report != model.own_reports + 1:
             return None
         return model.reason
 

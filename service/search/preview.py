@@ -88,11 +88,7 @@ class _Course:
 
     @property
     def reports(self) -> int | None:
-        return (
-            None
-            if self.done is None
-            else sum(trial.reports - trial.parent_report for trial in self.done.history.searched.trials.values())
-        )
+        return None if self.done is None else self.done.history.searched.reports_given
 
     @property
     def final_runs(self) -> int | None:

@@ -270,9 +270,8 @@ def _in_value_order(statement: Select[Any], query: TrialQuery) -> Sequence[Selec
     is_without, *key = decode(query.cursor, query.order, [int, (int, float), int])
     if is_without:
         return [without.where(after([number], key[1:], [False]))]
-    further = (
-        value <= key[0] if is_down else value >= key[0]
-    )  # follows from the other condition, and finds the place in the index
+    # It follows from the other condition, and finds the place in the index.
+    further = value <= key[0] if is_down else value >= key[0]
     return [measured.where(further, after([value, number], key, [is_down, False])), without]
 
 

@@ -138,7 +138,7 @@ class _Chaos:
         for study_id in self.outcome.studies:
             trials = self._store.trials.history(study_id).trials.values()
             self.outcome.trials += len(trials)
-            self.outcome.reports += sum(trial.reports - trial.parent_report for trial in trials)
+            self.outcome.reports += sum(trial.own_reports for trial in trials)
 
     def note_left_behind(self, code: int) -> None:
         """What is wrong with the end of the service itself."""

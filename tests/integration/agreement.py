@@ -75,13 +75,14 @@ def check_store(found: Finished) -> None:
         assert trial.best_report == reports[values.index(best)].number
         assert [report.step for report in reports] == sorted({report.step for report in reports})
     assert found.study.best is not None
-    winner = found.study.final and found.study.final.winner
-    if winner is None:
-        ranked = [trial.best_value for trial in found.trials if trial.best_value is not None and trial.repeats is None]
-        assert found.study.best.value == (max(ranked) if direction == "maximize" else min(ranked))
-    else:  # chosen by the mean of its runs, so that a single run of another one may be better
-        runs = [trial.best_value for trial in found.trials if winner in {trial.number, trial.repeats}]
-        assert found.study.best.value in runs
+    winner = found.study.final.winner if found.study.final else None
+    ranked = [
+        trial.best_value
+        for trial in found.trials
+        # A winner is chosen by the mean of its finished runs: a single run of another one may be better than its best.
+        if trial.best_value is not None and trial.repeats == winner and (winner is None or trial.state is TrialState.COMPLETED)
+    ]
+    assert found.study.best.value == (max(ranked) if direction == "maximize" else min(ranked))
 
 
 def check_mlflow(service: RunningService, found: Finished, monkeypatch: Any) -> None:

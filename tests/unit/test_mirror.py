@@ -168,6 +168,16 @@ class World:
         self.finishes(study)
         return study
 
+    def has_study_with_a_best(self) -> Study:
+        """Ended, its one trial exported."""
+        study = self.has_study()
+        self.starts(study)
+        self.reports(study, 0, [0.5])
+        self.ends(study, 0)
+        self.exports.trials = {0}
+        self.finishes(study)
+        return study
+
     def has_study(self, study_id: str = "intents-abc123", **changes: Any) -> Study:
         study = self.store.studies.add(a_study(study_id, **changes))
         study = self.store.studies.save(study.running(NOW))
@@ -448,12 +458,7 @@ def test_a_trial_that_the_tracker_refuses_holds_up_neither_the_others_nor_its_st
 
 
 def test_a_trial_that_gets_no_run_is_the_champion_once_it_has_one(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    study = world.has_study()
-    world.starts(study)
-    world.reports(study, 0, [0.5])
-    world.ends(study, 0)
-    world.exports.trials = {0}
-    world.finishes(study)
+    study = world.has_study_with_a_best()
     world.tracker.refuses_runs, world.tracker.takes_new_runs = {"trial-0000"}, False
     world.mirror.sync_once()
     assert world.run("intents").status is RunStatus.FINISHED
@@ -939,12 +944,7 @@ def test_a_deleted_studys_experiment_and_model_are_deleted_within_a_minute(world
 
 
 def test_what_the_tracker_had_of_a_deleted_study_and_what_a_crash_spared_is_written_down(world: World) -> None:
-    study = world.has_study()
-    world.starts(study)
-    world.reports(study, 0, [0.5])
-    world.ends(study, 0)
-    world.exports.trials = {0}
-    world.finishes(study)
+    study = world.has_study_with_a_best()
     world.mirror.sync_once()
     experiment = world.store.mirror.experiment(study.id)
     world.store.studies.delete(study.id)
