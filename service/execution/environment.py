@@ -20,6 +20,8 @@ def for_cluster(token: Path) -> Mapping[str, str]:
         "RAY_ROTATION_MAX_BYTES": str(_LOG_BYTES),
         "RAY_ROTATION_BACKUP_COUNT": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Each of five tries waits as long: a worker that is born as its cluster dies would outlive it by half a minute.
+        "RAY_gcs_rpc_server_connect_timeout_s": "3",
     }
 
 
