@@ -45,7 +45,7 @@ class PauseStudy:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Fail a study whose drivers keep ending."""
+    """Pause a study whose drivers keep ending, or fail it."""
 
     study_id: str
 

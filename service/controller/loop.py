@@ -127,11 +127,20 @@ class Controller:
             case EndStudy(study_id):
                 self._end(study_id)
             case GiveUp(study_id):
-                study = self._store.studies.get(study_id)
-                detail = "The study's driver ended again and again without a new report. The end of its log:\n"
-                stopping = study.stopping(StudyReason.DRIVER_FAILED, detail + self._drivers.log_tail(study_id))
-                self._store.studies.save(stopping)
-                self._end(study_id)
+                self._give_up(study_id)
+
+    def _give_up(self, study_id: str) -> None:
+        """Pause a study whose drivers keep ending, for somebody to mend what ends them; fail one that never got a report."""
+        study = self._store.studies.get(study_id)
+        detail = "The study's driver ended again and again without a new report. The end of its log:\n"
+        detail += self._drivers.log_tail(study_id)
+        if any(trial.reports for trial in self._store.trials.history(study_id).trials.values()):
+            self._store.studies.save(study.pausing(StudyReason.TOO_MANY_FAILURES, self._clock.now(), detail), by=_OWNER)
+            if study.state is StudyState.RUNNING:
+                self._pause(study_id)
+        else:
+            self._store.studies.save(study.stopping(StudyReason.DRIVER_FAILED, detail))
+            self._end(study_id)
 
     def _end(self, study_id: str) -> None:
         """What the driver of a stopping study would have done, had it not ended before; nothing where it has just done it."""

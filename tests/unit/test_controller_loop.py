@@ -248,13 +248,34 @@ def test_what_a_driver_ended_or_paused_since_the_controller_looked_is_left_as_it
     assert house.store.leases.holders(house.clock.now()) == {}
 
 
-def test_a_study_that_is_given_up_says_what_its_driver_said_last(house: House) -> None:
-    house.store.studies.add(a_study())
+@pytest.mark.parametrize("state", [StudyState.QUEUED, StudyState.RUNNING])
+def test_a_study_that_is_given_up_says_what_its_driver_said_last(house: House, state: StudyState) -> None:
+    study = house.store.studies.add(a_study())
+    if state is StudyState.RUNNING:
+        house.store.studies.save(study.running(NOW))
     house.drivers.running[STUDY] = Launched(alive=False, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)
     house.controller.turn()
     study = house.store.studies.get(STUDY)
     assert (study.state, study.reason) == (StudyState.FAILED, StudyReason.DRIVER_FAILED)
     assert "the cluster is on fire" in (study.detail or "")
+
+
+@pytest.mark.parametrize("state", [StudyState.QUEUED, StudyState.RUNNING])
+def test_a_study_that_has_reports_is_not_given_up_for_good(house: House, state: StudyState) -> None:
+    house.store.studies.add(a_study())
+    house.with_trial(0, 0.9)
+    if state is StudyState.RUNNING:
+        house.store.studies.save(house.store.studies.get(STUDY).running(NOW))
+    house.drivers.running[STUDY] = Launched(alive=False, at=NOW, fruitless=LAUNCHES_WITHOUT_PROGRESS)
+    house.controller.turn()
+    study = house.store.studies.get(STUDY)
+    assert (study.state, study.reason) == (StudyState.PAUSED, StudyReason.TOO_MANY_FAILURES)
+    assert "the cluster is on fire" in (study.detail or "")
+    house.controller.turn()
+    assert house.drivers.started == []
+    house.store.studies.save(study.resumed(house.clock.now()))
+    house.controller.turn()
+    assert house.drivers.started == [STUDY]
 
 
 def test_a_deleted_studys_driver_is_forgotten(house: House) -> None:
