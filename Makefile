@@ -1,7 +1,7 @@
-# make demo | serve | test | check | test-slow | test-browser | chaos | bench | bench-search | clean
+# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-slow test-browser chaos bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -21,6 +21,7 @@ help:
 	@echo 'make serve         run the service in the foreground; options: make serve ARGS="--port 8081"'
 	@echo 'make test          lint, types, import contracts and all tests but the slow ones and those in a browser'
 	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, packed GPUs, the API by its description'
+	@echo 'make test-gpu      what the trainers promise, on a GPU'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types and import contracts alone'
@@ -73,6 +74,9 @@ test-integration: setup
 test-slow: setup
 	@echo 'slow tests with processes'
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+test-gpu: setup
+	@TUNEYARD_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/trainers/test_contract.py tests/trainers/test_gpu.py
 
 test-browser: setup
 	@$(BIN)/python -m pytest -m browser tests/browser

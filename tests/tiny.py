@@ -38,17 +38,22 @@ def write_intents(folder: Path, *, train: int = 240, validation: int = 80, test:
         _write(folder / "test.csv", rows[train + validation : train + validation + test])
 
 
-def make_tiny_encoder(folder: Path, layers: int = 2) -> None:
-    """Write a BERT of some thousand parameters, with random weights and a vocabulary of the intents' words."""
+def make_tiny_encoder(folder: Path, layers: int = 2, width: int = 32) -> None:
+    """Write a BERT, of some thousand parameters if it is not made wider, with random weights and the intents' words."""
     import torch  # noqa: PLC0415 - tests that only want rows do not pay for it
     from transformers import BertConfig, BertModel, BertTokenizer  # noqa: PLC0415
 
     words = sorted({word for text, _ in intents() for word in text.replace("'", " ' ").split()})
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.2,  # with BERT's own 0.02 so narrow a network hardly learns
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(2, width // 64),
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        initializer_range=0.02 if width > 32 else 0.2,  # with BERT's own 0.02 so narrow a network hardly learns
+    )
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)

@@ -30,6 +30,7 @@ def open_device(context: TrialContext) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TrainerError("trainer_error", "The trial asks for a GPU, but torch finds none: install torch's build for it.")
     if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # convolutions too: fp32 is fp32, and who wants speed has bf16
         begin_measuring(torch.cuda)
     return device
 

@@ -1,5 +1,6 @@
 """One small case of each trainer, for the contract that all of them keep: a model made on the spot, rows, and a judge."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.trainers import (
 )
 from trainers.configs import TrainerConfig
 from trainers.contract import Goal, Interruption, Trainer, TrialContext, make_trainer
+
+DEVICE = os.environ.get("TUNEYARD_TEST_DEVICE", "cpu")
+"""Where the cases train: `make test-gpu` says `cuda`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def a_trainer(case: Case, place: Path, interrupted_at: int | None = None, goal: 
         cache=place / "cache",
         sources=sources_of(config, place),
         models={} if config.model is None else {config.model: place / config.model},
+        device=DEVICE,
         goal=goal,
         interruption=lambda: Interruption.PAUSE if next(looks) == interrupted_at else None,
     )

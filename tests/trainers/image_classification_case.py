@@ -91,7 +91,7 @@ def measure_table(exported: Path, place: Path, split: str) -> Mapping[str, float
 def judge(exported: Path, rows: Sequence[tuple[str, Image.Image]]) -> Mapping[str, float]:
     """Metrics of an export on image files, with nothing but transformers."""
     model: Any = AutoModelForImageClassification.from_pretrained(exported).eval()
-    processor: Any = AutoImageProcessor.from_pretrained(exported)
+    processor: Any = AutoImageProcessor.from_pretrained(exported, backend="pil")  # torchvision's resizes a little otherwise
     with torch.inference_mode():
         logits = torch.cat([model(**processor(image, return_tensors="pt")).logits.double() for _, image in rows])
     wanted = torch.tensor([model.config.label2id[label] for label, _ in rows])

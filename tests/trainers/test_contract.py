@@ -22,8 +22,8 @@ _LETTERS = {".safetensors", ".json", ".txt"}
 
 
 def said(reports: list[Report]) -> list[Report]:
-    """Reports without the time they took."""
-    return [replace(report, seconds=0.0) for report in reports]
+    """Reports without what they took of time and of a GPU's memory."""
+    return [replace(report, seconds=0.0, gpu_memory=None) for report in reports]
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:

@@ -49,5 +49,5 @@ LORA_CASE = (
     {**DOCUMENT, "lora": {"rank": 4, "dropout": 0.1}},
     measure,
     {"epochs": 40, "learning_rate": 3e-2, "dropout": 0.0},
-    {"accuracy": 0.5, "loss": 1.55},  # the frozen part has random weights; five labels by chance have 1.61
+    {"accuracy": 0.5, "loss": 1.58},  # the frozen part has random weights; five labels by chance have 1.61
 )
