@@ -104,7 +104,8 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
         try:
             with service.client() as client:
                 wait_until(lambda: _is_whole(layout), 90, "the cluster is not whole")
-                study = ends(client, a_study(client, epochs=2, seconds=0.3))
+                # Retries that last until the good node's worker is up: only then is it known that the fault is the other node's.
+                study = ends(client, a_study(client, epochs=2, seconds=0.3, max_retries=5))
                 attempts = [one for trial in client.trials(study.id) for one in client.attempts(study.id, trial.number)]
                 told = [event.payload for event in client.events(study.id) if event.kind == "study.quarantine"]
         finally:
