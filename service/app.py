@@ -20,7 +20,9 @@ from service.analysis.previews import Previews
 from service.api.app import create_api
 from service.api.auth import load_or_make_token
 from service.api.dependencies import ApiParts
+from service.api.oidc import open_identities
 from service.api.protocol import BoundedProtocol
+from service.api.summaries import Summaries
 from service.catalog.catalog import open_base_models, open_catalog, open_datasets
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
@@ -76,6 +78,8 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             clock=SystemClock(),
             settings=settings,
             token=load_or_make_token(layout.token),
+            summaries=Summaries(store.trials),
+            identities=open_identities(settings),
             mlflow_url=mlflow_url,
         )
     )
@@ -88,6 +92,9 @@ class _WithCapacity:
     catalog: Catalog
     capacity: Path
     """Written by the controller once it knows."""
+
+    def of(self, project: str) -> Catalog:
+        return _WithCapacity(self.catalog.of(project), self.capacity)
 
     def check(self, definition: StudyDefinition) -> None:
         self.catalog.check(definition)

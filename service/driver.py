@@ -112,7 +112,7 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     checkpoints = LocalCheckpointStore(layout.checkpoints)
     prepared = layout.cache / "prepared" / study.id
     try:
-        sources = pin(open_catalog(settings).fetch(study.definition), prepared / "rows")
+        sources = pin(open_catalog(settings).of(study.project).fetch(study.definition), prepared / "rows")
     except Exception as error:
         if not is_full(error):
             raise

@@ -36,6 +36,17 @@ class Settings(BaseSettings):
     )
     login_code_seconds: float = Field(default=300.0, gt=0)
     session_seconds: float = Field(default=30 * 86400.0, gt=0)
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Host names that browsers may use; on a loopback address its own names always, else any when left out.",
+    )
+    max_failed_logins_per_minute: int = Field(default=30, ge=1, description="Wrong tokens and links from one address.")
+    max_writes_per_minute: int = Field(default=3000, ge=1, description="Changes by one caller.")
+    oidc_issuer: str | None = Field(default=None, description="Identity provider whose tokens count here.")
+    oidc_audience: str | None = Field(default=None, description="What its tokens have to be made out to.")
+    oidc_jwks_url: str | None = Field(default=None, description="Its public keys; asked of the issuer when left out.")
+    oidc_role_claim: str = Field(default="tuneyard_role", description="Claim with viewer, editor or admin.")
+    oidc_project_claim: str = Field(default="tuneyard_project", description="Claim with the project; `*` is every one.")
 
     @property
     def layout(self) -> "Layout":

@@ -1,5 +1,6 @@
 """The HTTP application: its routes, who may use them, and what its errors look like."""
 
+import time
 from html import escape
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from service import __version__
 from service.api import (
+    access,
     auth,
     checkpoints,
     control,
@@ -33,6 +35,7 @@ from service.api import (
     trials,
 )
 from service.api.dependencies import ApiParts
+from service.api.limits import Limits
 from service.api.middleware import Shell
 from service.api.openapi import describe
 from service.api.schemas import IndexView
@@ -48,7 +51,9 @@ def create_api(parts: ApiParts) -> FastAPI:
     app.state.metrics = health.Metrics()
     app.state.readiness = health.Readiness(parts)
     app.state.looks = events.Looks(parts.store)
-    app.add_middleware(Shell, metrics=app.state.metrics)
+    settings = parts.settings
+    app.state.limits = Limits(settings.max_failed_logins_per_minute, settings.max_writes_per_minute, time.monotonic)
+    app.add_middleware(Shell, metrics=app.state.metrics, parts=parts)
     problems.install(app)
     for router in (auth.router, health.open_router):
         app.include_router(router)
@@ -57,7 +62,7 @@ def create_api(parts: ApiParts) -> FastAPI:
         _index, _pages, studies.router, deletions.router, control.router, preview.router, fork.router, refine.router,
         final.router, study_analysis.router, study_pareto.router, spending.router, forecast.router, lineage.router,
         presets.router, trials.router, trial_requests.router, checkpoints.router, events.router, datasets.router,
-        models.router, health.router, gateway.router,
+        models.router, health.router, gateway.router, access.router,
     ):  # fmt: skip
         app.include_router(router, dependencies=known)
     app.add_api_route("/", _to_the_docs, include_in_schema=False)

@@ -1,9 +1,8 @@
-"""Who is asking: the service's token for programs, a session cookie for browsers, and the links that turn one into the other.
+"""Who may do this: tokens for programs, session cookies for browsers, and the links that turn one into the other.
 
 A login link's code and a session's secret are stored as SHA-256 only, and never logged: the server keeps no access log.
 """
 
-import hashlib
 import html
 import ipaddress
 import os
@@ -19,54 +18,108 @@ from urllib.parse import urlencode, urlsplit
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.api.dependencies import ApiParts, Parts, parts_of
+from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
+from service.api.identity import SESSION_COOKIE, bearer, new_secret, operator, refused, session_of, sha256_of
+from service.api.limits import Limits
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
+from service.api.scope import parts_within
 from service.domain import errors
+from service.domain.access import PROJECT_PATTERN, Caller, Role
 from service.domain.ports import AccessStore, Clock
 from service.settings import write_private
 
-SESSION_COOKIE = "tuneyard_session"
+_READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
+"""Routes that change nothing, or refuse by themselves what would."""
+_PROJECT_HEADER = "Tuneyard-Project"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_SECRET_BYTES = 32
 _MAX_BODY_BYTES = 16 * 1024
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
 _DEFAULT_NEXT = "/mlflow/"
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
-_HOW = "Send the service's token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`)."
+_USED = "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 def authenticate(request: Request) -> None:
-    """Let callers with the token or a session through. Raises NotAuthenticated, Forbidden.
+    """Let callers through who may do this, and put before the route what they see of the service.
+
+    Raises NotAuthenticated, Forbidden, TooOften, ProjectNotFound, StudyNotFound.
+    """
+    parts = all_parts_of(request)
+    caller = _who_asks(request, parts)
+    route = getattr(request.scope.get("route"), "path", "")
+    is_reading = request.method in _SAFE_METHODS or route in _READING_POSTS
+    needed = Role.VIEWER if is_reading else Role.EDITOR
+    if not caller.role.covers(needed):
+        raise errors.Forbidden(
+            f"You may look, and not change anything: your token's role is {caller.role}. Ask for an {needed}'s."
+        )
+    if not is_reading:
+        _check_pace(request, caller)
+    project = _project_for(request, parts, caller)
+    study_id = request.path_params.get("study_id")
+    if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
+        raise errors.StudyNotFound(study_id)
+    request.state.caller = caller
+    request.state.parts = parts_within(parts, project)
+
+
+def require_admin(request: Request) -> Caller:
+    """The caller, who is an admin and no browser: a session cannot make tokens. Raises NotAuthenticated, Forbidden."""
+    caller = bearer(request, all_parts_of(request))
+    if not caller.role.covers(Role.ADMIN):
+        raise errors.Forbidden(f"Only an admin may do this, and your token's role is {caller.role}.")
+    return caller
+
+
+def require_operator(request: Request) -> Caller:
+    """The caller, who may do everything in every project. Raises NotAuthenticated, Forbidden."""
+    caller = require_admin(request)
+    if not caller.is_operator:
+        raise errors.Forbidden(f"Only an admin of all projects may do this, and yours is {caller.project!r}.")
+    return caller
+
+
+def _who_asks(request: Request, parts: ApiParts) -> Caller:
+    """The caller, by the token or the cookie that came along.
 
     A request that a browser sends by itself carries the cookie whoever caused it. So a cookie only counts under a name this
     service is bound to (against DNS rebinding), and for unsafe methods only on requests from the service's own pages.
     """
-    parts = parts_of(request)
-    given = request.headers.get("Authorization")
-    if given is not None:
-        _check_token(given, parts.token)
-        return
-    session = request.cookies.get(SESSION_COOKIE)
-    if not session or not parts.store.access.has_session(_sha256(session), parts.clock.now()):
-        raise errors.NotAuthenticated(_HOW)
+    if "Authorization" in request.headers:
+        return bearer(request, parts)
+    caller = session_of(request, parts)
     _check_host(request, parts)
     if request.method not in _SAFE_METHODS:
         _check_origin(request)
+    return caller
 
 
-def require_token(request: Request) -> None:
-    """Let only callers with the token through: a session cannot make further ones. Raises NotAuthenticated."""
-    _check_token(request.headers.get("Authorization", ""), parts_of(request).token)
+def _check_pace(request: Request, caller: Caller) -> None:
+    limits: Limits = request.app.state.limits
+    seconds = limits.writes.count(caller.token or caller.name)
+    if seconds:
+        raise errors.TooOften(f"You have sent very many changes in the last minute: go on in {seconds} s.", seconds)
+
+
+def _project_for(request: Request, parts: ApiParts, caller: Caller) -> str | None:
+    """The project that the request is about; None for all, which only some callers see. Raises ProjectNotFound."""
+    asked = request.headers.get(_PROJECT_HEADER)
+    if asked is None:
+        return caller.project
+    if not re.fullmatch(PROJECT_PATTERN, asked) or caller.project not in {None, asked}:
+        raise errors.ProjectNotFound(asked[:80])
+    return parts.store.projects.get(asked).name
 
 
 router = APIRouter(tags=["access"])
 
 
-async def _small_body(request: Request) -> bytes:
+async def small_body(request: Request) -> bytes:
+    """A body of a few keys. Raises BodyTooLarge."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -81,7 +134,6 @@ async def _small_body(request: Request) -> bytes:
     summary="Make a login link",
     status_code=status.HTTP_201_CREATED,
     response_description="The link. It is shown only here.",
-    dependencies=[Depends(require_token)],
     responses=documented(errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, InvalidParameters),
     openapi_extra={
         "requestBody": {
@@ -108,21 +160,20 @@ async def _small_body(request: Request) -> bytes:
         }
     },
 )
-def create_login_link(
-    request: Request, response: Response, parts: Parts, body: Annotated[bytes, Depends(_small_body)]
-) -> LoginLinkView:
-    """A path that logs one browser in, once, within a few minutes. Needs the token: a session cannot make further ones."""
+def create_login_link(request: Request, response: Response, body: Annotated[bytes, Depends(small_body)]) -> LoginLinkView:
+    """A path that logs one browser in as you, once, within a few minutes. Needs a token: a session cannot make further ones."""
+    parts = all_parts_of(request)
+    caller = bearer(request, parts)
     document = decode(body, request.headers.get("Content-Type")) if body.strip() else {}
     next_path = _wanted_next(document)
     response.headers.update(_PRIVATE)
     expires_at = parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds)
-    return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path), expires_at=expires_at)
+    return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path, caller), expires_at=expires_at)
 
 
 @router.get("/login", include_in_schema=False)
 def log_in(
     request: Request,
-    parts: Parts,
     code: Annotated[str, Query(max_length=200)] = "",
     next_path: Annotated[str, Query(alias="next", max_length=2001)] = _DEFAULT_NEXT,
 ) -> Response:
@@ -134,12 +185,15 @@ def log_in(
         return Response(status_code=status.HTTP_503_SERVICE_UNAVAILABLE, headers=_PRIVATE)
     if not _NEXT.fullmatch(next_path):
         return _refused(request, "The link does not lead to a page of this service. Make a new one with `tuneyard login`.")
-    if not code or not parts.store.access.use_login_code(_sha256(code), parts.clock.now()):
-        return _refused(
-            request, "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
-        )
-    session, seconds = secrets.token_urlsafe(_SECRET_BYTES), parts.settings.session_seconds
-    parts.store.access.add_session(_sha256(session), parts.clock.now() + timedelta(seconds=seconds))
+    parts = all_parts_of(request)
+    caller = parts.store.access.use_login_code(sha256_of(code), parts.clock.now()) if code else None
+    if caller is None:
+        error = refused(request, errors.InvalidLoginCode(_USED))
+        if isinstance(error, errors.TooOften):
+            raise error
+        return _refused(request, _USED)
+    session, seconds = new_secret(), parts.settings.session_seconds
+    parts.store.access.add_session(sha256_of(session), parts.clock.now() + timedelta(seconds=seconds), caller)
     response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
     # Lax, not strict: the link is clicked in a terminal or a mail, and the page it leads to must get the cookie.
     response.set_cookie(
@@ -149,11 +203,11 @@ def log_in(
 
 
 @router.post("/logout", include_in_schema=False, dependencies=[Depends(authenticate)], status_code=status.HTTP_204_NO_CONTENT)
-def log_out(request: Request, parts: Parts) -> Response:
+def log_out(request: Request) -> Response:
     """End this browser's session."""
     session = request.cookies.get(SESSION_COOKIE)
     if session:
-        parts.store.access.delete_session(_sha256(session))
+        all_parts_of(request).store.access.delete_session(sha256_of(session))
     response = Response(status_code=status.HTTP_204_NO_CONTENT, headers=_PRIVATE)
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return response
@@ -161,7 +215,7 @@ def log_out(request: Request, parts: Parts) -> Response:
 
 def new_token() -> str:
     """A token nobody guesses."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
+    return new_secret()
 
 
 def load_or_make_token(path: Path) -> str:
@@ -188,12 +242,12 @@ def new_login_path(access: AccessStore, clock: Clock, seconds: float, next_path:
     """The path of a new login link, which opens `next_path`; raises ValueError for one outside this service."""
     if not _NEXT.fullmatch(next_path):
         raise ValueError(f"{next_path!r} is not a path of this service: it starts with one slash")
-    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path)
+    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path, operator())
 
 
-def _login_path(access: AccessStore, expires_at: datetime, next_path: str) -> str:
-    code = secrets.token_urlsafe(_SECRET_BYTES)
-    access.add_login_code(_sha256(code), expires_at)
+def _login_path(access: AccessStore, expires_at: datetime, next_path: str, caller: Caller) -> str:
+    code = new_secret()
+    access.add_login_code(sha256_of(code), expires_at, caller)
     return "/login?" + urlencode({"code": code, "next": next_path})
 
 
@@ -229,16 +283,19 @@ def _refused(request: Request, detail: str) -> Response:
     return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
 
 
-def _check_token(authorization: str, token: str) -> None:
-    scheme, _, given = authorization.partition(" ")
-    # As bytes: compare_digest refuses text that is not ASCII.
-    if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
-        raise errors.NotAuthenticated(_HOW)
-
-
 def _check_host(request: Request, parts: ApiParts) -> None:
-    if _is_loopback(parts.settings.host) and not _LOOPBACK_HOST.fullmatch(request.headers.get("Host", "")):
-        raise errors.Forbidden("Open the service under the address it printed: it is not known by this host name.")
+    """A name that somebody else's DNS points here is not ours. Raises Forbidden."""
+    host = request.headers.get("Host", "")
+    allowed = parts.settings.allowed_hosts
+    if _is_loopback(parts.settings.host) and _LOOPBACK_HOST.fullmatch(host):
+        return
+    if allowed and re.sub(r":\d{1,5}$", "", host).lower() in {one.lower() for one in allowed}:
+        return
+    if allowed or _is_loopback(parts.settings.host):
+        raise errors.Forbidden(
+            "Open the service under the address it printed: it is not known by this host name. Where it has another one, name it "
+            "in `TUNEYARD_ALLOWED_HOSTS`."
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -288,7 +345,3 @@ def _close_to_others(descriptor: int, path: Path) -> None:
                 f"Others can read the token file {path}: run `chmod 600` on it as its owner, or delete it to get a new token."
             )
             raise errors.NotReady(detail) from error
-
-
-def _sha256(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,12 +1,12 @@
 """What the routes stand on, handed to them by the composition root."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Header, Request
 
 from service.api.summaries import Summaries
+from service.domain import access
 from service.domain.base_models import BaseModels
 from service.domain.forecast import Forecaster
 from service.domain.ports import Catalog, CheckpointStore, Clock, DatasetStore, Store
@@ -18,9 +18,20 @@ CALLER_PATTERN = r"^[!-~]([ -~]{0,62}[!-~])?$"
 """At most 64 printable ASCII characters, as a header can carry them."""
 
 
+class Identities(Protocol):
+    """An identity provider whose tokens count here."""
+
+    def caller_of(self, token: str) -> access.Caller | None:
+        """Whose token it is; None where it is not one of ours to take. Raises NotReady when the provider cannot be asked."""
+        ...
+
+
 @dataclass(frozen=True)
 class ApiParts:
-    """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash."""
+    """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash.
+
+    `project` is whose the data sets and new studies are; `service.api.scope` narrows it all to what a caller sees.
+    """
 
     store: Store
     datasets: DatasetStore
@@ -33,17 +44,22 @@ class ApiParts:
     clock: Clock
     settings: Settings
     token: str
+    summaries: Summaries
+    """What views show of studies' trials."""
     mlflow_url: str | None = None
+    identities: Identities | None = None
+    project: str = access.DEFAULT_PROJECT
 
-    @cached_property
-    def summaries(self) -> Summaries:
-        """What views show of studies' trials."""
-        return Summaries(self.store.trials)
+
+def all_parts_of(request: Request) -> ApiParts:
+    """The parts of the application, whoever asks."""
+    parts: ApiParts = request.app.state.parts
+    return parts
 
 
 def parts_of(request: Request) -> ApiParts:
-    """The parts of the application that serves this request."""
-    parts: ApiParts = request.app.state.parts
+    """The parts of the application, as far as this request's caller sees them."""
+    parts: ApiParts = request.state.parts
     return parts
 
 
@@ -56,14 +72,18 @@ def caller_of(
         str | None,
         Header(
             alias="Tuneyard-User", pattern=CALLER_PATTERN, examples=["ada"],
-            description="Who asks, for the study's events. All who hold the token are trusted alike: nobody checks this.",
+            description="Who asks, for the study's events. It counts with the service's own token alone, whose holders are "
+            "trusted alike; others are who their token says.",
         ),
     ] = None,
 ) -> str:  # fmt: skip
-    """Who asks: the name that was sent along, else `token` or `browser`."""
+    """Who asks: what the token says, or, with the service's own, the name that was sent along."""
+    caller: access.Caller = request.state.caller
+    if not (caller.is_operator and caller.token is None):
+        return caller.name
     if user is not None:
         return user
-    return "token" if "Authorization" in request.headers else "browser"
+    return caller.name if "Authorization" in request.headers else "browser"
 
 
 Caller = Annotated[str, Depends(caller_of)]

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import ValidationError
 
 from search_spaces import count
-from service.api.dependencies import ApiParts, Caller, Parts
+from service.api.dependencies import ApiParts, Caller, Parts, all_parts_of
 from service.api.documents import decode
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.refine import REFUSALS, refinement_of
 from service.api.schemas import StudyView
+from service.api.scope import parts_within
 from service.api.step_schemas import ForkRequest
 from service.api.studies import IdempotencyHeader, etag_of, key_of, store_new, view_of, whole_body
 from service.domain import errors
@@ -33,7 +34,7 @@ router = APIRouter(tags=["studies"])
     response_description="The new study, queued.",
     responses=documented(
         errors.MalformedDocument, errors.IdempotencyConflict, BodyTooLarge, errors.UnsupportedMediaType,
-        errors.InvalidDefinition, InvalidParameters, *REFUSALS,
+        errors.InvalidDefinition, errors.QuotaSpent, InvalidParameters, *REFUSALS,
     ),
 )  # fmt: skip
 def fork_study(  # noqa: PLR0913, PLR0917 - each is a part of the request
@@ -52,10 +53,11 @@ def fork_study(  # noqa: PLR0913, PLR0917 - each is a part of the request
     for the fixed one, as such a parameter matters little. The answer's `warm_start` counts them. Violations are named by their
     place in `changes`, where they can be mended.
     """
-    key = key_of(idempotency_key, f"{study_id}:fork\n".encode() + body)
+    key = key_of(parts, idempotency_key, f"{study_id}:fork\n".encode() + body)
     stored = None if key is None else parts.store.studies.with_key(key)
     if stored is None:
         old = parts.store.studies.get(study_id)
+        parts = parts_within(all_parts_of(request), old.project)  # its rows are that project's, and so is the fork
         stored = _forked(parts, old, _read(body, request.headers.get("Content-Type")), key, by)
     response.headers.update({"Location": f"/v1/studies/{stored.id}", "ETag": etag_of(stored)})
     return view_of(parts, stored)

@@ -67,6 +67,8 @@ async def open_ui() -> Response:
 @router.api_route(PREFIX + "/{path:path}", methods=_METHODS)
 async def pass_on(request: Request) -> Response:
     """Pass a reading request on to MLflow and stream its answer."""
+    if request.state.caller.project is not None:
+        raise errors.Forbidden("MLflow shows the runs of all projects, and you see one: ask for its studies under `/v1`.")
     path = canonical_path(_raw_path(request))
     if path is None or not is_listed(request.method, path):
         raise _refusal(request)

@@ -1,14 +1,18 @@
-"""Around every answer: headers that keep browsers from harm, counting, and a problem document for what nobody foresaw."""
+"""Around every answer: what keeps browsers from harm, counts, the audit log, a problem document for what nobody foresaw."""
 
+import logging
 import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.audit import note
+from service.api.dependencies import ApiParts
 from service.api.health import Metrics
 from service.api.problems import internal_error
 
+_LOG = logging.getLogger("tuneyard.api")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -21,9 +25,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Shell:
     """The outermost layer. Pure ASGI: it passes streams on as they come."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, parts: ApiParts) -> None:
         self._app = app
         self._metrics = metrics
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,6 +40,7 @@ class Shell:
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                await self._noted(scope, message["status"])  # before anybody hears of it
                 started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
@@ -48,6 +54,13 @@ class Shell:
             if started:
                 raise
             await internal_error(Request(scope), error)(scope, receive, answer)
+
+    async def _noted(self, scope: Scope, status_code: int) -> None:
+        """What was done is done: where the audit log cannot be written, this log has the entry."""
+        try:
+            await note(scope, status_code, self._parts)
+        except Exception:
+            _LOG.exception("not in the audit log: %s %s %d", scope["method"], scope["path"], status_code)
 
     def _count(self, scope: Scope, status_code: int, seconds: float) -> None:
         # A stranger must not be able to make metrics: no raw paths, no made-up methods.

@@ -8,8 +8,8 @@ from fastapi.openapi.utils import get_openapi
 
 from search_spaces.presets import presets
 from service import __version__
-from service.api.auth import SESSION_COOKIE
 from service.api.documents import JSON_TYPE, YAML_TYPES
+from service.api.identity import SESSION_COOKIE
 from service.api.problems import everywhere
 from service.api.schemas import EventView, Problem
 from service.api.step_schemas import ForkRequest
@@ -19,12 +19,13 @@ from service.domain.definition import StudyDefinition
 _REF = "#/components/schemas/"
 _OPEN = frozenset({"/healthz", "/readyz", "/login"})
 """Paths that need no token."""
-_TOKEN_ONLY = frozenset({"/v1/login-links"})
+_TOKEN_ONLY = frozenset({"/v1/login-links", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/audit"})
 """Paths that a browser's session does not open."""
 _DESCRIPTION = """\
 Searches hyperparameters for fine-tuning: POST a study, watch its trials, pull the best checkpoint.
 
-Every request needs the service's token (`Authorization: Bearer TOKEN`) or a session cookie from a login link.
+Every request needs a token (`Authorization: Bearer TOKEN`) or a session cookie from a login link. What belongs to another
+project than the token's is not there. Who sees every project names one with the header `Tuneyard-Project`.
 Every error is a problem document (RFC 9457): compare its `type`, read its `detail`.
 """
 _TAGS = [
@@ -34,11 +35,15 @@ _TAGS = [
     {"name": "checkpoints", "description": "The exported models of the best trials."},
     {"name": "datasets", "description": "Rows to train on."},
     {"name": "models", "description": "Base models to start from."},
-    {"name": "access", "description": "Login links and sessions for browsers."},
+    {"name": "access", "description": "Tokens, projects, login links, and the log of who did what."},
     {"name": "health", "description": "Is the service alive, can it work, and how much does it do?"},
 ]
 _SECURITY_SCHEMES = {
-    "token": {"type": "http", "scheme": "bearer", "description": "The service's token: `tuneyard serve` keeps it in its home."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The service's own, which it keeps in its home, or one of `tuneyard token create`.",
+    },
     "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "A browser's, from a login link."},
 }
 

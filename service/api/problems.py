@@ -111,6 +111,12 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         404, "file-not-in-checkpoint", "The checkpoint has no such file",
         "The checkpoint has no file 'pytorch_model.bin': its manifest lists those it has.",
     ),
+    errors.ProjectNotFound: Kind(
+        404, "project-not-found", "There is no such project", "There is no project 'vision': `GET /v1/projects` lists all."
+    ),
+    errors.TokenNotFound: Kind(
+        404, "token-not-found", "There is no such token", "There is no token 'k3v9x2': `GET /v1/tokens` lists those there are."
+    ),
     errors.DatasetNotFound: Kind(
         404, "dataset-not-found", "There is no such data set", "`GET /v1/datasets` lists the data sets there are."
     ),
@@ -149,6 +155,14 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     errors.TooManyRequests: Kind(
         409, "too-many-requests", "The study was asked for very many trials",
         "Study 'intents-abc123' was asked for 1000 configurations: start another one with `initial`.",
+    ),
+    errors.ProjectExists: Kind(
+        409, "project-exists", "The project is there already",
+        "There is a project 'vision' already: change its quotas, or choose another name.",
+    ),
+    errors.QuotaSpent: Kind(
+        409, "quota-spent", "The project has used up what it may",
+        "Project 'vision' has used 10.02 of its 10 GPU-hours (max_gpu_hours).",
     ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
     PreconditionFailed: Kind(
@@ -197,6 +211,9 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.ModelNotFound: Kind(422, "model-not-found", "There is no such model", "Name a model that exists."),
     errors.UnusableModel: Kind(422, "unusable-model", "The trainer cannot use this model", "Name another model."),
+    errors.TooOften: Kind(
+        429, "too-often", "Too many requests", "Too many wrong tokens came from your address: try again in 42 s."
+    ),
     errors.NotReady: Kind(
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
     ),
@@ -262,7 +279,11 @@ def documented(*classes: type[errors.TuneyardError]) -> dict[int | str, dict[str
 
 def everywhere(*, is_open: bool) -> dict[str, dict[str, Any]]:
     """The errors that every route may answer with; those of `is_open` routes need no token."""
-    known = [KINDS[errors.NotAuthenticated], KINDS[errors.Forbidden], _INTERNAL, KINDS[errors.StoreAway]]
+    known = [
+        *(KINDS[one] for one in (errors.NotAuthenticated, errors.Forbidden, errors.ProjectNotFound, errors.TooOften)),
+        _INTERNAL,
+        KINDS[errors.StoreAway],
+    ]
     kinds = [_INTERNAL] if is_open else known
     responses = {str(kind.status): _response([kind]) for kind in kinds}
     if not is_open:
@@ -290,6 +311,8 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
             response.headers["WWW-Authenticate"] = _CHALLENGE
         case errors.NotReady() | errors.StoreAway():
             response.headers["Retry-After"] = "2"
+        case errors.TooOften():
+            response.headers["Retry-After"] = str(error.seconds)
         case RangeNotSatisfiable():
             response.headers["Content-Range"] = f"bytes */{error.size}"
         case _:

@@ -46,7 +46,7 @@ def refinement_of(parts: ApiParts, study: Study) -> Refinement:
             wider = parse_definition(
                 {**document, "initial": [], "space": {name: one.model_dump(mode="json") for name, one in space.items()}}
             )
-            parts.catalog.check(wider)
+            parts.catalog.of(study.project).check(wider)
         except errors.InvalidDefinition:
             return False
         return True

@@ -11,6 +11,7 @@ from search_spaces import Value
 from service.api.decision_views import DecisionView, PlanView, WarmStartView
 from service.api.outcome_views import BrokenOutcomeView
 from service.api.waiting_views import WaitingView
+from service.domain.access import DEFAULT_PROJECT
 from service.domain.budget import Spending
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
@@ -171,6 +172,7 @@ class StudyView(_View):
     definition: StudyDefinition = Field(description="What was POSTed, with all defaults filled in.")
     created_at: datetime = Field(description="When it was POSTed.", examples=[_AT])
     created_by: str | None = Field(default=None, description="Who POSTed it, as far as they said.", examples=["ada"])
+    project: str = Field(default=DEFAULT_PROJECT, description="What it belongs to.", examples=["default"])
     started_at: datetime | None = Field(description="When it first ran.", examples=[_AT])
     ended_at: datetime | None = Field(description="When it ended.", examples=[_AT])
     version: int = Field(description="Grows with every change of the study itself.", examples=[3])
@@ -533,6 +535,7 @@ def study_view(  # noqa: PLR0913 - all that is shown of a study
     return StudyView(
         id=study.id, name=study.definition.name, state=study.state, reason=study.reason, detail=study.detail,
         definition=study.definition, created_at=study.created_at, created_by=study.created_by,
+        project=study.project,
         started_at=study.started_at, ended_at=study.ended_at,
         version=study.version, trials={state: counts[state] for state in TrialState if counts.get(state)},
         best=_best_view(best), progress=_progress(study.definition, spent), plan=PlanView.of(study.definition),

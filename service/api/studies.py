@@ -19,6 +19,7 @@ from service.api.schemas import StudyPage, StudyView, TrialView, study_view
 from service.api.waiting import why_studies_wait
 from service.api.warm_start import resolve
 from service.domain import errors
+from service.domain.access import DEFAULT_PROJECT, Quotas, spent_quota
 from service.domain.budget import Spending
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.grouped import said_of
@@ -63,7 +64,7 @@ async def limited_body(request: Request, detail: str) -> bytes:
     response_description="The study, queued.",
     responses=documented(
         errors.MalformedDocument, errors.IdempotencyConflict, BodyTooLarge, errors.UnsupportedMediaType,
-        errors.InvalidDefinition, InvalidParameters,
+        errors.InvalidDefinition, errors.QuotaSpent, InvalidParameters,
     ),
 )  # fmt: skip
 def create_study(
@@ -78,7 +79,7 @@ def create_study(
 
     Anything that could not work is refused here, with every violation named by its field, and nothing is stored.
     """
-    key = key_of(idempotency_key, body)
+    key = key_of(parts, idempotency_key, body)
     # A repeated request is answered first: what was right then may be refused now, when a model or rows are gone.
     stored = None if key is None else parts.store.studies.with_key(key)
     if stored is None:
@@ -156,9 +157,12 @@ def get_best_trial(study_id: StudyId, parts: Parts) -> TrialView:
     return TrialView.of(best, has_checkpoint=has_checkpoint(parts, best))
 
 
-def key_of(header: str | None, body: bytes) -> IdempotencyKey | None:
-    """The client's name for a request with this body, if it gave one."""
-    return None if header is None else IdempotencyKey(header, hashlib.sha256(body).hexdigest())
+def key_of(parts: ApiParts, header: str | None, body: bytes) -> IdempotencyKey | None:
+    """The client's name for a request with this body, if it gave one. Projects do not get in each other's way with them."""
+    if header is None:
+        return None
+    own = "" if parts.project == DEFAULT_PROJECT else f"{parts.project} "  # no name has a space
+    return IdempotencyKey(own + header, hashlib.sha256(body).hexdigest())
 
 
 def store_new(
@@ -166,10 +170,22 @@ def store_new(
 ) -> Study:
     """A new study of a checked definition, stored with what it knows of earlier ones. Raises InvalidDefinition for those."""
     prior, known = resolve(parts.store, definition, settled)
+    _require_quota(parts)
     study = Study(
-        id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now(), warm_start=known, created_by=by
+        id=new_study_id(definition.name), definition=definition, created_at=parts.clock.now(), warm_start=known, created_by=by,
+        project=parts.project,
     )  # fmt: skip
     return parts.store.studies.add(study, key, prior)
+
+
+def _require_quota(parts: ApiParts) -> None:
+    """Raises QuotaSpent when nothing of the project may run any more."""
+    quotas = parts.store.projects.get(parts.project).quotas
+    if quotas == Quotas():
+        return
+    spent = spent_quota(parts.project, quotas, parts.store.projects.usage([parts.project])[parts.project])
+    if spent:
+        raise errors.QuotaSpent(spent)
 
 
 def etag_of(study: Study) -> str:

@@ -77,7 +77,7 @@ def request_trial(
     violations = configuration_violations(study.definition, parameters, ("parameters",))
     if violations:
         raise errors.InvalidConfiguration(violations)
-    stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(idempotency_key, body), by)
+    stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(parts, idempotency_key, body), by)
     return _view(parts, study, stored)
 
 

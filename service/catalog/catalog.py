@@ -53,6 +53,9 @@ class LocalCatalog:
         self._models = models
         self._sources = sources
 
+    def of(self, project: str) -> "LocalCatalog":
+        return LocalCatalog(self._models, self._sources.of(project))
+
     def check(self, definition: StudyDefinition) -> None:
         violations = [
             *check_models(definition, self._models),

@@ -3,6 +3,7 @@
     ROOT/NAME/FILE.json            what `DatasetFile` says; a file is there when this is
     ROOT/NAME/SHA256.csv           the content, under its own hash: never changed, and its ending tells the format
     ROOT/.incoming/                uploads under way
+    ROOT/.projects/PROJECT/        the same for each project but `default`
 
 Content comes first and the JSON file is renamed into its place last, so a kill at any moment leaves the old file or the new one.
 Content that no JSON file names any more is deleted by whoever stores the next file of the data set.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.catalog.locking import only_writer
+from service.domain.access import DEFAULT_PROJECT, check_project_name
 from service.domain.datasets import FORMATS, DatasetFile, check_dataset_name
 from service.domain.errors import DatasetNotFound, UnreadableDataset, UnsafePath, UploadTooLarge
 from service.settings import write_private
@@ -28,6 +30,7 @@ from trainers.images import look_images
 from trainers.tables import Summary, TableError, look
 
 _CHUNK_BYTES = 1024 * 1024
+_PROJECTS = ".projects"
 
 
 class LocalDatasetStore:
@@ -36,6 +39,12 @@ class LocalDatasetStore:
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
+
+    def of(self, project: str) -> "LocalDatasetStore":
+        root = self._root.parent.parent if self._root.parent.name == _PROJECTS else self._root
+        if project == DEFAULT_PROJECT:
+            return LocalDatasetStore(root, self._max_bytes)
+        return LocalDatasetStore(root / _PROJECTS / check_project_name(project), self._max_bytes)
 
     def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
         check_dataset_name(dataset)

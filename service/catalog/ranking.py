@@ -46,6 +46,9 @@ class ModelShelf:
         self._sources = sources
         self._prober = prober
 
+    def of(self, project: str) -> "ModelShelf":
+        return ModelShelf(self._models, self._sources.of(project), self._prober)
+
     def describe(self, name: str) -> FoundModel:
         return self._models.describe(name)
 

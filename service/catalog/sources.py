@@ -26,6 +26,10 @@ class Sources:
         self._cache = cache
         self._hub = hub or HubDatasets(cache, None)
 
+    def of(self, project: str) -> "Sources":
+        """The same, with the uploads of another project."""
+        return Sources(self._datasets.of(project), self._cache, self._hub)
+
     def columns(self, uri: str) -> tuple[str, ...] | None:
         """The columns of a file; None where they are not known yet. Returns within seconds.
 

@@ -99,7 +99,11 @@ class Probed:
 
 
 class BaseModels(Protocol):
-    """The base models that a study can name."""
+    """The base models that a study can name, and the rows of one project to try them on."""
+
+    def of(self, project: str) -> "BaseModels":
+        """With the rows of another project."""
+        ...
 
     def describe(self, name: str) -> FoundModel:
         """One model, here or on the hub; returns within seconds. Raises ModelNotFound, UnusableModel."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from service.domain.access import DEFAULT_PROJECT
 from service.domain.stored import NOTHING_FREED, Freed
 
 
@@ -31,3 +32,4 @@ class Deletion:
     prepared: Freed = NOTHING_FREED
     forgotten: Forgotten | None = None
     forgotten_at: datetime | None = None
+    project: str = DEFAULT_PROJECT

@@ -117,6 +117,20 @@ class UnreadableDataset(TuneyardError):
         self.column = column
 
 
+class ProjectNotFound(NotFound):
+    """No project has this name, or the caller does not see it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no project {name!r}: `GET /v1/projects` lists those there are.")
+
+
+class TokenNotFound(NotFound):
+    """No token has this id, or it belongs to another project."""
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"There is no token {token_id!r}: `GET /v1/tokens` lists those there are.")
+
+
 class UnsafePath(TuneyardError):
     """A name that would leave the folder it belongs to."""
 
@@ -171,6 +185,17 @@ class TooFewTrials(Conflict):
     """What was asked for needs more trials than the study has yet."""
 
 
+class ProjectExists(Conflict):
+    """A project has this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a project {name!r} already: change its quotas, or choose another name.")
+
+
+class QuotaSpent(Conflict):
+    """The project has used up what it may."""
+
+
 class LeaseLost(Conflict):
     """Another process holds this study now: this one must stop at once."""
 
@@ -181,6 +206,14 @@ class NotAuthenticated(TuneyardError):
 
 class Forbidden(TuneyardError):
     """The caller is known, but may not do this."""
+
+
+class TooOften(TuneyardError):
+    """More requests than one caller may send in a minute."""
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
 
 
 class InvalidLoginCode(TuneyardError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
 from search_spaces import Configuration
+from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Usage
 from service.domain.checkpoint import Manifest
 from service.domain.datasets import DatasetFile
 from service.domain.decision import Decision
@@ -42,13 +43,14 @@ class IdempotencyKey:
 
 @dataclass(frozen=True)
 class StudyQuery:
-    """Which studies, in which order. `name` matches a part of the name, letter case aside."""
+    """Which studies, in which order. `name` matches a part of the name, letter case aside; `project` None is any."""
 
     states: frozenset[StudyState] = frozenset()
     name: str | None = None
     order: Literal["created_at", "-created_at", "name", "-name"] = "-created_at"
     limit: int = 50
     cursor: str | None = None
+    project: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ class StudyStore(Protocol):
 
     def get(self, study_id: str) -> Study:
         """Raises StudyNotFound."""
+        ...
+
+    def project_of(self, study_id: str) -> str:
+        """What the study belongs to. Raises StudyNotFound."""
         ...
 
     def find(self, query: StudyQuery) -> Page[Study]:
@@ -358,19 +364,71 @@ class MirrorStore(Protocol):
 
 
 class AccessStore(Protocol):
-    """Login links and browser sessions, by the SHA-256 of their secrets; the secrets themselves are never stored."""
+    """Tokens, login links and browser sessions, by the SHA-256 of their secrets; the secrets themselves are never stored."""
 
-    def add_login_code(self, code_sha256: str, expires_at: datetime) -> None: ...
+    def add_token(self, token: AccessToken, sha256: str) -> None: ...
 
-    def use_login_code(self, code_sha256: str, now: datetime) -> bool:
-        """Whether the code was there and fresh; it works once, also when two ask at the same time."""
+    def token_with(self, sha256: str) -> AccessToken | None:
+        """The token with this secret, whether or not it still works."""
         ...
 
-    def add_session(self, session_sha256: str, expires_at: datetime) -> None: ...
+    def tokens(self, project: str | None = None) -> Sequence[AccessToken]:
+        """All tokens, or those of one project, the newest first."""
+        ...
 
-    def has_session(self, session_sha256: str, now: datetime) -> bool: ...
+    def revoke(self, token_id: str, now: datetime) -> AccessToken:
+        """Let nobody in with it any more, nor with a session that came of it. Raises TokenNotFound."""
+        ...
+
+    def note_use(self, token_id: str, now: datetime) -> None: ...
+
+    def add_login_code(self, code_sha256: str, expires_at: datetime, caller: Caller) -> None: ...
+
+    def use_login_code(self, code_sha256: str, now: datetime) -> Caller | None:
+        """Who the code logs in, if it was there and fresh; it works once, also when two ask at the same time."""
+        ...
+
+    def add_session(self, session_sha256: str, expires_at: datetime, caller: Caller) -> None: ...
+
+    def caller_of(self, session_sha256: str, now: datetime) -> Caller | None:
+        """Whose session that is; None once it has run out, or the token it came of works no more."""
+        ...
 
     def delete_session(self, session_sha256: str) -> None: ...
+
+
+class ProjectStore(Protocol):
+    """The projects; `default` is always there."""
+
+    def add(self, project: Project) -> Project:
+        """Raises ProjectExists."""
+        ...
+
+    def get(self, name: str) -> Project:
+        """Raises ProjectNotFound."""
+        ...
+
+    def all(self) -> Sequence[Project]:
+        """Ordered by name."""
+        ...
+
+    def set_quotas(self, name: str, quotas: Quotas) -> Project:
+        """Raises ProjectNotFound."""
+        ...
+
+    def usage(self, names: Collection[str]) -> Mapping[str, Usage]:
+        """What the studies of each of these projects have taken."""
+        ...
+
+
+class AuditStore(Protocol):
+    """What callers did, as it was written then: entries are added and never changed."""
+
+    def add(self, entry: AuditEntry) -> None: ...
+
+    def after(self, entry_id: int, limit: int = 500, project: str | None = None) -> Sequence[AuditEntry]:
+        """Entries with a greater id, in order, of one project or of all."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -387,10 +445,16 @@ class Store:
     deletions: DeletionStore
     mirror: MirrorStore
     access: AccessStore
+    projects: ProjectStore
+    audit: AuditStore
 
 
 class DatasetStore(Protocol):
-    """Uploaded files."""
+    """Uploaded files of one project."""
+
+    def of(self, project: str) -> "DatasetStore":
+        """Those of another project."""
+        ...
 
     def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
         """Store or replace a file, all or nothing. Raises UnsafePath, UnreadableDataset, UploadTooLarge."""
@@ -466,7 +530,11 @@ class LocalSources:
 
 
 class Catalog(Protocol):
-    """What there is to train on: base models and rows."""
+    """What there is to train on: base models, and the rows that one project sees."""
+
+    def of(self, project: str) -> "Catalog":
+        """What another project has."""
+        ...
 
     def check(self, definition: StudyDefinition) -> None:
         """Whether every model and data set of the study can be used, without loading them. Raises InvalidDefinition."""

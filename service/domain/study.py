@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from service.domain.access import DEFAULT_PROJECT
 from service.domain.definition import Resources, StudyDefinition
 from service.domain.errors import IllegalMove
 
@@ -100,8 +101,8 @@ class Study:
     `is_urgent` says of a pausing study that its trials leave at once and not at their next report. `idle_seconds` is the time
     since it first ran in which it was paused, or had ended before it was extended; `idle_since` is when the present such time
     began. `resumed_at` is when it was last resumed or extended after its end, `amended_at` when its budget last changed,
-    `created_by` who POSTed it, where that is known. `trials_per_gpu` is how many of its trials share a GPU now, where its
-    definition leaves that to be measured.
+    `created_by` who POSTed it, where that is known, `project` whose it is. `trials_per_gpu` is how many of its trials
+    share a GPU now, where its definition leaves that to be measured.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Study:
     amended_at: datetime | None = None
     created_by: str | None = None
     trials_per_gpu: int = 1
+    project: str = DEFAULT_PROJECT
 
     @property
     def resources(self) -> Resources:

@@ -40,14 +40,15 @@ class SqlDeletions:
                 connection.execute(tables.deletions.update().where(here).values(document=_document(more)))
 
 
-def add_deletion(connection: Connection, study_id: str, name: str, at: datetime, by: str | None) -> Deletion:
+def add_deletion(connection: Connection, study_id: str, name: str, project: str, at: datetime, by: str | None) -> Deletion:
     """Remember that a study is about to be deleted in this transaction, and what goes with it."""
     counts = {
         what: connection.execute(select(func.count()).select_from(table).where(table.c.study_id == study_id)).scalar_one()
         for what, table in _COUNTED.items()
     }
     deletion = Deletion(
-        study_id, name, at, by, counts["trials"], counts["attempts"], counts["reports"], counts["events"]
+        study_id, name, at, by, counts["trials"], counts["attempts"], counts["reports"], counts["events"],
+        project=project,
     )  # fmt: skip
     connection.execute(tables.deletions.delete().where(_DELETIONS.study_id == study_id))
     connection.execute(tables.deletions.insert().values(study_id=study_id, at=at, document=_document(deletion)))

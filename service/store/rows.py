@@ -16,7 +16,7 @@ from service.domain.trial import Attempt, AttemptOutcome, Report, Trial, TrialRe
 
 _KEPT_CHARACTERS = 64_000
 """The longest definition that is kept: few are as long, and all that are kept stay in each process."""
-_STUDY_FIELDS = ("is_urgent", "idle_seconds", "idle_since", "resumed_at", "amended_at", "created_by", "trials_per_gpu")
+_STUDY_FIELDS = ("is_urgent", "idle_seconds", "idle_since", "resumed_at", "amended_at", "created_by", "trials_per_gpu", "project")
 """Those that the database holds as they are."""
 _TRIAL_FIELDS = [field.name for field in fields(Trial)]
 _ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]

@@ -8,12 +8,14 @@ from service.clock import SystemClock
 from service.domain.errors import NotReady, StoreAway
 from service.domain.ports import Clock, Store
 from service.store.access import SqlAccess
+from service.store.audit import SqlAudit
 from service.store.database import Database
 from service.store.deletions import SqlDeletions
 from service.store.footprints import SqlFootprints
 from service.store.forecasts import SqlForecasts
 from service.store.leases import SqlLeases
 from service.store.mirror import SqlMirror
+from service.store.projects import SqlProjects
 from service.store.shares import SqlShares
 from service.store.studies import SqlEvents, SqlStudies
 from service.store.trials import SqlTrials
@@ -42,6 +44,8 @@ def store_on(database: Database, clock: Clock) -> Store:
         deletions=SqlDeletions(database),
         mirror=SqlMirror(database),
         access=SqlAccess(database, clock),
+        projects=SqlProjects(database),
+        audit=SqlAudit(database),
     )
 
 

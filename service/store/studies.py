@@ -72,6 +72,13 @@ class SqlStudies:
         with self._database.reading() as connection:
             return read_study(connection, study_id)
 
+    def project_of(self, study_id: str) -> str:
+        with self._database.reading() as connection:
+            project: str | None = connection.execute(select(_STUDIES.project).where(_STUDIES.id == study_id)).scalar()
+        if project is None:
+            raise StudyNotFound(study_id)
+        return project
+
     def find(self, query: StudyQuery) -> Page[Study]:
         is_down = query.order.startswith("-")
         column = _STUDIES.name if query.order.endswith("name") else tables.studies.c.created_at
@@ -79,6 +86,8 @@ class SqlStudies:
         keys = [column, _STUDIES.id]
         statement = select(tables.studies).limit(query.limit + 1)
         statement = statement.order_by(*(key.desc() if is_down else key for key in keys))
+        if query.project is not None:
+            statement = statement.where(_STUDIES.project == query.project)
         if query.states:
             statement = statement.where(_STUDIES.state.in_([state.value for state in query.states]))
         if query.name:
@@ -120,13 +129,13 @@ class SqlStudies:
 
     def delete(self, study_id: str, by: str | None = None) -> Deletion:
         with self._database.writing() as connection:
-            statement = select(_STUDIES.state, _STUDIES.name).where(_STUDIES.id == study_id).with_for_update()
+            statement = select(_STUDIES.state, _STUDIES.name, _STUDIES.project).where(_STUDIES.id == study_id).with_for_update()
             row = connection.execute(statement).one_or_none()
             if row is None:
                 raise StudyNotFound(study_id)
             if not StudyState(row.state).is_end:
                 raise StudyStillActive(f"Study {study_id!r} is {row.state}: cancel it, and delete it once it has ended.")
-            deletion = add_deletion(connection, study_id, row.name, self._clock.now(), by)
+            deletion = add_deletion(connection, study_id, row.name, row.project, self._clock.now(), by)
             connection.execute(tables.studies.delete().where(_STUDIES.id == study_id))
         return deletion
 

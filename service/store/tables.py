@@ -101,6 +101,8 @@ studies = Table(
     Column("amended_at", Moment),
     Column("created_by", Words),
     Column("trials_per_gpu", Integer, nullable=False, server_default="1"),
+    Column("project", Text, nullable=False, server_default="default"),
+    Index("ix_studies_project", "project", "created_at", "id"),
     Index("ix_studies_created_at", "created_at", "id"),
     Index("ix_studies_name", "name", "id"),
 )
@@ -292,6 +294,7 @@ login_codes = Table(
     "login_codes",
     metadata,
     Column("sha256", Text, primary_key=True),
+    Column("caller", Json),
     Column("expires_at", Moment, nullable=False, index=True),
 )
 
@@ -299,5 +302,47 @@ sessions = Table(
     "sessions",
     metadata,
     Column("sha256", Text, primary_key=True),
+    Column("caller", Json),
     Column("expires_at", Moment, nullable=False, index=True),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sha256", Text, nullable=False, index=True, unique=True),
+    Column("name", Words, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("project", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("max_running_studies", Integer),
+    Column("max_gpu_hours", Float),
+    Column("max_stored_gb", Float),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False, index=True),
+    Column("caller", Words, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("project", Text, index=True),
+    Column("token", Text),
+    Column("action", Text, nullable=False),
+    Column("target", Words, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("address", Text, nullable=False),
+)
+"""What callers did: rows are only ever added."""

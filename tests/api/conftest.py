@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from service.api.app import create_api
 from service.api.dependencies import ApiParts
+from service.api.summaries import Summaries
 from service.domain.base_models import FoundModel, Probed, ProbeRows
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.datasets import DatasetFile
@@ -47,6 +48,12 @@ class FakeCatalog:
     """Says what it is told to about every definition."""
 
     refusal: Exception | None = None
+    projects: list[str] = field(default_factory=list)
+    """Whose rows were asked for."""
+
+    def of(self, project: str) -> "FakeCatalog":
+        self.projects.append(project)
+        return self
 
     def check(self, definition: StudyDefinition) -> None:
         if self.refusal:
@@ -64,6 +71,9 @@ class FakeModels:
     probed: dict[str, Probed] = field(default_factory=dict)
     refusal: Exception | None = None
     asked: list[tuple[str, ProbeRows, Sequence[str]]] = field(default_factory=list)
+
+    def of(self, project: str) -> "FakeModels":
+        return self
 
     def describe(self, name: str) -> FoundModel:
         for one in self.found:
@@ -85,6 +95,11 @@ class FakeModels:
 class FakeDatasets:
     files: dict[tuple[str, str], DatasetFile] = field(default_factory=dict)
     contents: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    others: dict[str, "FakeDatasets"] = field(default_factory=dict)
+    """Those of projects other than `default`."""
+
+    def of(self, project: str) -> "FakeDatasets":
+        return self if project == "default" else self.others.setdefault(project, FakeDatasets())
 
     def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
         if not file.endswith(".csv"):
@@ -277,8 +292,10 @@ def world(tmp_path: Path) -> World:
     clock, catalog, models, datasets, checkpoints = FakeClock(), FakeCatalog(), FakeModels(), FakeDatasets(), FakeCheckpoints()
     settings, analyst, previewer = Settings(home=tmp_path, max_upload_bytes=2000), FakeAnalyst(), FakePreviewer()
     forecaster = FakeForecaster()
+    store = memory_store()
     parts = ApiParts(
-        store=memory_store(), datasets=datasets, checkpoints=checkpoints, catalog=catalog, models=models,
+        store=store, summaries=Summaries(store.trials), datasets=datasets, checkpoints=checkpoints, catalog=catalog,
+        models=models,
         analyst=analyst, previewer=previewer, forecaster=forecaster, clock=clock, settings=settings, token=TOKEN,
     )  # fmt: skip
     return World(parts, clock, catalog, models, datasets, checkpoints, analyst, previewer, forecaster)

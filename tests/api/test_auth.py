@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.auth import SESSION_COOKIE, load_or_make_token, new_login_path, new_token
+from service.api.auth import load_or_make_token, new_login_path, new_token
+from service.api.identity import SESSION_COOKIE, operator
 from service.domain.errors import NotReady
 from service.settings import Settings
 from tests.api.conftest import TOKEN, World, client_of, with_parts
@@ -137,8 +138,8 @@ def test_neither_codes_nor_sessions_are_stored_as_they_are(world: World, strange
     assert not access.use_login_code(code, world.clock.now())
     assert stranger.get(link, follow_redirects=False).status_code == 303
     session = stranger.cookies[SESSION_COOKIE]
-    assert not access.has_session(session, world.clock.now())
-    assert access.has_session(hashlib.sha256(session.encode()).hexdigest(), world.clock.now())
+    assert access.caller_of(session, world.clock.now()) is None
+    assert access.caller_of(hashlib.sha256(session.encode()).hexdigest(), world.clock.now()) == operator()
 
 
 @pytest.mark.parametrize(

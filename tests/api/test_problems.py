@@ -53,6 +53,8 @@ PROTECTED = [
     ("GET", "/v1/presets"), ("GET", "/v1/presets/a/b"),
     ("GET", "/v1/studies/a/final"), ("GET", "/v1/studies/a/refine"), ("POST", "/v1/studies/a:fork"),
     ("POST", "/v1/studies:preview"),
+    ("GET", "/v1/me"), ("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/a"), ("GET", "/v1/projects"),
+    ("POST", "/v1/projects"), ("PUT", "/v1/projects/a/quotas"), ("GET", "/v1/audit"),
     ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"),
 ]  # fmt: skip
 
@@ -69,7 +71,7 @@ def test_a_stranger_gets_in_nowhere(stranger: TestClient, world: World, method: 
 
 def test_every_route_of_the_description_is_among_those_tried(client: TestClient) -> None:
     templates = {
-        re.sub("{(study_id|name|task)}", "a", path)
+        re.sub("{(study_id|name|task|token_id)}", "a", path)
         .replace("{number}", "0")
         .replace("{file}", "b.csv")
         .replace("{method}", "b")

@@ -103,7 +103,15 @@ def store(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> I
     else:
         shared: Database = request.getfixturevalue("postgresql_database")
         with shared.writing() as connection:
-            for table in (tables.studies, tables.deletions, tables.login_codes, tables.sessions):
+            for table in (
+                tables.studies,
+                tables.deletions,
+                tables.login_codes,
+                tables.sessions,
+                tables.tokens,
+                tables.projects,
+                tables.audit,
+            ):
                 connection.execute(table.delete())
         yield store_on(shared, clock)
 

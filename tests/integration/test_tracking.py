@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from service.api.app import create_api
 from service.api.dependencies import ApiParts
+from service.api.summaries import Summaries
 from service.domain.deletion import Forgotten
 from service.domain.ports import Change
 from service.domain.study import StudyReason
@@ -335,8 +336,10 @@ def test_a_missing_run_and_a_missing_server_are_told_apart(world: RealWorld) -> 
 @pytest.fixture
 def gateway(mlflow_url: str, tmp_path: Path) -> Iterator[str]:
     """The API's address, in front of the real server."""
+    store = memory_store()
     parts = ApiParts(
-        store=memory_store(), datasets=FakeDatasets(), checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
+        store=store, summaries=Summaries(store.trials), datasets=FakeDatasets(),
+        checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
         analyst=FakeAnalyst(), previewer=FakePreviewer(), forecaster=FakeForecaster(), clock=FakeClock(),
         settings=Settings(home=tmp_path), token=TOKEN, mlflow_url=mlflow_url,
     )  # fmt: skip

@@ -268,6 +268,8 @@ def test_the_best_trial_stays_inside_and_the_space_gets_no_parameter_and_no_choi
             assert takes or (low >= old_low and high <= old_high)
         if isinstance(one.after, CategoricalParameter) and isinstance(one.before, CategoricalParameter):
             assert set(one.after.choices) <= set(one.before.choices)
+    if takes:  # no real trainer takes everything, a negative number of layers among it
+        return
     assert parse_definition(
         {**study.definition.model_dump(mode="json"), "space": {name: one.model_dump() for name, one in found.space.items()}}
     )

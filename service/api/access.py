@@ -1,0 +1,193 @@
+"""Who may use the service: tokens and projects, and the log of who did what."""
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ValidationError
+
+from service.api.access_views import (
+    AuditEntryView,
+    CallerView,
+    NewTokenView,
+    ProjectRequest,
+    ProjectsView,
+    ProjectView,
+    QuotasRequest,
+    TokenRequest,
+    TokensView,
+    TokenView,
+)
+from service.api.auth import require_admin, require_operator, small_body
+from service.api.dependencies import all_parts_of
+from service.api.documents import JSON_TYPE, YAML_TYPES, decode
+from service.api.identity import TOKEN_PREFIX, new_secret, sha256_of
+from service.api.problems import BodyTooLarge, InvalidParameters, documented
+from service.api.schemas import ViolationView
+from service.domain import errors
+from service.domain.access import PROJECT_PATTERN, AccessToken, Caller, Project, Usage
+from service.domain.pointers import violations_of
+
+router = APIRouter(tags=["access"])
+
+_Wanted = TypeVar("_Wanted", bound=BaseModel)
+_BODIES = (errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, InvalidParameters)
+_PRIVATE = {"Cache-Control": "no-store"}
+_LARGEST_ID = 2**63 - 1
+_PAGE = 500
+_NDJSON = "application/x-ndjson"
+SmallBody = Annotated[bytes, Depends(small_body)]
+Admin = Annotated[Caller, Depends(require_admin)]
+Operator = Annotated[Caller, Depends(require_operator)]
+TokenId = Annotated[str, Path(description="The token's id.", examples=["k3v9x2ab"])]
+ProjectName = Annotated[
+    str, Path(description="The project's name.", examples=["vision"], json_schema_extra={"pattern": PROJECT_PATTERN})
+]
+_QUOTAS = {"max_running_studies": 4, "max_gpu_hours": 500}
+
+
+def _body(model: type[BaseModel], example: Any) -> dict[str, Any]:
+    media = {"schema": model.model_json_schema(), "example": example}
+    return {"requestBody": {"required": True, "content": dict.fromkeys((JSON_TYPE, *YAML_TYPES), media)}}
+
+
+@router.get("/v1/me", operation_id="getMe", summary="Who am I?", response_description="You.")
+def get_me(request: Request) -> CallerView:
+    """Who the service takes you for."""
+    return CallerView.of(request.state.caller)
+
+
+@router.post(
+    "/v1/tokens",
+    operation_id="createToken",
+    summary="Make a token",
+    status_code=status.HTTP_201_CREATED,
+    response_description="The token. Its secret is shown only here.",
+    responses=documented(*_BODIES),
+    openapi_extra=_body(TokenRequest, {"name": "ada", "role": "editor", "project": "vision", "expires_in_days": 90}),
+)
+def create_token(request: Request, response: Response, admin: Admin, body: SmallBody) -> NewTokenView:
+    """A token for a person or a program, with a role in one project or in all. Only an admin's token makes further ones."""
+    parts, wanted = all_parts_of(request), _read(TokenRequest, request, body)
+    project = wanted.project if "project" in wanted.model_fields_set else admin.project
+    if admin.project is not None and project != admin.project:
+        raise errors.Forbidden(f"You make tokens for project {admin.project!r} alone.")
+    if project is not None:
+        parts.store.projects.get(project)
+    now, secret = parts.clock.now(), new_secret(TOKEN_PREFIX)
+    lasting = wanted.expires_in_days
+    token = AccessToken(
+        id=base64.b32encode(secrets.token_bytes(5)).decode().lower(),
+        name=wanted.name,
+        role=wanted.role,
+        project=project,
+        created_at=now,
+        created_by=admin.name,
+        expires_at=None if lasting is None else now + timedelta(days=lasting),
+    )
+    parts.store.access.add_token(token, sha256_of(secret))
+    response.headers.update(_PRIVATE)
+    return NewTokenView(**TokenView.of(token).model_dump(), token=secret)
+
+
+@router.get("/v1/tokens", operation_id="listTokens", summary="List tokens", response_description="The tokens.")
+def list_tokens(request: Request, admin: Admin) -> TokensView:
+    """All tokens of your project, without their secrets, which nobody knows but their owners."""
+    return TokensView(items=[TokenView.of(one) for one in all_parts_of(request).store.access.tokens(admin.project)])
+
+
+@router.delete(
+    "/v1/tokens/{token_id}",
+    operation_id="revokeToken",
+    summary="Revoke a token",
+    response_description="The token, revoked.",
+    responses=documented(errors.TokenNotFound),
+)
+def revoke_token(request: Request, token_id: TokenId, admin: Admin) -> TokenView:
+    """Let nobody in with it any more, nor with a browser session that came of it. Asking twice does no harm."""
+    parts = all_parts_of(request)
+    if all(one.id != token_id for one in parts.store.access.tokens(admin.project)):
+        raise errors.TokenNotFound(token_id[:80])
+    return TokenView.of(parts.store.access.revoke(token_id, parts.clock.now()))
+
+
+@router.get("/v1/projects", operation_id="listProjects", summary="List projects", response_description="The projects.")
+def list_projects(request: Request) -> ProjectsView:
+    """The projects that you see, with their quotas and what their studies have taken."""
+    store, caller = all_parts_of(request).store, request.state.caller
+    projects = store.projects.all() if caller.project is None else [store.projects.get(caller.project)]
+    usage = store.projects.usage([project.name for project in projects])
+    return ProjectsView(items=[ProjectView.of(project, usage[project.name]) for project in projects])
+
+
+@router.post(
+    "/v1/projects",
+    operation_id="createProject",
+    summary="Make a project",
+    status_code=status.HTTP_201_CREATED,
+    response_description="The project.",
+    responses=documented(*_BODIES, errors.ProjectExists),
+    openapi_extra=_body(ProjectRequest, {"name": "vision", **_QUOTAS}),
+)
+def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectView:
+    """A place for studies and data sets that only its members see."""
+    parts, wanted = all_parts_of(request), _read(ProjectRequest, request, body)
+    return ProjectView.of(parts.store.projects.add(Project(wanted.name, parts.clock.now(), wanted.quotas)), Usage())
+
+
+@router.put(
+    "/v1/projects/{name}/quotas",
+    operation_id="setQuotas",
+    summary="Set a project's quotas",
+    response_description="The project.",
+    responses=documented(*_BODIES, errors.ProjectNotFound),
+    openapi_extra=_body(QuotasRequest, _QUOTAS),
+)
+def set_quotas(request: Request, name: ProjectName, _: Operator, body: SmallBody) -> ProjectView:
+    """What the project's studies may take together, from now on. Studies wait while a quota is used up; nothing is stopped."""
+    store, wanted = all_parts_of(request).store, _read(QuotasRequest, request, body)
+    project = store.projects.set_quotas(name[:80], wanted.quotas)
+    return ProjectView.of(project, store.projects.usage([project.name])[project.name])
+
+
+@router.get(
+    "/v1/audit",
+    operation_id="exportAudit",
+    summary="Export the audit log",
+    response_class=StreamingResponse,
+    response_description="An entry a line, in JSON.",
+    responses={
+        200: {"content": {_NDJSON: {"schema": {"type": "string", "description": "A line for each entry (`AuditEntryView`)."}}}},
+        **documented(InvalidParameters),
+    },
+)
+def export_audit(
+    request: Request,
+    admin: Admin,
+    after: Annotated[int, Query(ge=0, le=_LARGEST_ID, description="Only entries with a greater id.", examples=[42])] = 0,
+) -> StreamingResponse:
+    """Who did what, when, and from where: every request that may have changed something, of your project or of all."""
+    audit = all_parts_of(request).store.audit
+
+    def lines() -> Iterator[str]:
+        last = after
+        while entries := audit.after(last, _PAGE, admin.project):
+            yield "".join(AuditEntryView.of(entry).model_dump_json() + "\n" for entry in entries)
+            last = entries[-1].id
+
+    return StreamingResponse(lines(), media_type=_NDJSON, headers=_PRIVATE)
+
+
+def _read(model: type[_Wanted], request: Request, body: bytes) -> _Wanted:
+    """What was sent. Raises InvalidParameters."""
+    document = decode(body, request.headers.get("Content-Type"))
+    try:
+        return model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        found = violations_of(document, {}, error.errors(include_url=False))
+        raise InvalidParameters([ViolationView(pointer=one.pointer, detail=one.detail) for one in found]) from error

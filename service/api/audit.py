@@ -1,0 +1,51 @@
+"""The audit log's entries: who asked for a change, of what, from where, and what came of it."""
+
+from typing import Any
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.types import Scope
+
+from service.api.dependencies import ApiParts
+from service.api.identity import address_of
+from service.domain.access import AuditEntry, Caller
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_MOST_CHARACTERS = 500
+
+
+async def note(scope: Scope, status: int, parts: ApiParts) -> None:
+    """Write down a request that may have changed something. What a stranger sent is not: it changed nothing."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    if caller is None or scope["method"] in _READING or scope["path"].startswith("/mlflow/"):
+        return
+    request = Request(scope)
+    entry = AuditEntry(
+        at=parts.clock.now(),
+        caller=_name_of(request, caller),
+        role=caller.role,
+        project=_project_of(scope, caller),
+        token=caller.token,
+        action=_action_of(scope),
+        target=scope["path"][:_MOST_CHARACTERS],
+        status=status,
+        address=address_of(request),
+    )
+    await run_sync(parts.store.audit.add, entry)
+
+
+def _name_of(request: Request, caller: Caller) -> str:
+    """The operators among each other are who they say they are."""
+    said = request.headers.get("Tuneyard-User") if caller.is_operator and caller.token is None else None
+    return (said or caller.name)[:64]
+
+
+def _project_of(scope: Scope, caller: Caller) -> str | None:
+    seen: Any = scope.get("state", {}).get("parts")
+    return caller.project or (None if seen is None else seen.project)
+
+
+def _action_of(scope: Scope) -> str:
+    route = scope.get("route")
+    name = getattr(route, "operation_id", None) or getattr(route, "name", None)
+    return str(name or scope["method"])

@@ -1,0 +1,92 @@
+"""Whose request it is: by the service's own token, one that was handed out, an identity provider's, or a browser's session."""
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from fastapi import Request
+
+from service.api.dependencies import ApiParts
+from service.api.limits import Limits
+from service.domain import errors
+from service.domain.access import OPERATOR, AccessToken, Caller, Role
+
+SESSION_COOKIE = "tuneyard_session"
+TOKEN_PREFIX = "ty_"  # noqa: S105 - what tokens begin with, so that scanners find them where they should not be
+_NOTE_USE_EVERY = timedelta(minutes=1)
+_HOW = "Send a token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`)."
+_SECRET_BYTES = 32
+
+
+def new_secret(prefix: str = "") -> str:
+    """A secret of 256 random bits."""
+    return prefix + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def sha256_of(secret: str) -> str:
+    """What is stored of a secret. It needs no salt and no slow hash: nobody guesses 256 random bits."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def operator() -> Caller:
+    """Whoever holds the service's own token."""
+    return Caller(OPERATOR, Role.ADMIN)
+
+
+def bearer(request: Request, parts: ApiParts) -> Caller:
+    """Whose token the request carries. Raises NotAuthenticated, TooOften."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    caller = _caller_with(given.strip(), parts) if scheme.lower() == "bearer" else None
+    if caller is None:
+        raise refused(request, errors.NotAuthenticated(_HOW))
+    return caller
+
+
+def session_of(request: Request, parts: ApiParts) -> Caller:
+    """Whose session the request's cookie names. Raises NotAuthenticated, TooOften."""
+    session = request.cookies.get(SESSION_COOKIE)
+    if not session:
+        raise errors.NotAuthenticated(_HOW)
+    caller = parts.store.access.caller_of(sha256_of(session), parts.clock.now())
+    if caller is None:
+        raise refused(request, errors.NotAuthenticated(_HOW))
+    return caller
+
+
+def refused(request: Request, error: errors.TuneyardError) -> errors.TuneyardError:
+    """The error to answer a wrong secret with: another one where this address sends too many."""
+    limits: Limits = request.app.state.limits
+    seconds = limits.failures.count(address_of(request))
+    if seconds:
+        return errors.TooOften(f"Too many wrong tokens came from your address: try again in {seconds} s.", seconds)
+    return error
+
+
+def address_of(request: Request) -> str:
+    """Where the request came from."""
+    return request.client.host if request.client else "unknown"
+
+
+def _caller_with(given: str, parts: ApiParts) -> Caller | None:
+    # As bytes: compare_digest refuses text that is not ASCII.
+    if secrets.compare_digest(given.encode(), parts.token.encode()):
+        return operator()
+    if given.startswith(TOKEN_PREFIX):
+        return _with_token(given, parts)
+    if parts.identities is not None and given.count(".") == 2:  # noqa: PLR2004 - the three parts of a JSON Web Token
+        return parts.identities.caller_of(given)
+    return None
+
+
+def _with_token(given: str, parts: ApiParts) -> Caller | None:
+    found = parts.store.access.token_with(sha256_of(given))
+    now = parts.clock.now()
+    if found is None or not found.works(now):
+        return None
+    if _is_note_due(found, parts):
+        parts.store.access.note_use(found.id, now)
+    return found.caller
+
+
+def _is_note_due(token: AccessToken, parts: ApiParts) -> bool:
+    return token.last_used_at is None or parts.clock.now() - token.last_used_at >= _NOTE_USE_EVERY

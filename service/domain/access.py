@@ -1,0 +1,128 @@
+"""Who may do what: callers, their tokens, and the projects that studies and data sets belong to."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from service.domain.errors import InvalidQuery
+
+DEFAULT_PROJECT = "default"
+PROJECT_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+OPERATOR = "token"
+"""The name of whoever holds the service's own token and says no other one."""
+
+
+class Role(StrEnum):
+    """What a caller may do in a project; each may do what those before it may."""
+
+    VIEWER = "viewer"
+    EDITOR = "editor"
+    ADMIN = "admin"
+
+    def covers(self, needed: "Role") -> bool:
+        """Whether who has this role may do what needs that one."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request. `project` None stands for all of them, `token` is the id of the token it came with, if any."""
+
+    name: str
+    role: Role
+    project: str | None = None
+    token: str | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may do everything in every project."""
+        return self.role is Role.ADMIN and self.project is None
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token that was handed out, without its secret. `project` None is every project; `expires_at` None is never."""
+
+    id: str
+    name: str
+    role: Role
+    project: str | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def works(self, now: datetime) -> bool:
+        """Whether it still lets anybody in."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    @property
+    def caller(self) -> Caller:
+        """Whoever sends it."""
+        return Caller(self.name, self.role, self.project, self.id)
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """What the studies of a project may take together; None is not limited."""
+
+    max_running_studies: int | None = None
+    max_gpu_hours: float | None = None
+    max_stored_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the studies of a project have taken: GPU time of all that are still there, and bytes of their checkpoints."""
+
+    gpu_seconds: float = 0.0
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Project:
+    """What studies, data sets and tokens belong to."""
+
+    name: str
+    created_at: datetime
+    quotas: Quotas = field(default_factory=Quotas)
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """That somebody did something: one request that may have changed something, and its answer. `id` counts from 1."""
+
+    at: datetime
+    caller: str
+    role: Role
+    project: str | None
+    token: str | None
+    action: str
+    target: str
+    status: int
+    address: str
+    id: int = 0
+
+
+def spent_quota(project: str, quotas: Quotas, usage: Usage) -> str | None:
+    """Why no study of the project may go on now; None while it may."""
+    if quotas.max_gpu_hours is not None and usage.gpu_seconds >= 3600 * quotas.max_gpu_hours:
+        used = usage.gpu_seconds / 3600
+        return f"Project {project!r} has used {used:.2f} of its {quotas.max_gpu_hours:g} GPU-hours (max_gpu_hours)."
+    if quotas.max_stored_gb is not None and usage.stored_bytes >= 1e9 * quotas.max_stored_gb:
+        held = usage.stored_bytes / 1e9
+        return (
+            f"The checkpoints of project {project!r} take {held:.2f} of its {quotas.max_stored_gb:g} GB (max_stored_gb): "
+            "delete studies that have ended."
+        )
+    return None
+
+
+def check_project_name(name: str) -> str:
+    """The name; raises InvalidQuery for what cannot be one."""
+    if not re.fullmatch(PROJECT_PATTERN, name):
+        raise InvalidQuery(f"{name!r} cannot be a project's name: use small letters, digits and dashes, at most 40.")
+    return name
