@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import control, datasets, fork, imports, models, presets, preview, spending, studies, trials
+from service.cli import access, control, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -39,6 +39,9 @@ app.add_typer(trials.best_app, name="best")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(models.app, name="model")
 app.add_typer(presets.app, name="preset")
+app.add_typer(access.tokens, name="token")
+app.add_typer(access.projects, name="project")
+app.command("audit")(access.audit)
 
 
 def main() -> None:
@@ -73,8 +76,12 @@ def root(
         Path | None,
         typer.Option(help="Home folder of a service on this machine [~/.tuneyard].", envvar="TUNEYARD_HOME", show_default=False),
     ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Project to work in, for who sees several.", envvar="TUNEYARD_PROJECT", show_default=False),
+    ] = None,
 ) -> None:
-    context.obj = replace(context.obj or Session(), url=url, token_file=token_file, home=home)
+    context.obj = replace(context.obj or Session(), url=url, token_file=token_file, home=home, project=project)
 
 
 @app.command()

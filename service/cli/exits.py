@@ -39,6 +39,7 @@ _OF_STATUS = {
     413: ExitCode.INVALID,
     415: ExitCode.INVALID,
     422: ExitCode.INVALID,
+    429: ExitCode.UNREACHABLE,
     503: ExitCode.UNREACHABLE,
 }
 

@@ -21,6 +21,7 @@ class Session:
     url: str | None = None
     token_file: Path | None = None
     home: Path | None = None
+    project: str | None = None
     transport: "httpx.BaseTransport | None" = None
     sleep: Callable[[float], None] = time.sleep
 
@@ -28,7 +29,7 @@ class Session:
         """A client of the service these options name; raises `typer.BadParameter` for a token file that is not there."""
         from service.client import Client
 
-        return Client(self.url, self._token(), home=self.home, transport=self.transport, sleep=self.sleep)
+        return Client(self.url, self._token(), home=self.home, project=self.project, transport=self.transport, sleep=self.sleep)
 
     def _token(self) -> str | None:
         if self.token_file is None:

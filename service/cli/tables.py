@@ -24,7 +24,7 @@ from service.cli.words import STATE_STYLES, configuration, duration, moment, num
 
 def studies_table(studies: Sequence[StudyView]) -> Table:
     """One line a study."""
-    table = _table("study", "state", "strategy", ">trials", ">best", "metric", "created", ">took")
+    table = plain_table("study", "state", "strategy", ">trials", ">best", "metric", "created", ">took")
     for study in studies:
         best = study.best
         table.add_row(
@@ -98,7 +98,7 @@ def request_table(asked: TrialRequestView) -> RenderableType:
 def trials_table(trials: Sequence[TrialView]) -> Table:
     """One line a trial, a column for each parameter."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
-    table = _table(">trial", "state", ">reports", ">last", ">best", *[f">{name}" for name in names])
+    table = plain_table(">trial", "state", ">reports", ">last", ">best", *[f">{name}" for name in names])
     for trial in trials:
         values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
         table.add_row(
@@ -126,11 +126,11 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
         ]
     )
     metrics = list(dict.fromkeys(name for report in reports for name in report.metrics))
-    curve = _table(">report", ">epoch", ">step", ">seconds", *[f">{name}" for name in metrics])
+    curve = plain_table(">report", ">epoch", ">step", ">seconds", *[f">{name}" for name in metrics])
     for report in reports:
         values = [number(report.metrics.get(name)) for name in metrics]
         curve.add_row(str(report.number), f"{report.epoch:g}", str(report.step), f"{report.seconds:.1f}", *values)
-    ran = _table(">attempt", "reports", "outcome", "worker", "started", "detail")
+    ran = plain_table(">attempt", "reports", "outcome", "worker", "started", "detail")
     for attempt in attempts:
         ran.add_row(
             str(attempt.number),
@@ -145,7 +145,7 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
 
 def manifest_table(manifest: ManifestView) -> Table:
     """One line a file."""
-    table = _table("file", ">size", "sha256")
+    table = plain_table("file", ">size", "sha256")
     for file in manifest.files:
         table.add_row(file.path, size(file.bytes), file.sha256)
     return table
@@ -153,7 +153,7 @@ def manifest_table(manifest: ManifestView) -> Table:
 
 def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinDatasetView] = ()) -> Table:
     """One line an uploaded file, then one each for the data sets that are always there."""
-    table = _table("uri", ">rows", "columns", ">size", "uploaded")
+    table = plain_table("uri", ">rows", "columns", ">size", "uploaded")
     for file in files:
         table.add_row(file.uri, str(file.rows), ", ".join(file.columns), size(file.bytes), moment(file.uploaded_at))
     for one in builtins:
@@ -161,7 +161,7 @@ def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinD
     return table
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
     """A table without lines; a heading that starts with > is aligned right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:

@@ -1,6 +1,7 @@
 """One method for each thing the API does."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from service.api.schemas import (
 )
 from service.api.spending_schemas import ForecastView, SpendingView
 from service.api.step_schemas import FinalView, PreviewView, RefinementView
+from service.client.access import Access
 from service.client.address import find_address, user_name
 from service.client.connection import Connection, reason_of
 from service.client.errors import ProblemError, ServiceUnreachable, WaitedTooLong
@@ -67,7 +69,8 @@ class Client:
 
     The address is `url`, else `TUNEYARD_URL`, else what a running service left in its home folder, else
     http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's. `user` is who asks, in a study's
-    events: else `TUNEYARD_USER`, else the name of this process's user.
+    events: else `TUNEYARD_USER`, else the name of this process's user. `project` is the one to work in, for who sees several:
+    else `TUNEYARD_PROJECT`.
     Every method raises `ProblemError` when the service refuses and `ServiceUnreachable` when it does not answer.
     Requests are repeated after lost connections and 503 answers; a repeat never does a thing twice.
     """
@@ -78,6 +81,7 @@ class Client:
         token: str | None = None,
         *,
         user: str | None = None,
+        project: str | None = None,
         home: Path | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
@@ -85,8 +89,11 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = Connection(
-            find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep, user=user or user_name()
-        )
+            find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep, user=user or user_name(),
+            project=project or os.environ.get("TUNEYARD_PROJECT"),
+        )  # fmt: skip
+        self.access = Access(self._connection)
+        """Tokens, projects and the audit log."""
         self._clock = clock
 
     def __enter__(self) -> Self:

@@ -32,12 +32,15 @@ class Connection:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         user: str | None = None,
+        project: str | None = None,
     ) -> None:
         self.url = address.url
         self.sleep = sleep
         headers = {"User-Agent": "tuneyard"}
         if user:
             headers["Tuneyard-User"] = user
+        if project:
+            headers["Tuneyard-Project"] = project
         if address.token:
             headers["Authorization"] = f"Bearer {address.token}"
         self._timeout = timeout

@@ -5,7 +5,7 @@ the whole slots of their share; what is left over goes round by what each is owe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from service.domain.definition import Resources
 
@@ -22,13 +22,32 @@ class Capacity:
 
 
 @dataclass(frozen=True)
+class ProjectRule:
+    """What a project's quotas say now: how many of its studies may run, and why none may go on where they are used up."""
+
+    most_running: int | None = None
+    spent: str | None = None
+
+
+@dataclass(frozen=True)
 class SharingRules:
-    """What the service's settings say. `quantum_seconds` is how long a study keeps a slot that goes round, at the least."""
+    """What the service's settings and the projects' quotas say.
+
+    `quantum_seconds` is how long a study keeps a slot that goes round, at the least.
+    """
 
     quantum_seconds: float = 60.0
     most_running: int = 8
     most_running_of_a_user: int | None = None
     most_slots_of_a_user: int | None = None
+    projects: Mapping[str, ProjectRule] = field(default_factory=dict)
+
+    def of_project(self, name: str) -> ProjectRule:
+        """What holds for a project."""
+        return self.projects.get(name, _NO_QUOTA)
+
+
+_NO_QUOTA = ProjectRule()
 
 
 @dataclass(frozen=True)

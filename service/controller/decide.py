@@ -126,6 +126,9 @@ def _own_cause(seen: Seen, study: Study) -> tuple[WaitingCause, str] | None:
         return WaitingCause.CLUSTER, "No worker is up: the study starts as soon as one is."
     if not slots_within(seen.capacity, study.resources):
         return WaitingCause.SIZE, too_large(seen.capacity, study.resources)
+    spent = seen.rules.of_project(study.project).spent
+    if spent is not None:
+        return WaitingCause.QUOTA, spent
     again = _starts_again_at(seen, study)
     if again is not None:
         return WaitingCause.DRIVER, f"Its driver ended without a new report: it is started again at {again:%H:%M:%S} UTC."
@@ -137,6 +140,10 @@ def _cause_in_queue(rules: SharingRules, study: Study, running: Sequence[Study],
     if len(running) >= rules.most_running:
         ahead = f", and {before} more go before it" if before else ", and it is the next"
         return WaitingCause.QUEUE, f"{_run(len(running))}, as many as may at once (max_running_studies){ahead}."
+    of_project = rules.of_project(study.project).most_running
+    if of_project is not None and sum(one.project == study.project for one in running) >= of_project:
+        many = "1 study" if of_project == 1 else f"{of_project} studies"
+        return WaitingCause.QUOTA, f"Project {study.project!r} runs {many}, as many as it may at once (max_running_studies)."
     most, user = rules.most_running_of_a_user, study.created_by
     if user is not None and most is not None and sum(one.created_by == user for one in running) >= most:
         return WaitingCause.QUOTA, f"{_run(most, user)}, as many as may at once (max_running_studies_per_user)."

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 from service.controller.allocation import Capacity, SharingRules
 from service.controller.decide import Command, EndStudy, GiveUp, Launched, PauseStudy, Seen, StartDriver, decide
 from service.controller.housekeeping import Housekeeping
+from service.controller.quotas import ProjectQuotas
 from service.controller.repairs import Reconciler
 from service.controller.shares import SharesKept
 from service.domain.closing import closing_changes, lost_with_driver
@@ -58,6 +60,7 @@ class Controller:
         self._drivers = drivers
         self._capacity = capacity
         self._rules = rules or SharingRules()
+        self._quotas = ProjectQuotas(store.projects)
         self._shares = SharesKept(store)
         self._housekeeping = Housekeeping(store, checkpoints, clock, prepared, self._forget)
         self._reconciler = reconciler
@@ -68,7 +71,8 @@ class Controller:
         if self._reconciler is not None:  # first: who was only kept waiting by what is repaired need not wait for the next turn
             self._reconciler.look({study.id: study for study in studies})
         capacity, now = self._capacity(), self._clock.now()  # a study can be ended without a cluster
-        seen = Seen(studies, self._store.leases.holders(now), self._launched(studies), capacity, now, self._rules)
+        rules = replace(self._rules, projects=self._quotas.rules(now))
+        seen = Seen(studies, self._store.leases.holders(now), self._launched(studies), capacity, now, rules)
         commands = decide(seen)
         self._shares.update(seen, [command.study_id for command in commands if isinstance(command, StartDriver)])
         for command in commands:

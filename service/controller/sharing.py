@@ -51,8 +51,12 @@ def share_out(
     now: datetime,
     elapsed_seconds: float,
 ) -> Mapping[str, Share]:
-    """The members' new shares. `leaving` are the attempts of studies that pause or stop, as long as they run."""
-    able = [member for member in members if slots_within(capacity, member.resources)]
+    """The members' new shares. `leaving` are the attempts of studies that pause or stop, as long as they run.
+
+    Those of a study whose project has used up its quota leave too, each at its next report.
+    """
+    leaving = [*leaving, *((member.resources, member.running) for member in members if _spent(rules, member))]
+    able = [member for member in members if slots_within(capacity, member.resources) and not _spent(rules, member)]
     owed = {member.study.id: member for member in _owed_after(capacity, able, rules, elapsed_seconds)}
     claims = [_claim(capacity, member) for member in owed.values()]
     target = allocate(capacity, claims, rules)
@@ -89,6 +93,11 @@ def _owed_after(capacity: Capacity, members: Sequence[Member], rules: SharingRul
         lag = member.share.lag + (ideal[member.study.id] - member.used) * cost * seconds
         found.append(replace(member, share=replace(member.share, lag=max(-most, min(most, lag)))))
     return found
+
+
+def _spent(rules: SharingRules, member: Member) -> str | None:
+    """Why no study of its project may go on; None while they may."""
+    return rules.of_project(member.study.project).spent
 
 
 def _claim(capacity: Capacity, member: Member) -> Claim:
@@ -151,6 +160,9 @@ def _cause(  # noqa: PLR0913, PLR0917 - all that it may depend on
     fitting = slots_within(capacity, member.resources)
     if not fitting:
         return WaitingCause.SIZE, too_large(capacity, member.resources)
+    spent = _spent(rules, member)
+    if spent is not None:
+        return WaitingCause.QUOTA, spent
     wanted = min(member.wanted, fitting)
     if slots >= wanted:
         return None

@@ -115,7 +115,7 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
     assert "Read-only file system" in told[0]["detail"]
     there = [one for one in attempts if (one.worker or "").startswith("bad-node:")]
     assert {one.outcome for one in there} == {AttemptOutcome.FAILED}
-    assert 3 <= len(there) <= 4  # one more may have been on its way
+    assert 3 <= len(there) <= 8  # more may have been tried before anything went well elsewhere
     assert all((one.worker or "").startswith(f"{socket.gethostname()}:") for one in attempts if one not in there)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.controller.allocation import Capacity, Claim, SharingRules, allocate, fit, ideal_slots, slots_within
+from service.controller.allocation import Capacity, Claim, ProjectRule, SharingRules, allocate, fit, ideal_slots, slots_within
 from service.controller.sharing import Member, share_out
 from service.domain.definition import Resources
 from service.domain.share import Share
@@ -265,6 +265,18 @@ def test_a_study_whose_user_has_all_that_is_allowed_says_so() -> None:
     found = granted(a_member("a", 1, 1, by="ann"), a_member("b", 0, 0, by="ann"), most_slots_of_a_user=1)
     assert found["b"].waiting is not None
     assert found["b"].waiting.cause is WaitingCause.QUOTA
+
+
+def test_a_study_of_a_project_that_has_used_up_its_quota_gives_its_slots_away_as_its_attempts_end() -> None:
+    rules: dict[str, Any] = {"projects": {"v": ProjectRule(spent="It is used up.")}}
+    spent = a_member("a", 2, 2)
+    spent = replace(spent, study=replace(spent.study, project="v"))
+    found = granted(spent, a_member("b", 0, 0), **rules)
+    assert (found["a"].slots, found["b"].slots) == (0, 0), "both slots are held by its attempts"
+    assert found["a"].waiting is not None
+    assert (found["a"].waiting.cause, found["a"].waiting.detail) == (WaitingCause.QUOTA, "It is used up.")
+    found = granted(replace(spent, running=1), a_member("b", 0, 0), **rules)
+    assert (found["a"].slots, found["b"].slots) == (0, 1)
 
 
 def test_a_study_waits_since_its_cause_began() -> None:

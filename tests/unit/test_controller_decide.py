@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.app import _WithCapacity
-from service.controller.allocation import Capacity, SharingRules, slots_within
+from service.controller.allocation import Capacity, ProjectRule, SharingRules, slots_within
 from service.controller.decide import (
     LAUNCHES_WITHOUT_PROGRESS,
     Command,
@@ -75,6 +75,24 @@ def test_a_user_runs_no_more_studies_than_allowed_and_holds_back_nobody_else() -
     assert commands(*studies, **world) == [StartDriver("a"), StartDriver("c"), StartDriver("d")]
     cause, detail = why_not_driven(seen(*studies, **world))["b"]
     assert (cause, "1 study of 'ann' runs" in detail) == (WaitingCause.QUOTA, True)
+
+
+def test_a_project_runs_no_more_studies_than_its_quota_and_holds_back_no_other() -> None:
+    studies = [replace(waiting(one, at), project="s" if one == "c" else "v") for at, one in enumerate("abcd")]
+    world: dict[str, Any] = {"rules": SharingRules(projects={"v": ProjectRule(most_running=1)})}
+    assert commands(*studies, **world) == [StartDriver("a"), StartDriver("c")]
+    cause, detail = why_not_driven(seen(*studies, **world))["b"]
+    assert (cause, detail) == (
+        WaitingCause.QUOTA,
+        "Project 'v' runs 1 study, as many as it may at once (max_running_studies).",
+    )
+
+
+def test_a_study_of_a_project_that_has_used_up_its_quota_waits() -> None:
+    studies = replace(waiting("a", 0), project="v"), waiting("b", 1)
+    rules = SharingRules(projects={"v": ProjectRule(spent="It is used up.")})
+    assert commands(*studies, rules=rules) == [StartDriver("b")]
+    assert why_not_driven(seen(*studies, rules=rules))["a"] == (WaitingCause.QUOTA, "It is used up.")
 
 
 def test_a_hundred_waiting_studies_get_eight_drivers() -> None:

@@ -11,10 +11,12 @@ from service.controller.allocation import Capacity, SharingRules
 from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, EndStudy, Launched, PauseStudy
 from service.controller.loop import Controller
 from service.controller.retention import kept
+from service.domain.access import Quotas
 from service.domain.errors import CheckpointNotFound
 from service.domain.history import History
 from service.domain.ports import Change, Store
 from service.domain.share import Share
+from service.domain.stored import Footprint
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, TrialReason, TrialState
 from service.domain.waiting import WaitingCause
@@ -246,6 +248,21 @@ def test_what_a_driver_ended_or_paused_since_the_controller_looked_is_left_as_it
         house.controller._apply(command)
     assert house.store.studies.get(study.id) == ended
     assert house.store.leases.holders(house.clock.now()) == {}
+
+
+def test_quotas_of_a_project_hold_within_seconds(house: House) -> None:
+    house.store.studies.add(a_study())
+    house.store.footprints.set(STUDY, Footprint(2 * 10**9, NOW))
+    house.store.projects.set_quotas("default", Quotas(max_stored_gb=1))
+    house.controller.turn()
+    share = house.store.shares.get(STUDY)
+    assert share is not None
+    assert share.waiting is not None
+    assert (house.drivers.started, share.waiting.cause) == ([], WaitingCause.QUOTA)
+    house.store.projects.set_quotas("default", Quotas())
+    house.clock.pass_seconds(5)
+    house.controller.turn()
+    assert house.drivers.started == [STUDY]
 
 
 @pytest.mark.parametrize("state", [StudyState.QUEUED, StudyState.RUNNING])

@@ -1,0 +1,168 @@
+"""`tuneyard token`, `tuneyard project` and `tuneyard audit`: who may use the service, and what they did."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.exits import EPILOG
+from service.cli.output import Format, FormatOption, emit, say
+from service.cli.session import session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from service.api.access_views import AuditEntryView, ProjectView, TokenView
+
+tokens = typer.Typer(help="Tokens: make, list, revoke them.", no_args_is_help=True, epilog=EPILOG)
+projects = typer.Typer(help="Projects: make and list them, set their quotas.", no_args_is_help=True, epilog=EPILOG)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The project.", show_default=False)]
+RunningOption = Annotated[
+    int | None, typer.Option("--max-running-studies", help="Studies that run at once.", min=1, show_default=False)
+]
+HoursOption = Annotated[
+    float | None, typer.Option("--max-gpu-hours", help="Hours of GPU of all its studies.", show_default=False)
+]
+StoredOption = Annotated[
+    float | None, typer.Option("--max-stored-gb", help="Gigabytes of all its checkpoints.", show_default=False)
+]
+
+
+@tokens.command("create")
+def create_token(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is.", show_default=False)],
+    role: Annotated[str, typer.Option(help="viewer, editor or admin.")] = "editor",
+    project: Annotated[str | None, typer.Option(help="The project that they see [yours].", show_default=False)] = None,
+    all_projects: Annotated[bool, typer.Option("--all-projects", help="They see every project.")] = False,
+    days: Annotated[float, typer.Option(help="How long it works; 0 is until it is revoked.", min=0)] = 90,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make a token and print it: it is shown only here."""
+    if all_projects and project is not None:
+        raise typer.BadParameter("give a project or --all-projects", param_hint="--project")
+    chosen = {"project": None} if all_projects else {} if project is None else {"project": project}
+    with session_of(context).client() as client:
+        made = client.access.create_token(name, role, expires_in_days=days or None, **chosen)
+    if output is Format.TABLE:
+        say(f"{made.name} is {made.role} of {made.project or 'all projects'}; this is shown only once:")
+        sys.stdout.write(made.token + "\n")
+    else:
+        emit(output, made, lambda: _tokens_table([made]))
+
+
+@tokens.command("ls")
+def list_tokens(context: typer.Context, output: FormatOption = Format.TABLE) -> None:
+    """List tokens, without their secrets."""
+    with session_of(context).client() as client:
+        found = client.access.tokens()
+    emit(output, found, lambda: _tokens_table(found.items))
+
+
+@tokens.command("revoke")
+def revoke_token(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(metavar="ID", help="The token's id.", show_default=False)],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Let nobody in with a token any more, nor with a browser session that came of it."""
+    with session_of(context).client() as client:
+        revoked = client.access.revoke_token(token)
+    emit(output, revoked, lambda: _tokens_table([revoked]))
+
+
+@projects.command("create")
+def create_project(
+    context: typer.Context,
+    name: NameArgument,
+    max_running_studies: RunningOption = None,
+    max_gpu_hours: HoursOption = None,
+    max_stored_gb: StoredOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make a project: a place for studies and data sets that only its members see."""
+    quotas = {"max_running_studies": max_running_studies, "max_gpu_hours": max_gpu_hours, "max_stored_gb": max_stored_gb}
+    with session_of(context).client() as client:
+        made = client.access.create_project(name, **quotas)
+    emit(output, made, lambda: _projects_table([made]))
+
+
+@projects.command("ls")
+def list_projects(context: typer.Context, output: FormatOption = Format.TABLE) -> None:
+    """List projects, with their quotas and what their studies have taken."""
+    with session_of(context).client() as client:
+        found = client.access.projects()
+    emit(output, found, lambda: _projects_table(found.items))
+
+
+@projects.command("quotas")
+def set_quotas(
+    context: typer.Context,
+    name: NameArgument,
+    max_running_studies: RunningOption = None,
+    max_gpu_hours: HoursOption = None,
+    max_stored_gb: StoredOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Set a project's quotas; what is left out is not limited."""
+    quotas = {"max_running_studies": max_running_studies, "max_gpu_hours": max_gpu_hours, "max_stored_gb": max_stored_gb}
+    with session_of(context).client() as client:
+        changed = client.access.set_quotas(name, **quotas)
+    emit(output, changed, lambda: _projects_table([changed]))
+
+
+def audit(
+    context: typer.Context,
+    after: Annotated[int, typer.Option(help="Only entries with a greater id.", min=0)] = 0,
+    as_lines: Annotated[bool, typer.Option("--jsonl", help="A line of JSON for each.")] = False,
+) -> None:
+    """Show who did what, when, and from where."""
+    from service.cli.output import console
+
+    with session_of(context).client() as client:
+        entries = list(client.access.audit(after))
+    if as_lines:
+        sys.stdout.writelines(entry.model_dump_json() + "\n" for entry in entries)
+    else:
+        console().print(_audit_table(entries))
+
+
+def _tokens_table(found: "Sequence[TokenView]") -> "Table":
+    from service.cli.tables import plain_table
+    from service.cli.words import moment
+
+    table = plain_table("id", "name", "role", "project", "made by", "expires", "last used", "state")
+    for token in found:
+        state = "revoked" if token.revoked_at else ""
+        expires, used = (moment(at) if at else "never" for at in (token.expires_at, token.last_used_at))
+        table.add_row(token.id, token.name, token.role, token.project or "all", token.created_by, expires, used, state)
+    return table
+
+
+def _projects_table(found: "Sequence[ProjectView]") -> "Table":
+    from service.cli.tables import plain_table
+    from service.cli.words import size
+
+    table = plain_table("project", ">running", ">GPU-hours", ">of", ">stored", ">of GB")
+    for one in found:
+        limits = [
+            "" if limit is None else f"{limit:g}" for limit in (one.max_running_studies, one.max_gpu_hours, one.max_stored_gb)
+        ]
+        table.add_row(one.name, limits[0], f"{one.gpu_hours:.2f}", limits[1], size(one.stored_bytes), limits[2])
+    return table
+
+
+def _audit_table(entries: "Sequence[AuditEntryView]") -> "Table":
+    from service.cli.tables import plain_table
+    from service.cli.words import moment
+
+    table = plain_table(">id", "when", "who", "role", "project", "did", "to", ">answer", "from")
+    for one in entries:
+        where = one.project or "all"
+        table.add_row(
+            str(one.id), moment(one.at), one.caller, one.role, where, one.action, one.target, str(one.status), one.address
+        )  # fmt: skip
+    return table
