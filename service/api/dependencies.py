@@ -1,5 +1,6 @@
 """What the routes stand on, handed to them by the composition root."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -20,7 +21,10 @@ CALLER_PATTERN = r"^[!-~]([ -~]{0,62}[!-~])?$"
 
 @dataclass(frozen=True)
 class ApiParts:
-    """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash."""
+    """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash.
+
+    `look_at_storage` raises StorageAway while the object storage does not answer; None where checkpoints are on a disk.
+    """
 
     store: Store
     datasets: DatasetStore
@@ -34,6 +38,7 @@ class ApiParts:
     settings: Settings
     token: str
     mlflow_url: str | None = None
+    look_at_storage: Callable[[], None] | None = None
 
     @cached_property
     def summaries(self) -> Summaries:
