@@ -41,7 +41,7 @@ Redirect = Annotated[
     Query(
         examples=[True],
         description="Answer 307 with an address at which the object storage itself hands out the file for five minutes, to "
-        "whoever knows it. Where checkpoints are not in one, or it signs no addresses, the file is answered as without it."
+        "whoever knows it. Where checkpoints are not in one, or it signs no addresses, the file is answered as without it.",
     ),
 ]
 

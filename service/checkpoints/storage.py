@@ -142,7 +142,7 @@ class Storage:
         """An object from there to its end; of no other content than that tag's. Raises FileNotFoundError, Replaced."""
         with _translated(self.url):
             try:
-                options: GetOptions = {"range": {"offset": start}}
+                options: GetOptions = {"range": {"offset": start}} if start else {}
                 if tag:
                     options["if_match"] = tag
                 found = obstore.get(self._store, key, options=options)

@@ -23,7 +23,7 @@ def checked_address(url: str) -> str:
 
 def _refusal(parts: SplitResult) -> str | None:
     """What is wrong with it, and what to do."""
-    path = parts.path.strip("/")
+    path = parts.path.removeprefix("/").rstrip("/")
     is_bucket = parts.scheme in _BUCKETS
     found = [
         (
