@@ -32,10 +32,10 @@ def load(asked: argparse.Namespace, a_service: Services) -> None:
     """Milliseconds that reads take at a steady rate, by what is read, with a study running; the API process's share of a core."""
     with a_service() as (service, client):
         fill(Database(f"sqlite:///{service.home}/tuneyard.db"), asked.studies, asked.trials)
-        running = client.apply(_a_running_study(seconds=1.0))
+        running = client.apply(a_running_study(seconds=1.0))
         wait_until(lambda: client.study(running.id).trials.get("completed", 0), 100, "no trial ends")
         paths = _paths(service, running.id)
-        api = _process(service, "service.app")
+        api = process_of(service, "service.app")
         before, begun = _cpu_seconds(api), time.perf_counter()
         found = asyncio.run(_steadily(service, paths, asked.rate, asked.seconds))
         share = (_cpu_seconds(api) - before) / (time.perf_counter() - begun)
@@ -118,7 +118,7 @@ def fill(database: Database, studies: int, trials: int) -> None:
     with database.writing() as connection:
         for number in range(studies):
             study_id = f"filled-{number:06}" if number else _BIG
-            definition = parse_definition({**_a_running_study(), "name": f"filled {number}"})
+            definition = parse_definition({**a_running_study(), "name": f"filled {number}"})
             study = (
                 Study(study_id, definition, now + timedelta(seconds=number))
                 .running(now)
@@ -152,22 +152,22 @@ def _a_trial(study_id: str, number: int, now: datetime) -> Trial:
 def pull(asked: argparse.Namespace, a_service: Services) -> None:
     """Megabytes a second of one file, through the API and from `python -m http.server`; what the API process grew by."""
     with a_service() as (service, client):
-        study = client.wait(client.apply(_a_running_study(trials=1, export_megabytes=asked.megabytes)).id, timeout=600)
+        study = client.wait(client.apply(a_running_study(trials=1, export_megabytes=asked.megabytes)).id, timeout=600)
         [folder] = (service.home / "checkpoints" / study.id).rglob("ballast.json")
-        api = _process(service, "service.app")
+        api = process_of(service, "service.app")
         before = api.memory_info().rss
         ours, theirs = [], []
         with _http_server(folder.parent) as url:
             for _ in range(3):
                 path = f"{service.url}/v1/studies/{study.id}/trials/0/checkpoint/files/ballast.json"
-                ours.append(_fetched(path, {"Authorization": f"Bearer {service.token}"}))
-                theirs.append(_fetched(f"{url}/ballast.json", {}))
+                ours.append(fetched(path, {"Authorization": f"Bearer {service.token}"}))
+                theirs.append(fetched(f"{url}/ballast.json", {}))
         grown = api.memory_info().rss - before
     print(f"{'tuneyard':20}{asked.megabytes / min(ours):8.0f} MB/s\n{'http.server':20}{asked.megabytes / min(theirs):8.0f} MB/s")
     print(f"{min(theirs) / min(ours):.2f} of its speed; the API process grew by {grown / 1e6:.0f} MB")
 
 
-def _fetched(url: str, headers: dict[str, str]) -> float:
+def fetched(url: str, headers: dict[str, str]) -> float:
     """Seconds that `curl` takes to fetch it, to nowhere."""
     given = [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
     command = ["curl", "--silent", "--fail", "--output", "/dev/null", "--write-out", "%{time_total}", *given, url]
@@ -193,9 +193,9 @@ def _listens(port: int) -> bool:
 def watchers(asked: argparse.Namespace, a_service: Services) -> None:
     """The share of a core that the API process takes, with and without clients that follow the events of a study that runs."""
     with a_service() as (service, client):
-        running = client.apply(_a_running_study(seconds=1.0))
+        running = client.apply(a_running_study(seconds=1.0))
         wait_until(lambda: client.study(running.id).trials.get("completed", 0), 100, "no trial ends")
-        api = _process(service, "service.app")
+        api = process_of(service, "service.app")
         without = _share(api, _WATCHED_SECONDS)
         url = f"{service.url}/v1/studies/{running.id}/events"
         shares = asyncio.run(_watched(api, url, service.token, asked.clients))
@@ -237,12 +237,12 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _process(service: RunningService, module: str) -> psutil.Process:
+def process_of(service: RunningService, module: str) -> psutil.Process:
     [found] = [one for one in service.processes() if module in one.cmdline()]
     return found
 
 
-def _a_running_study(trials: int = 10_000, seconds: float = 0.0, **trainer: Any) -> dict[str, Any]:
+def a_running_study(trials: int = 10_000, seconds: float = 0.0, **trainer: Any) -> dict[str, Any]:
     """One that trains nothing, and takes so many seconds for a trial."""
     axis = {"kind": "float", "low": 0.0, "high": 1.0}
     settings = {

@@ -24,7 +24,7 @@ from service.api.oidc import open_identities
 from service.api.protocol import BoundedProtocol
 from service.api.summaries import Summaries
 from service.catalog.catalog import open_base_models, open_catalog, open_datasets
-from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
 from service.domain.definition import StudyDefinition
 from service.domain.errors import InvalidDefinition, Violation
@@ -64,7 +64,8 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
     """The API on the real adapters."""
     store = open_store(settings.store_url)
     layout = settings.layout
-    checkpoints = LocalCheckpointStore(layout.checkpoints)
+    storage = quick_storage(settings)
+    checkpoints = open_checkpoints(settings, storage)
     return create_api(
         ApiParts(
             store=store,
@@ -81,6 +82,7 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             summaries=Summaries(store.trials),
             identities=open_identities(settings),
             mlflow_url=mlflow_url,
+            look_at_storage=None if storage is None else storage.is_up,
         )
     )
 

@@ -11,20 +11,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service import lifeline
 from service.analysis import pictures
 from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
-from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
 from service.controller.allocation import Capacity, SharingRules
 from service.controller.drivers import Drivers, driver_arguments, standby_arguments
 from service.controller.leftovers import Leftovers
 from service.controller.loop import Controller
-from service.controller.repairs import Reconciler
+from service.controller.repairs import Reconciler, Sweep
 from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import StoreAway
@@ -32,6 +34,9 @@ from service.execution.environment import for_cluster, for_driver, reachable
 from service.settings import Settings, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
+
+if TYPE_CHECKING:
+    from service.checkpoints.storage import Storage
 
 _LOG = logging.getLogger("tuneyard.controller")
 _TURN_SECONDS = 0.5
@@ -52,7 +57,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings = Settings()
     layout = settings.layout
-    store, checkpoints = open_store(settings.store_url), LocalCheckpointStore(layout.checkpoints)
+    storage = quick_storage(settings)
+    store, checkpoints = open_store(settings.store_url), open_checkpoints(settings, storage)
 
     def command(study_id: str) -> tuple[list[str], dict[str, str]]:
         return driver_arguments(study_id, arguments.ray), dict(for_driver(layout.ray_token))
@@ -71,7 +77,8 @@ def main() -> int:
     )
     processes = ProcessTable(layout.root, layout.ray_token, drivers.by_process)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
-    reconciler = Reconciler(store, SystemClock(), processes, drivers.dead, sweep=leftovers.sweep)
+    sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
+    reconciler = Reconciler(store, SystemClock(), processes, drivers.dead, sweep=sweep)
     controller = Controller(
         store, checkpoints, SystemClock(), drivers, capacity, layout.cache / "prepared", rules, reconciler
     )  # fmt: skip
@@ -98,6 +105,19 @@ def main() -> int:
         standby.stop()
     drivers.stop_all()
     return 0
+
+
+def _with_sources(storage: "Storage", sweep: Sweep) -> Sweep:
+    """Sweep the rows and models in storage too, that no study needs which goes on."""
+    from service.checkpoints.shared_sources import SourceSweep  # noqa: PLC0415 - see `opening`
+
+    sources = SourceSweep(storage)
+
+    def sweep_both(driven: Collection[str], active: Collection[str], now: datetime) -> Sequence[str]:
+        sources.sweep(active, now)
+        return sweep(driven, active, now)
+
+    return sweep_both
 
 
 def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event) -> None:

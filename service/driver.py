@@ -16,29 +16,34 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from service.catalog.catalog import open_catalog
 from service.catalog.pinning import pin
-from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.opening import open_checkpoints, patient_storage, quick_storage
 from service.checkpoints.space import is_full, refusal
 from service.clock import SystemClock
 from service.controller.reconcile import driver_name
-from service.domain.errors import LeaseLost, StoreAway
-from service.domain.ports import Store
+from service.domain.errors import LeaseLost, StorageAway, StoreAway
+from service.domain.ports import LocalSources, SharedSources, Store
 from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
-from service.execution.assignment import Assignment, assign
+from service.execution.assignment import Assignment, assign, assign_afar
 from service.execution.environment import reachable
-from service.execution.interruption import Sign, Wish, wish_of
+from service.execution.interruption import Sign, SignAfar, Wish, wish_of
 from service.execution.ledger import Ledger
 from service.execution.standby import wait_for_study
 from service.settings import Settings
 from service.store.patience import insist, patient
 from service.store.sql import open_store
 
+if TYPE_CHECKING:
+    from service.checkpoints.storage import Storage
+
 _LOG = logging.getLogger("tuneyard.driver")
 _FITS_WITHOUT_PROGRESS = 5
 _POLL_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
 _CANCEL_SECONDS = 5.0
 """For the trials of a cancelled study to leave by themselves, before their processes are killed."""
 
@@ -85,10 +90,10 @@ def main() -> int:
 
 def _drive(settings: Settings, store: Store, lease: "_Lease", address: str, leaving: threading.Event) -> int:
     ledger = Ledger(store, SystemClock(), lease.study_id, lease.owner)
-    sign = Sign(settings.layout.checkpoints, lease.study_id)
+    sign = _open_sign(settings, lease.study_id)
     watch = threading.Thread(target=_watch, args=(settings, ledger, lease, address, leaving, sign), daemon=True)
     watch.start()
-    folders = LocalCheckpointStore(settings.layout.checkpoints)
+    folders = open_checkpoints(settings, patient_storage(settings))
     ledger.begin(lambda trial: folders.can_resume(trial.study_id, trial.number))
     while True:
         if ledger.study.state is StudyState.RUNNING:
@@ -109,7 +114,8 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     from service.execution.searcher import open_ledger  # noqa: PLC0415
 
     study, layout = ledger.study, settings.layout
-    checkpoints = LocalCheckpointStore(layout.checkpoints)
+    storage = patient_storage(settings)
+    checkpoints = open_checkpoints(settings, storage)
     prepared = layout.cache / "prepared" / study.id
     try:
         sources = pin(open_catalog(settings).of(study.project).fetch(study.definition), prepared / "rows")
@@ -118,10 +124,15 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
             raise
         ledger.lack_room(refusal(layout.checkpoints / study.id, error, layout.cache).detail)
         return
+    shared = None if storage is None else _published(storage, ledger, sources)
+    if storage is not None and shared is None:
+        return
 
     def assign_trial(trial: Trial) -> Assignment:
         if trial.parent is not None:  # nothing else starts meanwhile, so the parent has not gone on
             ledger.note_beginning(trial, checkpoints.fork(study.id, trial.parent, trial.number, trial.parent_report))
+        if storage is not None and shared is not None:
+            return assign_afar(ledger.study, trial, shared, storage.url)
         return assign(ledger.study, trial, sources, layout.checkpoints, prepared / "texts")
 
     open_ledger(ledger, assign_trial)
@@ -139,6 +150,30 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
         fruitless = 0 if ledger.is_held() or ledger.history != before else fruitless + 1
         if fruitless >= _FITS_WITHOUT_PROGRESS:
             raise RuntimeError("Ray Tune ends at once without having run anything")
+
+
+def _published(storage: "Storage", ledger: Ledger, sources: LocalSources) -> SharedSources | None:
+    """What the sources are called in storage, once they are there; None when the study is to do something else meanwhile."""
+    from service.checkpoints.shared_sources import publish  # noqa: PLC0415 - see `opening`
+
+    pause = _POLL_SECONDS
+    while ledger.refresh().state is StudyState.RUNNING:
+        try:
+            return publish(storage, ledger.study.id, sources)
+        except StorageAway as error:
+            _LOG.warning("rows and models cannot be put into storage now: %s", error.cause)
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+    return None
+
+
+def _open_sign(settings: Settings, study_id: str) -> Sign | SignAfar:
+    storage = quick_storage(settings)
+    if storage is None:
+        return Sign(settings.layout.checkpoints, study_id)
+    from service.checkpoints.signs import ObjectSigns  # noqa: PLC0415 - see `opening`
+
+    return SignAfar(ObjectSigns(storage, study_id))
 
 
 class _Lease:
@@ -171,7 +206,9 @@ class _Lease:
             self._store.leases.release(self.study_id, self.owner)
 
 
-def _watch(settings: Settings, ledger: Ledger, lease: _Lease, address: str, leaving: threading.Event, sign: Sign) -> None:
+def _watch(
+    settings: Settings, ledger: Ledger, lease: _Lease, address: str, leaving: threading.Event, sign: Sign | SignAfar
+) -> None:
     """Keep the lease; end the process when it is lost, when the cluster is gone, or when the study is cancelled."""
     last_beat = time.monotonic()
     cancelled_at: float | None = None
@@ -211,9 +248,11 @@ def _cancelling(ledger: Ledger, lease: _Lease, study: Study, since: float | None
     return since or now
 
 
-def _show(sign: Sign, study: Study) -> None:
+def _show(sign: Sign | SignAfar, study: Study) -> None:
     try:
         sign.show(wish_of(study))
+    except StorageAway as error:
+        _LOG.warning("cannot ask the trials to leave: %s", error.cause)
     except OSError as error:  # a full disk: trials leave at their next reports, or are killed
         _LOG.warning("cannot ask the trials to leave: %s", error)
 

@@ -17,7 +17,9 @@ import httpx
 
 from service import __version__
 from service.api.auth import load_or_make_token, new_login_path
+from service.checkpoints.opening import quick_storage
 from service.clock import SystemClock
+from service.domain.errors import StorageAway
 from service.execution import environment
 from service.processes import Child, Children
 from service.settings import Layout, Settings, write_private
@@ -45,6 +47,11 @@ def serve(settings: Settings) -> int:
             listening = _listen(settings.host, settings.port)
         except OSError as error:
             sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
+            return 1
+        try:
+            _check_storage(settings)
+        except StorageAway as error:
+            sys.stderr.write(f"{error.detail}\n({error.cause})\n")
             return 1
         for stale in ("service.json", "capacity.json"):  # of one that was killed, or of a cluster that may have changed
             (layout.run / stale).unlink(missing_ok=True)
@@ -88,6 +95,13 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
         children.tend()
     sys.stderr.write("Stopping ...\n")
     return 0
+
+
+def _check_storage(settings: Settings) -> None:
+    """Whether what is set can be used, said at once and not in some log. Raises StorageAway."""
+    storage = quick_storage(settings)
+    if storage is not None:
+        storage.check()
 
 
 def _ray(settings: Settings, address: str, folder: Path) -> Child:

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.domain.storage_address import checked_address
 
 
 class Settings(BaseSettings):
@@ -17,6 +19,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite under `home` when left out.")
     ray_address: str | None = Field(default=None, description="Address of a Ray head to join; one of our own when left out.")
+    storage_url: str | None = Field(default=None, description="Object storage for checkpoints; under `home` when left out.")
     cpus: int | None = Field(default=None, ge=1, description="CPU slots of our own Ray; all of them when left out.")
     gpus: int | None = Field(default=None, ge=0, description="GPU slots of our own Ray; those found when left out.")
     model_roots: tuple[Path, ...] = Field(default=(), description="Folders whose models a study may name by path.")
@@ -47,6 +50,11 @@ class Settings(BaseSettings):
     oidc_jwks_url: str | None = Field(default=None, description="Its public keys; asked of the issuer when left out.")
     oidc_role_claim: str = Field(default="tuneyard_role", description="Claim with viewer, editor or admin.")
     oidc_project_claim: str = Field(default="tuneyard_project", description="Claim with the project; `*` is every one.")
+
+    @field_validator("storage_url")
+    @classmethod
+    def _can_be_used(cls, url: str | None) -> str | None:
+        return None if url is None else checked_address(url)
 
     @property
     def layout(self) -> "Layout":

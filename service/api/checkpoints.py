@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Header, Path, Request, Response, status
+from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 
 from service.api.dependencies import ApiParts, Parts
 from service.api.downloads import Download, etag_matches, file_response, media_type_of, streamed, tar_chunks, tar_headers
@@ -35,6 +36,14 @@ IfMatch = Annotated[
     str | None,
     Header(max_length=4000, description="Only if the file has one of these ETags; otherwise 412.", examples=["*"]),
 ]
+Redirect = Annotated[
+    bool,
+    Query(
+        examples=[True],
+        description="Answer 307 with an address at which the object storage itself hands out the file for five minutes, to "
+        "whoever knows it. Where checkpoints are not in one, or it signs no addresses, the file is answered as without it.",
+    ),
+]
 
 _NO_BEST = documented(errors.StudyNotFound, errors.NoBestTrial, errors.NoSingleBest, errors.CheckpointNotFound)
 _NO_TRIAL = documented(errors.StudyNotFound, errors.TrialNotFound, errors.CheckpointNotFound)
@@ -45,6 +54,7 @@ _NO_TRIAL_FILE = documented(errors.StudyNotFound, errors.TrialNotFound, errors.C
 _REFUSED = documented(PreconditionFailed, RangeNotSatisfiable, InvalidParameters)
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _ETAG = {"description": "Names this content, and no other.", "schema": {"type": "string"}, "example": '"53aa51172d"'}
+_LOCATION = {"description": "An address that needs no token.", "schema": {"type": "string", "format": "uri"}}
 _FILE_CONTENT = {
     "application/octet-stream": _BINARY,
     "application/json": {"schema": {}},
@@ -57,6 +67,7 @@ _UNCHANGED: dict[int | str, dict[str, Any]] = {
 _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": _FILE_CONTENT, "headers": {"ETag": _ETAG}},
     206: {"description": "The part of the file that `Range` asks for.", "content": _FILE_CONTENT, "headers": {"ETag": _ETAG}},
+    307: {"description": "With `redirect`: where the storage hands out the file.", "headers": {"Location": _LOCATION}},
     **_UNCHANGED,
     **_REFUSED,
 }
@@ -124,9 +135,11 @@ def get_trial_analysis(study_id: StudyId, number: TrialNumber, parts: Parts) -> 
     response_class=Response,
     responses={**_FILE_RESPONSES, **_NO_BEST_FILE},
 )
-def get_best_file(study_id: StudyId, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None) -> Response:
+def get_best_file(
+    study_id: StudyId, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None, *, redirect: Redirect = False
+) -> Response:
     """One file of the best trial's export. Send the manifest's SHA-256 as `If-Match` to be sure to get that one."""
-    return _file(parts, request, study_id, _best(parts, study_id), path, if_match)
+    return _file(parts, request, _Wanted(study_id, _best(parts, study_id), path, if_match, redirect))
 
 
 @router.head(
@@ -143,11 +156,18 @@ def get_best_file(study_id: StudyId, path: FilePath, request: Request, parts: Pa
     response_class=Response,
     responses={**_FILE_RESPONSES, **_NO_TRIAL_FILE},
 )
-def get_trial_file(
-    study_id: StudyId, number: TrialNumber, path: FilePath, request: Request, parts: Parts, if_match: IfMatch = None
+def get_trial_file(  # noqa: PLR0913 - each is a part of the request
+    study_id: StudyId,
+    number: TrialNumber,
+    path: FilePath,
+    request: Request,
+    parts: Parts,
+    if_match: IfMatch = None,
+    *,
+    redirect: Redirect = False,
 ) -> Response:
     """One file of a trial's export; `Range` asks for a part of it."""
-    return _file(parts, request, study_id, number, path, if_match)
+    return _file(parts, request, _Wanted(study_id, number, path, if_match, redirect))
 
 
 @router.head(
@@ -207,27 +227,60 @@ def _best_report(parts: ApiParts, study_id: str, number: int) -> int:
     return report
 
 
-def has_checkpoint(parts: ApiParts, trial: Trial) -> bool:
-    """Whether the trial's best export is there to be pulled."""
+def has_checkpoint(parts: ApiParts, trial: Trial) -> bool | None:
+    """Whether the trial's best export is there to be pulled; None while nobody can tell."""
     try:
         return trial.best_report is not None and bool(parts.checkpoints.manifest(trial.study_id, trial.number, trial.best_report))
     except errors.CheckpointNotFound:
         return False
+    except errors.StorageAway:
+        return None
 
 
-def _file(parts: ApiParts, request: Request, study_id: str, trial: int, path: str, if_match: str | None) -> Response:
+@dataclass(frozen=True)
+class _Wanted:
+    """A file that a request asks for."""
+
+    study_id: str
+    trial: int
+    path: str
+    if_match: str | None
+    redirect: bool
+
+
+def _file(parts: ApiParts, request: Request, wanted: _Wanted) -> Response:
+    path = wanted.path
     if not may_leave(path):
         raise errors.FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
-    manifest, opened = _opened(parts, study_id, trial, path)
+    if wanted.redirect and request.method == "GET":
+        elsewhere = _redirect(parts, wanted)
+        if elsewhere is not None:
+            return elsewhere
+    manifest, opened = _opened(parts, wanted.study_id, wanted.trial, path)
     file, content = opened[0]
     with ExitStack() as on_failure:
         on_failure.callback(content.close)
-        if if_match is not None and not etag_matches(if_match, file.sha256, weakly=False):
-            detail = f"{path!r} is the one of report {manifest.report} now: read the manifest again."
-            raise PreconditionFailed(detail)
+        _check_precondition(wanted, manifest, file)
         response = file_response(request, Download(content, file.bytes, file.sha256, media_type_of(path), _name(path)))
         on_failure.pop_all()
     return response
+
+
+def _redirect(parts: ApiParts, wanted: _Wanted) -> Response | None:
+    """The way to the file in the object storage, if it hands out any. It is in this answer alone: nothing logs it."""
+    manifest = _manifest(parts, wanted.study_id, wanted.trial)
+    link = parts.checkpoints.link(wanted.study_id, wanted.trial, manifest.report, wanted.path)
+    file = manifest.file(wanted.path)
+    if link is None or file is None:
+        return None
+    _check_precondition(wanted, manifest, file)
+    headers = {"Location": link, "ETag": f'"{file.sha256}"', "Cache-Control": "no-store"}
+    return Response(status_code=status.HTTP_307_TEMPORARY_REDIRECT, headers=headers)
+
+
+def _check_precondition(wanted: _Wanted, manifest: Manifest, file: CheckpointFile) -> None:
+    if wanted.if_match is not None and not etag_matches(wanted.if_match, file.sha256, weakly=False):
+        raise PreconditionFailed(f"{wanted.path!r} is the one of report {manifest.report} now: read the manifest again.")
 
 
 def _archive(parts: ApiParts, request: Request, study_id: str, trial: int) -> Response:

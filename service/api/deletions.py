@@ -9,6 +9,7 @@ from service.api.dependencies import Caller, Parts
 from service.api.paths import STUDY, StudyId
 from service.api.problems import InvalidParameters, documented
 from service.domain import errors
+from service.domain.stored import NOTHING_FREED
 from service.folders import remove
 
 router = APIRouter(tags=["studies"])
@@ -28,7 +29,10 @@ def delete_study(study_id: StudyId, parts: Parts, by: Caller) -> DeletionView:
     reached. `GET /v1/deletions` tells when that was. A second request answers 404.
     """
     deletion = parts.store.studies.delete(study_id, by)
-    checkpoints = parts.checkpoints.delete(study_id)
+    try:
+        checkpoints = parts.checkpoints.delete(study_id)
+    except errors.StorageAway:
+        checkpoints = NOTHING_FREED  # the study is deleted, and who tidies MLflow deletes these too once it answers
     prepared = remove(parts.settings.layout.cache / "prepared" / study_id)
     parts.store.deletions.freed(study_id, checkpoints=checkpoints, prepared=prepared)
     return DeletionView.of(replace(deletion, checkpoints=checkpoints, prepared=prepared))

@@ -1,5 +1,6 @@
 """What the routes stand on, handed to them by the composition root."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -31,6 +32,7 @@ class ApiParts:
     """Everything behind the API. `mlflow_url` is the tracking server's loopback address, without a trailing slash.
 
     `project` is whose the data sets and new studies are; `service.api.scope` narrows it all to what a caller sees.
+    `look_at_storage` raises StorageAway while the object storage does not answer; None where checkpoints are on a disk.
     """
 
     store: Store
@@ -49,6 +51,7 @@ class ApiParts:
     mlflow_url: str | None = None
     identities: Identities | None = None
     project: str = access.DEFAULT_PROJECT
+    look_at_storage: Callable[[], None] | None = None
 
 
 def all_parts_of(request: Request) -> ApiParts:

@@ -1,9 +1,10 @@
 """Is it alive, can it work, and how much does it do?"""
 
+import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api.dependencies import ApiParts, Parts
 from service.api.schemas import HealthView, ReadinessView
+from service.domain.errors import StorageAway
 from service.domain.ports import StudyQuery
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
@@ -25,6 +27,7 @@ open_router = APIRouter(tags=["health"])
 """What needs no token: it tells no more than that the service is there."""
 router = APIRouter(tags=["health"])
 
+_LOG = logging.getLogger("tuneyard.api")
 _PROBE_SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 _PAGE = 500
@@ -46,7 +49,7 @@ async def get_health() -> HealthView:
     responses={503: {"model": ReadinessView, "description": "A part is not up; ask again in a few seconds."}},
 )
 def get_readiness(request: Request, response: Response) -> ReadinessView:
-    """Whether the store and MLflow can be reached. Needs no token."""
+    """Whether the store, MLflow and an object storage can be reached. Needs no token."""
     readiness: Readiness = request.app.state.readiness
     view = readiness.look()
     if view.status != "ready":
@@ -84,6 +87,8 @@ class Readiness:
                 up = {"store": self._store_is_up()}
                 if self._parts.mlflow_url is not None:
                     up["mlflow"] = _mlflow_is_up(self._parts.mlflow_url)
+                if self._parts.look_at_storage is not None:
+                    up["storage"] = _answers(self._parts.look_at_storage)
                 self._view = ReadinessView(status="ready" if all(up.values()) else "not ready", parts=up)
                 self._looked_at = now
             return self._view
@@ -94,6 +99,15 @@ class Readiness:
         except Exception:
             return False  # the cause is the store's to log; strangers are not told
         return True
+
+
+def _answers(look_at_storage: Callable[[], None]) -> bool:
+    try:
+        look_at_storage()
+    except StorageAway as error:
+        _LOG.warning("%s", error.cause)  # strangers are not told
+        return False
+    return True
 
 
 def _mlflow_is_up(url: str) -> bool:

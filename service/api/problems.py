@@ -221,6 +221,22 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         503, "store-away", "The database does not answer",
         "The database does not answer, or has no room: try again in a few seconds; the service's log tells more.",
     ),
+    errors.StorageAway: Kind(
+        503, "storage-away", "The object storage does not answer",
+        "The object storage s3://models/tuneyard does not answer, or refuses (503 SlowDown): see that it runs.",
+    ),
+    errors.StorageRefused: Kind(
+        500, "storage-refused", "The object storage's address cannot be used",
+        "TUNEYARD_STORAGE_URL names no bucket: give it as `s3://BUCKET/PREFIX`.",
+    ),
+    errors.DamagedObject: Kind(
+        502, "damaged-object", "The object storage gave something else than it was given",
+        "sources/4f2a9c0d1e7b in the object storage is not what was stored there (its SHA-256 differs): it is not used.",
+    ),
+    errors.UnusableCache: Kind(
+        500, "unusable-cache", "A worker's cache cannot be used",
+        "The folder /cache for what workers fetch cannot be used (Permission denied): set TUNEYARD_WORKER_CACHE to another.",
+    ),
     errors.NoSpace: Kind(
         507, "no-space", "The disk is full",
         "The disk of /srv/tuneyard has 1,048,576 bytes free, and 268,435,456 are needed: make room there.",
@@ -303,13 +319,13 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     kind = kind_of(error)
     if kind is _INTERNAL:
         return internal_error(request, error)
-    if isinstance(error, errors.StoreAway):
+    if isinstance(error, errors.StoreAway | errors.StorageAway):
         _LOG.warning("%s %s: %s", request.method, request.url.path, error.cause)
     response = problem_response(request, kind, error.detail, _violations(error))
     match error:
         case errors.NotAuthenticated():
             response.headers["WWW-Authenticate"] = _CHALLENGE
-        case errors.NotReady() | errors.StoreAway():
+        case errors.NotReady() | errors.StoreAway() | errors.StorageAway():
             response.headers["Retry-After"] = "2"
         case errors.TooOften():
             response.headers["Retry-After"] = str(error.seconds)

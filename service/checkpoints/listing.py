@@ -7,11 +7,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from service.checkpoints.names import name_of
 from service.domain.stored import Stored, StoredKind
 from service.folders import sizes_in
 
 _TRIAL = re.compile(r"\d{6,}")
-_NUMBERED = re.compile(r"(resume|export)-(\d{6,})(?:-\d+)?")
 
 
 def stored_in(study: Path) -> list[Stored]:
@@ -36,15 +36,15 @@ def drop(study: Path, stored: Stored) -> None:
 
 
 def _stored(trial: int, entry: "os.DirEntry[str]") -> Stored | None:
-    numbered = _NUMBERED.fullmatch(entry.name)
+    name = name_of(entry.name)
     try:
         at = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
     except FileNotFoundError:
         return None  # replaced this moment
     return Stored(
         trial=trial,
-        kind=StoredKind(numbered[1]) if numbered else StoredKind.UNFINISHED,
-        report=int(numbered[2]) if numbered else 0,
+        kind=StoredKind(name.kind) if name else StoredKind.UNFINISHED,
+        report=name.report if name else 0,
         bytes=sum(sizes_in(Path(entry.path))),
         at=at,
         name=f"{trial:06d}/{entry.name}",

@@ -27,21 +27,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.checkpoints import listing
+from service.checkpoints.manifests import file_of, manifest_of, no_analysis, no_checkpoint, replaced
+from service.checkpoints.names import CheckpointName, name_of
 from service.checkpoints.space import Free, Room, free_bytes, has_room
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
-from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
 from service.domain.stored import Freed, Stored
 from service.folders import remove
 
 _LOG = logging.getLogger("tuneyard.checkpoints")
-_NUMBERED = re.compile(r"(resume|export)-(\d{6,})(?:-(\d+))?")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a trial stands on disk: `state` is None when it has nothing left to train."""
+    """Where a trial stands on disk, in the folder `name`: `state` is None when it has nothing left to train."""
 
+    name: CheckpointName
     number: int
     reports: Sequence[Mapping[str, Any]]
     state: Path | None
@@ -97,8 +98,25 @@ class TrialFolder:
                 _LOG.warning("%s cannot be read, going on from before it: %s", folder, error)
                 continue
             state = folder / "state"
-            return Resume(number=len(reports), reports=reports, state=state if state.is_dir() else None)
+            name = name_of(folder.name) or CheckpointName("resume", len(reports))
+            return Resume(name=name, number=len(reports), reports=reports, state=state if state.is_dir() else None)
         return None
+
+    def take(self, name: CheckpointName, fill: Callable[[Path], None]) -> Path:
+        """Have a checkpoint that was written elsewhere: `fill` writes all of it into an empty folder."""
+        with _Staging(self._path, str(name), self._room) as staging:
+            fill(staging)
+        return self.path(name)
+
+    def path(self, name: CheckpointName) -> Path:
+        """The folder of that name."""
+        return self._path / str(name)
+
+    def keep_only(self, name: CheckpointName) -> None:
+        """Drop all states but that one."""
+        for other in self._resumes():
+            if other.name != str(name):
+                shutil.rmtree(other, ignore_errors=True)
 
     def begin_as(self, parent: "TrialFolder", report: int) -> int:
         """Take over the parent's furthest state up to `report`, unless there is one here; answers its report, 0 for none.
@@ -148,15 +166,9 @@ class TrialFolder:
     def manifest(self, report: int) -> Manifest:
         """The export of that report. Raises CheckpointNotFound."""
         try:
-            stored = json.loads((self._export(report) / "manifest.json").read_text())
+            return manifest_of((self._export(report) / "manifest.json").read_bytes())
         except (FileNotFoundError, ValueError) as error:
-            raise CheckpointNotFound(
-                f"Trial {self._trial} of study {self._study_id!r} has no checkpoint of report {report}: a better one has "
-                "just replaced it, or the trial is not among the best that `checkpoints.keep` and `checkpoints.max_total_gb` "
-                "keep, or its files were taken from the disk; the study's events tell. "
-                f"`GET /v1/studies/{self._study_id}/best` names the best trial."
-            ) from error
-        return Manifest(**{**stored, "files": tuple(CheckpointFile(**file) for file in stored["files"])})
+            raise no_checkpoint(self._study_id, self._trial, report) from error
 
     def model(self, report: int) -> Path:
         """The folder with that report's export."""
@@ -168,35 +180,29 @@ class TrialFolder:
         try:
             stored: Mapping[str, Any] = json.loads((self._export(report) / "analysis.json").read_text())
         except (FileNotFoundError, ValueError) as error:
-            raise CheckpointNotFound(
-                f"The checkpoint of report {report} of trial {self._trial} has no analysis: a better one has just replaced it, "
-                "or it was exported by an earlier version of the service."
-            ) from error
+            raise no_analysis(self._trial, report) from error
         return stored
 
     def open(self, report: int, path: str) -> BinaryIO:
         """A file of that export. Raises CheckpointNotFound, FileNotInCheckpoint."""
-        manifest = self.manifest(report)
-        if manifest.file(path) is None or not may_leave(path):
-            raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}: its manifest lists those it has.")
+        file_of(self.manifest(report), path)
         try:
             return (self.model(report) / path).open("rb")
         except FileNotFoundError as error:
-            raise CheckpointNotFound("A better checkpoint has just replaced this one: read the manifest again.") from error
+            raise replaced() from error
 
     def _export(self, report: int) -> Path:
         return self._path / f"export-{report:06d}"
 
     def _numbers(self, kind: str) -> list[int]:
         """Reports of which there is one, what was saved between two reports aside."""
-        matches = [_NUMBERED.fullmatch(path.name) for path in _entries(self._path)]
-        return [int(match[2]) for match in matches if match and match[1] == kind and match[3] is None]
+        names = [name_of(path.name) for path in _entries(self._path)]
+        return [name.report for name in names if name is not None and name.kind == kind and name.interrupted is None]
 
     def _resumes(self) -> list[Path]:
         """What the trial may resume from, the furthest last."""
-        found = [(match, path) for path in _entries(self._path) if (match := _NUMBERED.fullmatch(path.name))]
-        ordered = sorted((int(match[2]), int(match[3] or 0), path) for match, path in found if match[1] == "resume")
-        return [path for _, _, path in ordered]
+        found = [(name, path) for path in _entries(self._path) if (name := name_of(path.name)) and name.kind == "resume"]
+        return [path for _, path in sorted(found, key=lambda one: one[0].how_far)]
 
     def _drop(self, numbers: Sequence[int], kind: str) -> None:
         for number in numbers:
@@ -221,6 +227,10 @@ class LocalCheckpointStore:
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
         return TrialFolder(self._root, study_id, trial).open(report, path)
+
+    def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
+        file_of(self.manifest(study_id, trial, report), path)
+        return None
 
     def can_resume(self, study_id: str, trial: int) -> bool:
         known = TrialFolder(self._root, study_id, trial).resume()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.controller.retention import GRACE, Deletion, Retained, reserve, retain
-from service.domain.errors import CheckpointNotFound, StudyNotFound
+from service.domain.errors import CheckpointNotFound, StorageAway, StudyNotFound
 from service.domain.events import Event, EventKind
 from service.domain.ports import CheckpointStore, Clock, Store
 from service.domain.repairs import Repaired, repaired
@@ -24,6 +24,7 @@ _MEASURE = timedelta(seconds=15)
 _MORE, _LONGEST = 100, timedelta(seconds=5)
 """A study that was tidied when `n` trials had ended is again once more than `n / 100` others have, or any after that time."""
 _SWEEP = timedelta(minutes=5)
+_AWAY = timedelta(seconds=15)
 _ORPHANED = timedelta(minutes=10)
 """How long nothing has been written for a study that the store does not know, until its prepared rows are deleted."""
 
@@ -45,13 +46,27 @@ class Housekeeping:
         """When that was."""
         self._measured: dict[str, datetime] = {}
         self._swept_at: datetime | None = None
+        self._away_until: datetime | None = None
+        """When to ask the object storage again, which did not answer."""
 
     def known(self) -> frozenset[str]:
         """Studies that were looked after, and are not forgotten."""
         return frozenset(self._tidied)
 
     def tidy(self, study_id: str, study: Study | None) -> None:
-        """Delete checkpoints that are not kept, and forget a study that has ended; `study` is None for one that is not active."""
+        """Delete checkpoints that are not kept, and forget a study that has ended; `study` is None for one that is not active.
+
+        While the object storage is away, this waits: others have their turns meanwhile.
+        """
+        if self._away_until is not None and self._clock.now() < self._away_until:
+            return
+        try:
+            self._tidy(study_id, study)
+        except StorageAway as error:
+            self._away_until = self._clock.now() + _AWAY
+            _LOG.warning("checkpoints are not looked after for %s s: %s", _AWAY.seconds, error.cause)
+
+    def _tidy(self, study_id: str, study: Study | None) -> None:
         try:
             newest = study or self._store.studies.get(study_id)
         except StudyNotFound:
@@ -74,7 +89,11 @@ class Housekeeping:
         if last is not None and now - last < _SWEEP:
             return
         self._swept_at = now
-        checkpoints, prepared = self._checkpoints.studies(), _folders(self._prepared)
+        try:
+            checkpoints, prepared = self._checkpoints.studies(), _folders(self._prepared)
+        except StorageAway as error:
+            _LOG.warning("what was left behind is looked for later: %s", error.cause)
+            return
         for study_id in sorted(checkpoints.keys() | prepared.keys()):
             changed = max(seen[study_id] for seen in (checkpoints, prepared) if study_id in seen)
             # Most of what there is has long been swept, and a long history is not read again for nothing.

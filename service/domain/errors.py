@@ -247,6 +247,35 @@ class NoSpace(TuneyardError):
         )
 
 
+class StorageRefused(TuneyardError):
+    """The address of the object storage cannot be used as it stands."""
+
+
+class StorageAway(TuneyardError):
+    """The object storage does not answer, refuses, or has no room.
+
+    `cause` is what it, or the way to it, said. It may name hosts, and is for the log alone.
+    """
+
+    def __init__(self, place: str, why: str, cause: str) -> None:
+        super().__init__(
+            f"The object storage {place} does not answer, or refuses ({why}): see that it runs, that the bucket is there, and "
+            "that the credentials in the environment may read, write, list and delete in it."
+        )
+        self.cause = cause
+
+
+class DamagedObject(TuneyardError):
+    """What came from the object storage is not what was put there."""
+
+    def __init__(self, key: str, found: str) -> None:
+        super().__init__(f"{key} in the object storage is not what was stored there ({found}): it is not used.")
+
+
+class UnusableCache(TuneyardError):
+    """The folder for what a worker fetches cannot be used."""
+
+
 class AnalysisFailed(TuneyardError):
     """The process that analyses a study, or draws the analysis, ended without an answer."""
 

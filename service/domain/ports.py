@@ -492,6 +492,13 @@ class CheckpointStore(Protocol):
         """A file of that export, to read and seek. Raises CheckpointNotFound, FileNotInCheckpoint."""
         ...
 
+    def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
+        """An address that hands out a file of that export for a few minutes to whoever knows it; None where there is none.
+
+        Raises CheckpointNotFound, FileNotInCheckpoint.
+        """
+        ...
+
     def can_resume(self, study_id: str, trial: int) -> bool:
         """Whether the trial, of which no attempt may be running, has a state to train on from."""
         ...
@@ -521,12 +528,32 @@ class CheckpointStore(Protocol):
         ...
 
 
+class Signs(Protocol):
+    """One word for all workers of a study. Raises StorageAway."""
+
+    def read(self) -> str | None:
+        """What is said; None where nothing is."""
+        ...
+
+    def write(self, word: str | None) -> None:
+        """Say this, or nothing any more."""
+        ...
+
+
 @dataclass(frozen=True)
 class LocalSources:
     """Where on this machine the models and data sets of a definition are, by the names it uses."""
 
     models: Mapping[str, Path]
     sources: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class SharedSources:
+    """What the models and data sets of a definition are called in object storage, by the names it uses."""
+
+    models: Mapping[str, str]
+    sources: Mapping[str, str]
 
 
 class Catalog(Protocol):

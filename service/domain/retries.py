@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from service.domain.trial import Trial, TrialReason
+from service.domain.trial import MAX_RETRIES, Trial, TrialReason
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -17,6 +17,16 @@ def after_failure(trial: Trial, reason: TrialReason, detail: str | None, max_ret
     if reason is not TrialReason.TRAINER_ERROR or trial.errors >= max_retries:
         return trial.ended(reason, now, detail)
     return trial.failed_attempt(now + timedelta(seconds=pause_seconds(trial.errors)))
+
+
+def after_storage_away(trial: Trial, now: datetime) -> Trial:
+    """The trial queued again, from what the object storage has of it, after a pause."""
+    return trial.held_up(now + timedelta(seconds=pause_seconds(trial.retries)))
+
+
+def keeps_being_held_up(trial: Trial) -> bool:
+    """Whether that has happened so often without a report that somebody should look at the storage."""
+    return trial.retries >= MAX_RETRIES
 
 
 def pause_seconds(errors: int) -> float:

@@ -190,7 +190,8 @@ class Trial:
     """A trial as the store remembers it.
 
     `until` is the report its present attempt runs to, `reports` how many it has given, `value` the objective at the last of
-    them, `best_value` and `best_report` the best one so far, `retries` the lost attempts since the last report.
+    them, `best_value` and `best_report` the best one so far, `retries` the lost attempts since the last report,
+    with those that the object storage held up.
 
     A trial with a `parent` began as a copy of that trial at its `parent_report`, and counts its reports on from there. One that
     `repeats` another tries that one's parameters again under a `seed` of its own. `errors` are the attempts that failed and were
@@ -280,6 +281,10 @@ class Trial:
             detail = f"its worker was lost {self.retries + 1} times in a row without a new report"
             return self.ended(TrialReason.RETRIES_EXHAUSTED, now, detail)
         return replace(self._moved(TrialState.QUEUED), retries=self.retries + 1)
+
+    def held_up(self, not_before: datetime) -> "Trial":
+        """The trial queued for another attempt, after the object storage did not take or give what it had to."""
+        return replace(self._moved(TrialState.QUEUED), retries=min(self.retries + 1, MAX_RETRIES), not_before=not_before)
 
     def interrupted(self, seconds: float = 0.0, gpus: float = 0.0) -> "Trial":
         """The trial queued for another attempt through no fault of its own.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search_spaces import Value
-from service.domain.ports import LocalSources
+from service.domain.ports import LocalSources, SharedSources
 from service.domain.study import Study
 from service.domain.trial import Report, Trial
 from trainers.contract import GpuMemory
@@ -19,7 +19,8 @@ class Assignment:
     """One attempt of one trial: train `configuration` from where the trial stands on disk to report `until`.
 
     `last` is the report after which the trial is whole, `inherited` the one up to which its reports are its parent's. Paths are
-    strings, as they go through JSON.
+    strings, as they go through JSON. With `storage`, the address of an object storage, no path of the driver's means
+    anything to the worker: `checkpoints` and `cache` are empty, and `models` and `sources` are what these are called there.
     """
 
     study_id: str
@@ -42,6 +43,7 @@ class Assignment:
     sources: Mapping[str, str]
     threads: int
     gpus: float
+    storage: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(self.__dict__)  # not `asdict`, which copies every value of the definition
@@ -52,7 +54,18 @@ class Assignment:
 
 
 def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path, cache: Path) -> Assignment:
-    """The assignment for a trial whose attempt has just begun."""
+    """The assignment for a trial whose attempt has just begun, for a worker that sees this machine's folders."""
+    return _assign(study, trial, sources, str(checkpoints), str(cache), None)
+
+
+def assign_afar(study: Study, trial: Trial, sources: SharedSources, storage: str) -> Assignment:
+    """The same for a worker that sees none of them, and has everything from an object storage."""
+    return _assign(study, trial, sources, "", "", storage)
+
+
+def _assign(
+    study: Study, trial: Trial, sources: LocalSources | SharedSources, checkpoints: str, cache: str, storage: str | None
+) -> Assignment:
     definition = study.definition
     return Assignment(
         study_id=study.id,
@@ -69,12 +82,13 @@ def assign(study: Study, trial: Trial, sources: LocalSources, checkpoints: Path,
         last=definition.reports_of(trial.parameters),
         inherited=trial.parent_report,
         parent=trial.parent,
-        checkpoints=str(checkpoints),
-        cache=str(cache),
+        checkpoints=checkpoints,
+        cache=cache,
         models={name: str(path) for name, path in sources.models.items()},
         sources={name: str(path) for name, path in sources.sources.items()},
         threads=definition.resources.cpus_per_trial,
         gpus=study.resources.gpus,
+        storage=storage,
     )
 
 
@@ -84,15 +98,15 @@ class Progress:
 
     `worker` is None where the attempt ended before one had it. `done` is an attempt that came to its last report, `stopped_early`
     one whose trainer gives no more reports, `refused` a configuration that the trainer does not take, `no_space` an attempt whose
-    disk is full, `interrupted` one that was asked to leave and has trained `seconds` since its last report. `memory` is what it
-    has taken of its GPU by its last report.
+    disk is full, `away` one whose object storage did not take or give what it had to, `interrupted` one that was asked to leave
+    and has trained `seconds` since its last report. `memory` is what it has taken of its GPU by its last report.
     """
 
     number: int
     attempt: int
     worker: str | None
     reports: Sequence[Report] = ()
-    outcome: Literal["done", "stopped_early", "failed", "refused", "no_space", "interrupted"] | None = None
+    outcome: Literal["done", "stopped_early", "failed", "refused", "no_space", "away", "interrupted"] | None = None
     reason: str | None = None
     detail: str | None = None
     seconds: float = 0.0

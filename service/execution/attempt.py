@@ -11,16 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from service.checkpoints.local import TrialFolder
 from service.checkpoints.space import Free, free_bytes, is_full, refusal
-from service.domain.errors import NoSpace
+from service.domain.errors import DamagedObject, NoSpace, StorageAway, UnusableCache
 from service.domain.objective import Objective
 from service.domain.outcomes import outcome_of, point_of
-from service.domain.ports import Clock
+from service.domain.ports import Clock, LocalSources
 from service.domain.trial import Report, TrialReason
 from service.execution.assignment import Assignment, Progress, report_from_dict, report_to_dict
 from service.execution.card import write_card
 from service.execution.interruption import Wish
+from service.execution.place import Folder, Place, shared_disk
 from trainers import contract
 from trainers.configs import CONFIGS, TrainerConfig
 
@@ -37,7 +37,7 @@ class _Interrupted(Exception):
 class AttemptRun:
     """Runs an assignment report by report; whatever goes wrong comes back as a failed `Progress`, never as an exception."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it stands on, for tests to choose
         self,
         assignment: Assignment,
         worker: str,
@@ -46,8 +46,12 @@ class AttemptRun:
         wish: Callable[[], Wish | None] = lambda: None,
         *,
         free: Free = free_bytes,
+        place: Callable[[], Place] | None = None,
     ) -> None:
-        """`wish` is asked at every step whether the attempt is to leave in the middle of it."""
+        """`wish` is asked at every step whether the attempt is to leave in the middle of it.
+
+        `place` is where it is at work; a disk that the service shares, when it is left out.
+        """
         self._assignment = assignment
         self._worker = worker
         self._clock = clock
@@ -56,7 +60,9 @@ class AttemptRun:
         self._asked: Wish | None = None
         self._since = 0.0
         self._free = free
-        self._folder = TrialFolder(Path(assignment.checkpoints), assignment.study_id, assignment.number, free)
+        self._open_place = place or (lambda: shared_disk(assignment, free))
+        self._place: Place | None = None
+        self._sources = LocalSources({}, {})
         self._objective = Objective(metric=assignment.metric, direction=assignment.direction)
         self._outcomes = [limit for limit in map(outcome_of, assignment.outcomes) if limit is not None]
         self._known: list[Report] = []
@@ -87,9 +93,10 @@ class AttemptRun:
         match error:
             case NoSpace():
                 return self._without_room(error)
-            case _ if is_full(error):  # what is prepared or cached had no room
-                study = Path(self._assignment.checkpoints) / self._assignment.study_id
-                return self._without_room(refusal(study, error, Path(self._assignment.cache), self._free))
+            case StorageAway() | DamagedObject() | UnusableCache():
+                return self._held_up(error.detail)
+            case _ if self._place is not None and is_full(error):  # what is prepared or cached had no room
+                return self._without_room(refusal(self._place.study, error, self._place.cache, self._free))
             case contract.TrainerError():
                 return self._failure(_known_reason(error.reason), str(error))
             case MemoryError():
@@ -100,14 +107,25 @@ class AttemptRun:
                 return self._failure(TrialReason.TRAINER_ERROR, said[-_TRACEBACK_CHARACTERS:])
 
     def _start(self) -> list[Report]:
+        self._place = self._open_place()
         resume = self._folder.resume()
         self._known = [report_from_dict(report) for report in resume.reports] if resume else []
         self._stopped_early = bool(resume and resume.reports and resume.reports[-1].get(_LAST)) and not self._is_whole()
         if self._stopped_early or len(self._known) >= self._assignment.until:
             return list(self._known)
+        self._sources = self._here.fetch()
         self._trainer = self._loaded(resume.state if resume else None)
         self._reports = self._trainer.reports()
         return list(self._known)
+
+    @property
+    def _folder(self) -> Folder:
+        return self._here.folder
+
+    @property
+    def _here(self) -> Place:
+        assert self._place is not None  # noqa: S101 - `advance` has opened it
+        return self._place
 
     def _loaded(self, state: Path | None) -> contract.Trainer:
         """A trainer that goes on from that state, or from the start where an earlier version wrote it and it cannot be read.
@@ -134,9 +152,9 @@ class AttemptRun:
         return self._make_trainer(
             config,
             contract.TrialContext(
-                cache=Path(assignment.cache),
-                sources={name: Path(path) for name, path in assignment.sources.items()},
-                models={name: Path(path) for name, path in assignment.models.items()},
+                cache=self._here.cache,
+                sources=self._sources.sources,
+                models=self._sources.models,
                 threads=assignment.threads,
                 device="cuda" if assignment.gpus else "cpu",
                 processes=max(1, int(assignment.gpus)),
@@ -176,7 +194,7 @@ class AttemptRun:
         if self._counts(report) and (best is None or self._better(report, best)):
             report = self._exported(report, before=best, at_end=at_end)
         elif at_end and best is not None:
-            report = self._tested(report, self._folder.model(best.number))
+            report = self._tested(report, lambda: self._folder.model(best.number))
         self._known.append(report)
         self._stopped_early = trained.last and not self._is_whole()
         try:
@@ -210,17 +228,19 @@ class AttemptRun:
         def write(folder: Path) -> None:
             trainer.export(folder)
             if at_end:
-                said.append(self._tested(report, folder))
+                said.append(self._tested(report, lambda: folder))
             write_card(folder, self._assignment, said[-1], trainer.facts)
 
         self._folder.save_export(report.number, write, before=before.number if before else None, analysis=trainer.analysis())
         return said[-1]
 
-    def _tested(self, report: Report, exported: Path) -> Report:
+    def _tested(self, report: Report, exported: Callable[[], Path]) -> Report:
         """The report with what the test rows say of that export. A test that fails costs a trial nothing that it has learned."""
         assert self._trainer is not None  # noqa: S101 - only called with one
         try:
-            return replace(report, metrics={**report.metrics, **self._trainer.test(exported)})
+            return replace(report, metrics={**report.metrics, **self._trainer.test(exported())})
+        except StorageAway:
+            raise
         except Exception:
             _LOG.exception("trial %s of study %s could not be tested", self._assignment.number, self._assignment.study_id)
             return report
@@ -275,6 +295,10 @@ class AttemptRun:
     def _without_room(self, full: NoSpace) -> Progress:
         detail = f"On node {self._worker.partition(':')[0]}: {full.detail}"
         return replace(self._failure(TrialReason.TRAINER_ERROR, detail), outcome="no_space", reason=None)
+
+    def _held_up(self, detail: str) -> Progress:
+        said = f"On node {self._worker.partition(':')[0]}: {detail}"
+        return replace(self._failure(TrialReason.TRAINER_ERROR, said), outcome="away", reason=None)
 
     def _failure(self, reason: TrialReason, detail: str) -> Progress:
         return Progress(

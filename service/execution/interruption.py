@@ -1,18 +1,25 @@
 """How trainers hear in the middle of a step that they are to leave: by a small file in their study's folder of checkpoints.
 
-Ray says nothing to an actor that computes, and this folder is there for a study's driver and all its workers.
+Ray says nothing to an actor that computes, and this folder is there for a study's driver and all its workers. Where they share no
+disk it is an object in storage, which a thread of the worker looks at, as a look takes as long as a step.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from service.domain.errors import StorageAway
+from service.domain.ports import Signs
 from service.domain.study import Study, StudyReason, StudyState
 
 _FILE = ".interrupt"
 _LOOK_SECONDS = 0.2
 """Trainers ask at every step; the disk is asked less often."""
+_LOOK_AFAR_SECONDS = 2.0
+_LOG = logging.getLogger("tuneyard.attempt")
 
 
 class Wish(StrEnum):
@@ -67,6 +74,64 @@ class Listener:
             self._looked_at = now
             self._heard = _read(self._path)
         return self._heard
+
+
+class SignAfar:
+    """The driver's end where there is no shared disk. `signs` is the object that says it."""
+
+    def __init__(self, signs: Signs, clock: Callable[[], float] = time.monotonic) -> None:
+        self._signs = signs
+        self._clock = clock
+        self._not_before = 0.0
+        self._shown: Wish | None = None
+        self._is_sure = False
+        """Whether what is shown is this driver's: one that was killed may have left something."""
+
+    def show(self, wish: Wish | None) -> None:
+        """Ask all trainers of the study for this, or for nothing any more. Raises StorageAway, and then rests for a while."""
+        if (self._is_sure and wish is self._shown) or self._clock() < self._not_before:
+            return
+        self._not_before = self._clock() + _LOOK_AFAR_SECONDS
+        self._signs.write(wish)
+        self._shown, self._is_sure, self._not_before = wish, True, 0.0
+
+
+class ListenerAfar:
+    """A worker's end of it: at every step it answers what the last look found."""
+
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
+        self._heard: Wish | None = None
+        self._is_away = False
+        self._done = threading.Event()
+
+    def __call__(self) -> Wish | None:
+        return self._heard
+
+    def listen(self) -> "ListenerAfar":
+        """Look again and again from a thread of its own, which ends with this process or at `close`."""
+        threading.Thread(target=self._look_on, name="listener", daemon=True).start()
+        return self
+
+    def close(self) -> None:
+        self._done.set()
+
+    def look(self) -> None:
+        """Look once. While the storage is away, what was heard last holds; that it is away is said once."""
+        try:
+            said = self._signs.read()
+            self._heard, self._is_away = None if said is None else Wish(said), False
+        except ValueError:
+            self._heard = None
+        except StorageAway as error:
+            if not self._is_away:
+                _LOG.warning("nobody can ask this trial to leave now: %s", error.cause)
+            self._is_away = True
+
+    def _look_on(self) -> None:
+        while not self._done.is_set():
+            self.look()
+            self._done.wait(_LOOK_AFAR_SECONDS)
 
 
 def _read(path: Path) -> Wish | None:

@@ -18,7 +18,7 @@ from service.domain.history import History
 from service.domain.packing import sharing, trials_per_gpu
 from service.domain.ports import Change, Clock, Store
 from service.domain.quarantine import elsewhere, is_known, nodes_of, quarantine_event, quarantined
-from service.domain.retries import after_failure
+from service.domain.retries import after_failure, after_storage_away, keeps_being_held_up
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, Trial, TrialReason, TrialState
 from service.execution.assignment import Progress
@@ -312,6 +312,12 @@ class Ledger:
         if progress.outcome == "no_space":
             self._end_attempt(trial.interrupted(), AttemptOutcome.PAUSED, progress.detail)
             self.lack_room(progress.detail or "")
+            return
+        if progress.outcome == "away":
+            self._end_attempt(after_storage_away(trial, now), AttemptOutcome.LOST, progress.detail)
+            self._judge()
+            if keeps_being_held_up(trial):
+                self._pause_study(StudyReason.TOO_MANY_FAILURES, progress.detail)
             return
         if progress.outcome in {"failed", "refused"}:
             reason = TrialReason(progress.reason or TrialReason.TRAINER_ERROR)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from service.domain.errors import NoSpace
+from service.domain.errors import NoSpace, StorageAway
 from service.domain.trial import Trial, TrialReason
 from service.execution.assignment import Assignment, Progress
 from service.execution.keepwarm import keep_warm
@@ -68,6 +68,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]  # ray has no types
                         continue
                     except NoSpace as full:
                         ledger.record(Progress(trial.number, trial.attempts, None, outcome="no_space", detail=full.detail))
+                        continue
+                    except StorageAway as away:
+                        ledger.record(Progress(trial.number, trial.attempts, None, outcome="away", detail=away.detail))
                         continue
                     self._running[trial_id] = (trial.number, trial.attempts)
                     return {ASSIGNMENT: assignment}

@@ -136,6 +136,8 @@ class FakeCheckpoints:
     analyses: dict[tuple[str, int, int], Mapping[str, Any]] = field(default_factory=dict)
     opened: list[RecordedFile] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    links_to: str | None = None
+    """Where the storage hands out files itself, if it does."""
     at_next_open: list[Callable[[], object]] = field(default_factory=list)
     """What happens meanwhile, one at each opening."""
 
@@ -167,6 +169,9 @@ class FakeCheckpoints:
             raise FileNotInCheckpoint(f"The checkpoint has no file {path!r}.")
         self.opened.append(RecordedFile(files[path]))
         return self.opened[-1]
+
+    def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
+        return None if self.links_to is None else f"{self.links_to}/{path}?signature=secret"
 
     def has_room(self, study_id: str) -> bool:
         return True

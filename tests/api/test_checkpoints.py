@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.schemas import ManifestView
+from service.domain.errors import StorageAway
 from tests.api.conftest import MODEL, World
 
 TYPE = "urn:tuneyard:problem:"
@@ -262,3 +263,39 @@ def test_a_trial_without_a_kept_analysis_has_none(client: TestClient, world: Wor
     world.has_trial(world.has_study(), 0, accuracies)
     answer = client.get("/v1/studies/intents-abc123/trials/0/analysis")
     assert (answer.status_code, answer.json()["type"]) == (404, TYPE + "checkpoint-not-found")
+
+
+def test_a_storage_that_hands_out_files_is_where_a_client_is_sent_that_asks_for_it(client: TestClient, exported: World) -> None:
+    exported.checkpoints.links_to = "https://storage.example/models"
+    sent = client.get(FILE, params={"redirect": True}, follow_redirects=False)
+    assert (sent.status_code, sent.content, sent.headers["ETag"]) == (307, b"", ETAG)
+    assert sent.headers["Location"].startswith("https://storage.example/models/model.safetensors?")
+    assert sent.headers["Cache-Control"] == "no-store"
+    assert (client.get(FILE).status_code, client.head(FILE, params={"redirect": True}).status_code) == (200, 200)
+
+
+def test_a_client_that_wants_other_content_is_not_sent_anywhere(client: TestClient, exported: World) -> None:
+    exported.checkpoints.links_to = "https://storage.example/models"
+    answer = client.get(FILE, params={"redirect": True}, headers={"If-Match": '"x"'}, follow_redirects=False)
+    assert (answer.status_code, "Location" in answer.headers) == (412, False)
+
+
+def test_a_storage_that_hands_out_nothing_is_read_for_a_client_that_asks_to_be_sent_there(
+    client: TestClient, exported: World
+) -> None:
+    answer = client.get(FILE, params={"redirect": True}, follow_redirects=False)
+    assert (answer.status_code, answer.content) == (200, WEIGHTS)
+
+
+def test_a_storage_that_is_away_is_said_so_and_asked_again_later(
+    client: TestClient, exported: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StorageAway("s3://models/tuneyard", "503 Service Unavailable, SlowDown", "GET http://10.0.0.1/models")
+
+    monkeypatch.setattr(exported.checkpoints, "manifest", away)
+    answer = client.get(FILE)
+    assert (answer.status_code, answer.json()["type"], answer.headers["Retry-After"]) == (503, TYPE + "storage-away", "2")
+    assert "SlowDown" in answer.json()["detail"]
+    assert "10.0.0.1" not in answer.text
+    assert client.get("/v1/studies/intents-abc123/trials/1").json()["has_checkpoint"] is None

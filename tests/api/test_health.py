@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api import health
+from service.domain.errors import StorageAway
 from tests.api.conftest import World, client_of, with_parts
 
 
@@ -42,6 +43,17 @@ def test_a_service_without_its_tracker_is_not_ready(world: World) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/mlflow"
         answer = client_of(with_parts(world, mlflow_url=url), token=None).get("/readyz")
     assert (answer.status_code, answer.json()["parts"]) == (503, {"store": True, "mlflow": False})
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_service_whose_object_storage_is_away_is_not_ready(world: World, *, is_away: bool) -> None:
+    def look() -> None:
+        if is_away:
+            raise StorageAway("s3://models/tuneyard", "no answer", "GET http://10.0.0.1/models")
+
+    answer = client_of(with_parts(world, look_at_storage=look), token=None).get("/readyz")
+    assert (answer.status_code, answer.json()["parts"]) == (503 if is_away else 200, {"store": True, "storage": not is_away})
+    assert "10.0.0.1" not in answer.text
 
 
 def test_strangers_cannot_make_the_service_look_more_than_once_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

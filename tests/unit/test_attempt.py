@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
+from service.checkpoints.cache import WorkerCache
 from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.objects import ObjectCheckpointStore
+from service.checkpoints.shared_sources import publish
+from service.checkpoints.signs import ObjectSigns
 from service.checkpoints.space import MARGIN_BYTES
-from service.domain.errors import CheckpointNotFound
+from service.checkpoints.storage import Patience, Storage, open_storage
+from service.domain.errors import CheckpointNotFound, StorageAway, UnusableCache
 from service.domain.ports import LocalSources
-from service.execution.assignment import Assignment, Progress, assign
+from service.execution.afar import Afar
+from service.execution.assignment import Assignment, Progress, assign, assign_afar
 from service.execution.attempt import AttemptRun
 from service.execution.card import write_card
+from service.execution.interruption import ListenerAfar
+from service.execution.place import Place
 from tests.builders import a_document, a_report, a_study, a_trial
 from tests.fakes import FakeClock, FakeTrainer
 from trainers.configs import TrainerConfig
@@ -156,6 +164,86 @@ def test_a_cache_that_finds_its_disk_full_pauses_too_and_is_waited_for(tmp_path:
     store = LocalCheckpointStore(tmp_path / "checkpoints", lambda folder: asked.append(folder) or MARGIN_BYTES)  # type: ignore[func-returns-value]
     assert not store.has_room("intents-abc123")
     assert asked == [tmp_path / "cache"]
+
+
+class Nodes:
+    """Attempts that share an object storage and no disk."""
+
+    def __init__(self, root: Path) -> None:
+        (root / "mount").mkdir()
+        self.url = f"file://{root}/mount"
+        self.storage = open_storage(self.url, Patience.SHORT)
+        self.store = ObjectCheckpointStore(self.storage, root / "home")
+        self._root = root
+        model = root / "model"
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        sources = LocalSources(models={"tiny-encoder": model}, sources={})
+        self._shared = publish(self.storage, "intents-abc123", sources)
+
+    def run(self, node: str, trainer: FakeTrainer, attempt: int = 1, until: int = 3) -> list[Progress]:
+        """All steps of an attempt there."""
+        assignment = assign_afar(a_study(), a_trial(until=until, attempts=attempt), self._shared, self.url)
+        afar = Afar(self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(self.storage, "x")))
+
+        def make_trainer(_: TrainerConfig, context: TrialContext) -> FakeTrainer:
+            assert (context.models["tiny-encoder"] / "config.json").read_text() == "{}"
+            assert all(path.is_relative_to(self._root / node) for path in (context.cache, *context.models.values()))
+            return trainer
+
+        run = AttemptRun(assignment, "host:1", FakeClock(), make_trainer, place=lambda: afar.place(assignment))
+        steps = [run.advance()]
+        while steps[-1].outcome is None:
+            steps.append(run.advance())
+        return [Progress.from_json(step.to_json()) for step in steps]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return Nodes(tmp_path)
+
+
+def test_an_attempt_on_another_node_goes_on_where_the_last_one_was_and_has_its_best_model_tested(nodes: Nodes) -> None:
+    trained: list[int] = []
+    nodes.run("a", FakeTrainer([0.1, 0.9, 0.3], trained), until=2)
+    steps = nodes.run("b", FakeTrainer([0.1, 0.9, 0.3], trained, tested=0.8), attempt=2)
+    assert ([report.number for step in steps for report in step.reports], trained) == ([1, 2, 3], [1, 2, 3])
+    assert steps[-1].reports[-1].metrics["test/report"] == 2
+    with nodes.store.open("intents-abc123", 0, 2, "config.json") as file:
+        assert json.load(file)["exported_after"] == 2
+
+
+@pytest.mark.parametrize("from_object", range(6))
+def test_a_storage_that_goes_away_is_no_error_of_the_trial_which_goes_on_elsewhere_from_what_was_told(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, from_object: int
+) -> None:
+    sent: list[str] = []
+
+    def send(self: Storage, key: str, path: Path, sha256: str) -> None:
+        if len(sent) >= from_object:
+            raise StorageAway(self.url, "503 Service Unavailable, SlowDown", "it refuses")
+        sent.append(key)
+        arrives(self, key, path, sha256)
+
+    arrives, trained = Storage.send, list[int]()
+    monkeypatch.setattr(Storage, "send", send)
+    last = nodes.run("a", FakeTrainer([0.1, 0.2, 0.3], trained))[-1]
+    assert (last.outcome, last.reason) == ("away", None)
+    assert "On node host: The object storage" in (last.detail or "")
+    assert "SlowDown" in (last.detail or "")
+    told = [report.number for report in last.reports]
+    monkeypatch.undo()
+    steps = nodes.run("b", FakeTrainer([0.1, 0.2, 0.3], trained), attempt=2)
+    assert ([report.number for step in steps for report in step.reports], steps[-1].outcome) == ([1, 2, 3], "done")
+    assert trained == [*range(1, len(told) + 2), *range(len(told) + 1, 4)], "the one that did not arrive is trained again"
+
+
+def test_a_node_that_cannot_cache_anything_holds_the_trial_up_and_says_what_to_do(tmp_path: Path) -> None:
+    def place() -> Place:
+        raise UnusableCache("The folder /cache cannot be used: set TUNEYARD_WORKER_CACHE to another.")
+
+    step = AttemptRun(an_assignment(tmp_path), "host:1", FakeClock(), lambda *_: FakeTrainer([0.1]), place=place).advance()
+    assert (step.outcome, "set TUNEYARD_WORKER_CACHE" in (step.detail or "")) == ("away", True)
 
 
 def test_the_export_carries_a_card_with_study_configuration_and_metrics(tmp_path: Path) -> None:

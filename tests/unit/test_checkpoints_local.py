@@ -229,3 +229,30 @@ def test_what_cannot_be_a_study_is_not_listed(tmp_path: Path) -> None:
     for name in ("lost+found", ".trash", STUDY):
         (tmp_path / name).mkdir()
     assert set(LocalCheckpointStore(tmp_path).studies()) == {STUDY}
+
+
+def save_two_reports(root: Path) -> LocalCheckpointStore:
+    TrialFolder(root, STUDY, 0).save_resume(known(2), a_file("state.json", "0123456789" * 1000))
+    return LocalCheckpointStore(root)
+
+
+def test_files_that_two_states_share_count_once(tmp_path: Path) -> None:
+    store = save_two_reports(tmp_path)
+    alone = sum(one.bytes for one in store.stored(STUDY))
+    store.fork(STUDY, 0, 5, 2)
+    assert alone <= sum(one.bytes for one in store.stored(STUDY)) < alone + 10
+    store.drop(STUDY, [one for one in store.stored(STUDY) if one.trial == 0])
+    assert [(one.trial, one.bytes) for one in store.stored(STUDY)] == [(5, alone)]
+
+
+def test_a_disk_that_cannot_share_files_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("no links here")
+
+    store = save_two_reports(tmp_path)
+    monkeypatch.setattr("service.checkpoints.local.os.link", refused)
+    assert store.fork(STUDY, 0, 5, 2) == 2
+    resume = TrialFolder(tmp_path, STUDY, 5).resume()
+    assert resume is not None
+    assert resume.state is not None
+    assert (resume.state / "state.json").read_text() == "0123456789" * 1000

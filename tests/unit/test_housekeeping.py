@@ -10,6 +10,7 @@ import pytest
 
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
 from service.controller.housekeeping import Housekeeping
+from service.domain.errors import StorageAway
 from service.domain.events import EventKind
 from service.domain.history import History
 from service.domain.ports import Change, Store, TrialStore
@@ -275,3 +276,28 @@ def test_a_model_that_was_exported_since_the_listing_is_not_missing(house: Calla
     here.tidies()
     assert here.told(EventKind.STUDY_REPAIRED) == []
     assert here.checkpoints.manifest(STUDY, 0, 2)
+
+
+def test_a_storage_that_is_away_is_left_alone_for_a_while_and_then_tidied(house: Callable[..., House]) -> None:
+    class Away:
+        asked = 0
+
+        def stored(self, study_id: str) -> Sequence[Stored]:
+            self.asked += 1
+            raise StorageAway("s3://models", "no answer", "nobody listens")
+
+        def studies(self) -> Any:
+            return self.stored("")
+
+    here, away = house(keep=1), Away()
+    here.trains(0, 0.5, TrialReason.EPOCHS_DONE)
+    store: Any = away
+    here.keeper = Housekeeping(here.store, store, here.clock, here.root.parent / "prepared", here.forgotten.append)
+    for _ in range(3):
+        here.tidies(seconds=4)
+    here.keeper.sweep(here.clock.now(), lambda *_: None)
+    assert away.asked == 2, "once for the study, once for what is left behind"
+    store.stored = here.checkpoints.stored
+    store.drop = here.checkpoints.drop
+    here.tidies(seconds=20)
+    assert here.left() == [(0, "export")]

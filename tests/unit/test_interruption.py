@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
+from service.domain.errors import StorageAway
 from service.domain.ports import LocalSources
 from service.domain.study import Study, StudyReason
 from service.execution.assignment import Assignment, Progress, assign
 from service.execution.attempt import AttemptRun
-from service.execution.interruption import Listener, Sign, Wish, wish_of
+from service.execution.interruption import Listener, ListenerAfar, Sign, SignAfar, Wish, wish_of
 from tests.builders import NOW, a_study, a_trial
 from tests.fakes import FakeClock
 from tests.tiny import make_tiny_encoder, write_intents
@@ -73,6 +74,71 @@ def test_a_sign_that_cannot_be_read_does_not_fail_the_trial_that_looks_for_it(tm
 def test_the_sign_of_one_study_is_none_of_another(tmp_path: Path) -> None:
     Sign(tmp_path, STUDY).show(Wish.PAUSE)
     assert Listener(tmp_path, "other-abc123")() is None
+
+
+class FakeSigns:
+    """One word, as long as the storage is not away; `writes` counts how often it was asked to take one."""
+
+    def __init__(self) -> None:
+        self.word: str | None = None
+        self.is_away = False
+        self.writes = 0
+
+    def read(self) -> str | None:
+        if self.is_away:
+            raise StorageAway("s3://models", "no answer", "nobody listens")
+        return self.word
+
+    def write(self, word: str | None) -> None:
+        self.writes += 1
+        self.read()
+        self.word = word
+
+
+def test_who_shares_no_disk_hears_at_the_next_look_what_the_driver_says() -> None:
+    signs = FakeSigns()
+    listener, sign = ListenerAfar(signs), SignAfar(signs)
+    for wish in (None, Wish.PAUSE, Wish.CANCEL, None):
+        sign.show(wish)
+        listener.look()
+        assert listener() is wish
+
+
+def test_what_a_killed_driver_said_in_storage_is_taken_back_by_the_next() -> None:
+    signs = FakeSigns()
+    SignAfar(signs).show(Wish.PAUSE)
+    sign = SignAfar(signs)
+    sign.show(None)
+    sign.show(None)
+    assert (signs.word, signs.writes) == (None, 2)
+
+
+def test_while_the_storage_is_away_what_was_heard_holds_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    signs = FakeSigns()
+    listener = ListenerAfar(signs)
+    signs.word = "pause"
+    listener.look()
+    signs.is_away = True
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            listener.look()
+    assert (listener(), len(caplog.records)) == (Wish.PAUSE, 1)
+    signs.is_away, signs.word = False, "no word that is known"
+    listener.look()
+    assert listener() is None
+
+
+def test_a_driver_whose_storage_is_away_says_it_later_and_does_not_ask_at_every_turn() -> None:
+    signs, seconds = FakeSigns(), [0.0]
+    sign = SignAfar(signs, lambda: seconds[0])
+    signs.is_away = True
+    with pytest.raises(StorageAway):
+        sign.show(Wish.PAUSE)
+    sign.show(Wish.PAUSE)
+    assert signs.writes == 1
+    signs.is_away, seconds[0] = False, 2.5
+    sign.show(Wish.PAUSE)
+    assert signs.word == "pause"
 
 
 class After:

@@ -362,6 +362,34 @@ def test_an_attempt_whose_disk_is_full_pauses_the_study_and_is_no_error_of_its_t
     assert store.trials.attempts(STUDY, 0)[0].outcome is AttemptOutcome.PAUSED
 
 
+def test_a_trial_that_the_storage_held_up_waits_longer_each_time_and_is_not_blamed() -> None:
+    clock = FakeClock()
+    store = a_store(concurrent=1, budget={"trials": 1})
+    ledger = a_ledger(store, slots=1, clock=clock)
+    for seconds in (1, 2, 4):
+        ledger.record(a_step(started(ledger), outcome="away", detail="The object storage refuses (503)."))
+        (trial,) = stored(store)
+        assert (trial.state, trial.errors, trial.not_before) == (TrialState.QUEUED, 0, clock.now() + timedelta(seconds=seconds))
+        assert isinstance(ledger.next(), Finished)
+        clock.pass_seconds(seconds)
+    assert {attempt.outcome for attempt in store.trials.attempts(STUDY, 0)} == {AttemptOutcome.LOST}
+    assert store.trials.attempts(STUDY, 0)[0].detail == "The object storage refuses (503)."
+    ledger.record(a_step(started(ledger), 1))
+    assert stored(store)[0].retries == 0
+
+
+def test_a_study_whose_storage_stays_away_pauses_and_loses_no_trial() -> None:
+    clock = FakeClock()
+    store = a_store(concurrent=1, budget={"trials": 1})
+    ledger = a_ledger(store, slots=1, clock=clock)
+    for _ in range(MAX_RETRIES + 1):
+        ledger.record(a_step(started(ledger), outcome="away", detail="The object storage refuses (503)."))
+        clock.pass_seconds(60)
+    assert (ledger.study.state, ledger.study.reason) == (StudyState.PAUSING, StudyReason.TOO_MANY_FAILURES)
+    assert ledger.pause().detail == "The object storage refuses (503)."
+    assert [trial.state for trial in stored(store)] == [TrialState.QUEUED]
+
+
 def test_a_lost_attempt_is_tried_again() -> None:
     store = a_store()
     ledger = a_ledger(store)

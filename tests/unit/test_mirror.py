@@ -66,6 +66,9 @@ class FakeExports:
             raise self.failure
         return io.BytesIO(MODEL[path])
 
+    def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
+        raise NotImplementedError
+
     def has_room(self, study_id: str) -> bool:
         return True
 
