@@ -18,7 +18,7 @@ from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
 from service.analysis.previews import Previews
 from service.api.app import create_api
-from service.api.auth import load_or_make_token
+from service.api.auth import token_of
 from service.api.dependencies import ApiParts
 from service.api.protocol import BoundedProtocol
 from service.catalog.catalog import open_base_models, open_catalog, open_datasets
@@ -27,7 +27,7 @@ from service.clock import SystemClock
 from service.domain.definition import StudyDefinition
 from service.domain.errors import InvalidDefinition, Violation
 from service.domain.ports import Catalog, LocalSources
-from service.settings import Settings
+from service.settings import Settings, service_name
 from service.store.sql import open_store
 
 
@@ -75,8 +75,9 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             forecaster=Forecasts(store, checkpoints, SystemClock()),
             clock=SystemClock(),
             settings=settings,
-            token=load_or_make_token(layout.token),
+            token=token_of(settings),
             mlflow_url=mlflow_url,
+            name=service_name(layout),
         )
     )
 

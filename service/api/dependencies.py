@@ -34,6 +34,8 @@ class ApiParts:
     settings: Settings
     token: str
     mlflow_url: str | None = None
+    name: str = ""
+    """What this service is called among those that use its store."""
 
     @cached_property
     def summaries(self) -> Summaries:

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api.dependencies import ApiParts, Parts
 from service.api.schemas import HealthView, ReadinessView
+from service.domain.leadership import Leader, leader_seen_from
 from service.domain.ports import StudyQuery
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
@@ -46,7 +47,7 @@ async def get_health() -> HealthView:
     responses={503: {"model": ReadinessView, "description": "A part is not up; ask again in a few seconds."}},
 )
 def get_readiness(request: Request, response: Response) -> ReadinessView:
-    """Whether the store and MLflow can be reached. Needs no token."""
+    """Whether the store and MLflow can be reached, and which controller leads. Needs no token."""
     readiness: Readiness = request.app.state.readiness
     view = readiness.look()
     if view.status != "ready":
@@ -84,7 +85,8 @@ class Readiness:
                 up = {"store": self._store_is_up()}
                 if self._parts.mlflow_url is not None:
                     up["mlflow"] = _mlflow_is_up(self._parts.mlflow_url)
-                self._view = ReadinessView(status="ready" if all(up.values()) else "not ready", parts=up)
+                status = "ready" if all(up.values()) else "not ready"
+                self._view = ReadinessView(status=status, parts=up, leader=leader_of(self._parts))
                 self._looked_at = now
             return self._view
 
@@ -94,6 +96,15 @@ class Readiness:
         except Exception:
             return False  # the cause is the store's to log; strangers are not told
         return True
+
+
+def leader_of(parts: ApiParts) -> Leader:
+    """Where the controller is that leads."""
+    try:
+        holder = parts.store.leadership.holder(parts.clock.now())
+    except Exception:
+        return Leader.UNKNOWN  # as above
+    return leader_seen_from(parts.name, holder)
 
 
 def _mlflow_is_up(url: str) -> bool:
@@ -155,6 +166,8 @@ class _StoreCollector:
                 break
         yield _by_state("tuneyard_studies", "Studies, by state.", {state.value: studies[state] for state in StudyState})
         yield _by_state("tuneyard_trials", "Trials, by state.", {state.value: trials[state] for state in TrialState})
+        is_here = leader_of(self._parts) is Leader.HERE
+        yield GaugeMetricFamily("tuneyard_leads", "1 where the controller of this service leads, else 0.", value=int(is_here))
 
 
 def _by_state(name: str, help_text: str, counts: dict[str, int]) -> GaugeMetricFamily:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import control, datasets, fork, imports, models, presets, preview, spending, studies, trials
+from service.cli import control, database, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -39,6 +39,7 @@ app.add_typer(trials.best_app, name="best")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(models.app, name="model")
 app.add_typer(presets.app, name="preset")
+app.add_typer(database.app, name="db")
 
 
 def main() -> None:
@@ -67,7 +68,11 @@ def root(
     url: Annotated[str | None, typer.Option(help="Address of the service.", envvar="TUNEYARD_URL", show_default=False)] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File that holds the token; else TUNEYARD_TOKEN, else the home folder's.", show_default=False),
+        typer.Option(
+            help="File that holds the token; else TUNEYARD_TOKEN, else the home folder's.",
+            envvar="TUNEYARD_TOKEN_FILE",
+            show_default=False,
+        ),
     ] = None,
     home: Annotated[
         Path | None,

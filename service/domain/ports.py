@@ -251,6 +251,22 @@ class LeaseStore(Protocol):
         ...
 
 
+class LeadershipStore(Protocol):
+    """Which controller leads, of all that use this database."""
+
+    def acquire(self, owner: str, now: datetime, lasting: timedelta) -> bool:
+        """Take it where nobody has it or its time has run out, or renew one's own; False when another holds it."""
+        ...
+
+    def release(self, owner: str) -> None:
+        """Give up one's own; anything else is left alone."""
+        ...
+
+    def holder(self, now: datetime) -> str | None:
+        """Who leads; None once its time has run out."""
+        ...
+
+
 class ShareStore(Protocol):
     """How many slots each study has, and how many it could use."""
 
@@ -381,6 +397,7 @@ class Store:
     trials: TrialStore
     events: EventStore
     leases: LeaseStore
+    leadership: LeadershipStore
     shares: ShareStore
     forecasts: ForecastStore
     footprints: FootprintStore

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from service.domain.errors import NotReady, StoreAway
 from service.store.database import Database
-from service.store.sql import migrate
+from service.store.versions import upgrade
 
 
 def a_database(folder: Path) -> Database:
@@ -44,7 +44,7 @@ def test_a_file_whose_folder_is_gone_is_away_and_cannot_be_migrated(tmp_path: Pa
         pass
     (tmp_path / "tuneyard.db").mkdir()
     with pytest.raises(NotReady):
-        migrate(f"sqlite:///{tmp_path / 'tuneyard.db'}")
+        upgrade(f"sqlite:///{tmp_path / 'tuneyard.db'}")
 
 
 def test_a_statement_that_is_wrong_stays_a_mistake_of_ours(tmp_path: Path) -> None:
