@@ -146,7 +146,9 @@ def test_the_second_service_goes_on_when_the_first_is_killed(pair: Pair, monkeyp
         for process in living:
             end(process)
         seconds_until(pair.two, "here", LEASE_SECONDS + 5)
+        begun = time.monotonic()
         wait_until(lambda: client.study(study.id).progress.epochs.spent > reported, 60, "the study does not go on")
+        _LOG.info("its next report came after %.1f s more", time.monotonic() - begun)
         found = ends_whole(client, study)
         assert {attempt.number for one in found.attempts.values() for attempt in one} >= {1, 2}, "some went on elsewhere"
         check_mlflow(pair.two, found, monkeypatch)
