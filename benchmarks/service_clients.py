@@ -1,4 +1,4 @@
-"""Many clients at once on PostgreSQL, for `benchmarks.service`: how long what they ask for takes, and that nothing of it is lost."""
+"""Many clients at once on PostgreSQL, for `benchmarks.service`: how long what they ask for takes, and that nothing is lost."""
 
 import argparse
 import asyncio
@@ -89,7 +89,11 @@ async def _asked(client: httpx.AsyncClient, tally: Tally, verb: str, path: str, 
     """Ask, and again what was refused as somebody else was faster; answers the study's id. A study may have ended by itself."""
     for _ in range(_TRIES):
         begun = time.perf_counter()
-        answer = await client.post(path, **request)
+        try:
+            answer = await client.post(path, **request)
+        except httpx.TransportError:  # a connection that was kept for a while may be closed just as it is used
+            tally.odd[f"{verb}: connection closed, asked again"] += 1
+            continue
         tally.seconds[verb].append(time.perf_counter() - begun)
         if answer.is_success:
             return str(answer.json()["id"])

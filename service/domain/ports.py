@@ -1,6 +1,7 @@
 """Where the rooms meet. Each port has one contract suite in `tests/contract`, run against every adapter."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -222,6 +223,10 @@ class EventStore(Protocol):
         """Events with a greater id, oldest first. Raises StudyNotFound."""
         ...
 
+    def latest(self, study_ids: Collection[str]) -> Mapping[str, tuple[int, bool]]:
+        """Of those of these studies that are there the id of the last event, 0 without one, and whether they have ended."""
+        ...
+
 
 class ForecastStore(Protocol):
     """What was foretold of studies while they ran."""
@@ -391,7 +396,10 @@ class AccessStore(Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """All of what the service remembers, behind its ports."""
+    """All of what the service remembers, behind its ports.
+
+    What is read within `at_one_moment`, by one thread, is read of the same moment, and in one transaction.
+    """
 
     studies: StudyStore
     trials: TrialStore
@@ -404,6 +412,7 @@ class Store:
     deletions: DeletionStore
     mirror: MirrorStore
     access: AccessStore
+    at_one_moment: Callable[[], AbstractContextManager[None]]
 
 
 class DatasetStore(Protocol):

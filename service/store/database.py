@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
 
@@ -21,6 +22,9 @@ _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction, all of which are short."""
 _CONNECT_SECONDS = 5
 """How long a PostgreSQL server may take to answer at all, and as long again, silent, until its connection counts as broken."""
+_CONNECTIONS = 15
+"""Of one process to PostgreSQL, at most. They are made when they are needed."""
+_FRESH_SECONDS = 1.0
 _IDLE_SECONDS = 15
 """How long a transaction may stand still until PostgreSQL ends it: a process that was stopped in one keeps others waiting."""
 _AWAY = frozenset(
@@ -47,6 +51,7 @@ class Database:
         Each transaction that writes begins with `before_writing`, which may raise to forbid it.
         """
         self._before_writing = before_writing
+        self._moment = threading.local()
         self._url = _parsed(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.file = Path(self._url.database) if self.is_sqlite and self._url.database else None
@@ -62,8 +67,24 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that sees one moment of the database. Raises StoreAway."""
-        with _known_away(), self._turns, self._reader.begin() as connection:
-            yield connection
+        known: Connection | None = getattr(self._moment, "connection", None)
+        with _known_away():
+            if known is not None:
+                yield known
+                return
+            with self._turns, self._reader.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Let all that this thread reads in the block see the same moment, in one transaction. Raises StoreAway."""
+        with self.reading() as connection:
+            before = getattr(self._moment, "connection", None)
+            self._moment.connection = connection
+            try:
+                yield
+            finally:
+                self._moment.connection = before
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -149,11 +170,31 @@ def _postgresql(url: URL) -> Engine:
         "connect_timeout": _CONNECT_SECONDS, "keepalives_idle": _CONNECT_SECONDS, "keepalives_interval": 1,
         "keepalives_count": _CONNECT_SECONDS, "tcp_user_timeout": 2000 * _CONNECT_SECONDS,
     }  # fmt: skip
+    # As many as are ever needed at once are kept: what overflows a pool is connected anew each time.
     engine = create_engine(
-        url, pool_pre_ping=True, connect_args={key: each for key, each in patience.items() if key not in url.query}
+        url,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        connect_args={key: each for key, each in patience.items() if key not in url.query},
     )
     event.listen(engine, "connect", _on_connect_to_postgresql)
+    event.listen(engine, "checkin", _on_checkin)
+
+    def ask_whether_it_lives(connection: Any, record: Any, _: object) -> None:
+        """Of a connection that lay idle. One that was just in use need not be asked, which takes as long as a statement."""
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _FRESH_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # all that are older are closed, and one is made anew
+
+    event.listen(engine, "checkout", ask_whether_it_lives)
     return engine
+
+
+def _on_checkin(_: object, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
 
 
 def _on_connect_to_postgresql(connection: Any, _: object) -> None:

@@ -41,4 +41,5 @@ def store_on(database: Database, clock: Clock) -> Store:
         deletions=SqlDeletions(database),
         mirror=SqlMirror(database),
         access=SqlAccess(database, clock),
+        at_one_moment=database.at_one_moment,
     )
