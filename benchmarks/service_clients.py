@@ -50,7 +50,7 @@ def clients(asked: argparse.Namespace, a_service: Services) -> None:
     with a_postgresql() as server:
         url = server.database("tuneyard")
         with a_service(TUNEYARD_DATABASE_URL=url, TUNEYARD_MAX_RUNNING_STUDIES="2") as (service, _):
-            api = [one for one in service.processes() if "service.app" in one.cmdline()][0]
+            api = next(one for one in service.processes() if "service.app" in one.cmdline())
             before = api.cpu_times()
             tally = asyncio.run(_all(service, asked.clients, asked.seconds))
             after = api.cpu_times()
@@ -180,9 +180,7 @@ def _show(tally: Tally, checked: list[tuple[str, int]], log: Path, logs: dict[st
             cuts = quantiles(found, n=100)
             print(f"{verb:10}{len(found):10}{1000 * cuts[49]:10.0f}{1000 * cuts[98]:10.0f}{1000 * max(found):10.0f}")
     asked = sum(map(len, tally.seconds.values()))
-    print(
-        f"the API took {tally.cpu_seconds:.1f} s of a processor, {1000 * tally.cpu_seconds / asked:.0f} ms an answer and its watcher"
-    )
+    print(f"the API took {tally.cpu_seconds:.1f} s of a processor, {1000 * tally.cpu_seconds / asked:.0f} ms an answer")
     print(
         f"the machine has {os.cpu_count()} processors, and for the last 5 minutes {os.getloadavg()[1]:.1f} processes wanted one"
     )
