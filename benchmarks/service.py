@@ -6,6 +6,7 @@
     load         reads under load, with 2,000 studies and 100,000 trials in the store and a study running
     pull         one large checkpoint, beside `python -m http.server` for the same file
     watchers     50 clients that follow the events of one study
+    clients      200 clients at once on PostgreSQL, each of which posts, watches, pauses, resumes and stops a study
     plain        a real study, beside a script of plain Ray Tune: needs rows and a model
 
 Each starts a service of its own, and then its peer on the same machine. The trainer is `simulated`, which trains nothing, but for
@@ -30,6 +31,7 @@ from typing import Any
 import psutil
 
 from benchmarks.plain_tune import VALIDATION_ROWS
+from benchmarks.service_clients import clients
 from benchmarks.service_load import load, pull, watchers
 from service.client import Client
 from service.domain.ports import Store
@@ -277,6 +279,9 @@ def main() -> None:
     of_load.add_argument("--seconds", type=float, default=20)
     command("pull", lambda asked: pull(asked, a_service)).add_argument("--megabytes", type=int, default=1000)
     command("watchers", lambda asked: watchers(asked, a_service)).add_argument("--clients", type=int, default=50)
+    of_clients = command("clients", lambda asked: clients(asked, a_service))
+    of_clients.add_argument("--clients", type=int, default=200)
+    of_clients.add_argument("--seconds", type=float, default=60, help="until the last study is told to stop")
     of_plain = command("plain", plain)
     of_plain.add_argument("--rows", type=Path, required=True, help="a CSV file")
     of_plain.add_argument("--text", default="text")

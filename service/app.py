@@ -18,7 +18,7 @@ from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
 from service.analysis.previews import Previews
 from service.api.app import create_api
-from service.api.auth import load_or_make_token
+from service.api.auth import token_of
 from service.api.dependencies import ApiParts
 from service.api.oidc import open_identities
 from service.api.protocol import BoundedProtocol
@@ -29,7 +29,7 @@ from service.clock import SystemClock
 from service.domain.definition import StudyDefinition
 from service.domain.errors import InvalidDefinition, Violation
 from service.domain.ports import Catalog, LocalSources
-from service.settings import Settings
+from service.settings import Settings, service_name
 from service.store.sql import open_store
 
 
@@ -78,11 +78,12 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             forecaster=Forecasts(store, checkpoints, SystemClock()),
             clock=SystemClock(),
             settings=settings,
-            token=load_or_make_token(layout.token),
+            token=token_of(settings),
             summaries=Summaries(store.trials),
             identities=open_identities(settings),
             mlflow_url=mlflow_url,
             look_at_storage=None if storage is None else storage.is_up,
+            name=service_name(layout),
         )
     )
 

@@ -1,9 +1,12 @@
 """The controller process: the reconciling loop, and beside it the thread that mirrors the store into MLflow.
 
-python -m service.daemon --ray 127.0.0.1:6379 --mlflow http://127.0.0.1:5000/mlflow
+Of several that use one database one leads. Exit code 3: it led, and does not any more; it is to be started again.
+
+    python -m service.daemon --ray 127.0.0.1:6379 --mlflow http://127.0.0.1:5000/mlflow
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -11,10 +14,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from service import lifeline
 from service.analysis import pictures
@@ -24,16 +28,22 @@ from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
 from service.controller.allocation import Capacity, SharingRules
 from service.controller.drivers import Drivers, driver_arguments, standby_arguments
+from service.controller.following import Follower
+from service.controller.leadership import Claim, Leadership
 from service.controller.leftovers import Leftovers
 from service.controller.loop import Controller
 from service.controller.repairs import Reconciler, Sweep
 from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
-from service.domain.errors import StoreAway
+from service.domain.errors import LeadershipLost, StoreAway
+from service.domain.leadership import controller_name
+from service.domain.ports import Store
 from service.execution.environment import for_cluster, for_driver, reachable
-from service.settings import Settings, write_private
+from service.settings import Settings, service_name, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
+from service.tracking.mlflow import MlflowTracker
+from service.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from service.checkpoints.storage import Storage
@@ -45,6 +55,7 @@ _FORECAST_SECONDS = 2.0
 _SOON_SECONDS = 1.0
 """Pause after a first failure: a cluster that died while it was asked is there again within seconds."""
 _LONGEST_SECONDS = 30.0
+_NO_LEADER = 3
 _AWAY_SECONDS = 5.0
 """Longest pause between two looks whether the database is back."""
 
@@ -56,55 +67,88 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings = Settings()
-    layout = settings.layout
-    storage = quick_storage(settings)
-    store, checkpoints = open_store(settings.store_url), open_checkpoints(settings, storage)
+    leaving = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leaving.set())
+    home, clock = service_name(settings.layout), SystemClock()
+    claim = Claim(controller_name(home, os.getpid(), time.time_ns()), home, settings.lease_seconds, settings.heartbeat_seconds)
+    store = open_store(settings.store_url, leader=claim.owner)
+    leadership = Leadership(store.leadership, clock, claim, _leave)
+    _work(settings, arguments, store, leadership, home, leaving)
+    return 0
 
-    def command(study_id: str) -> tuple[list[str], dict[str, str]]:
-        return driver_arguments(study_id, arguments.ray), dict(for_driver(layout.ray_token))
 
-    standby = None
-    if settings.standby:
-        waiting = standby_arguments(arguments.ray), for_driver(layout.ray_token)
-        standby = Standby(layout.logs / "standby.log", settings.idle_seconds, lambda: waiting)
-    drivers = Drivers(layout.run, layout.logs, command, standby)
+def _work(
+    settings: Settings, arguments: argparse.Namespace, store: Store, leadership: Leadership, home: str, leaving: threading.Event
+) -> None:
+    """Lead while this process has the lead, else look after this machine, until it is told to leave."""
+    layout, clock, storage = settings.layout, SystemClock(), quick_storage(settings)
+    standby = _a_standby(settings, arguments.ray)
+    drivers = Drivers(
+        layout.run, layout.logs, lambda it: (driver_arguments(it, arguments.ray), for_driver(layout.ray_token)), standby
+    )
     capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
-    rules = SharingRules(
+    leftovers = Leftovers(layout.ray, layout.logs, layout.run)
+    processes = ProcessTable(layout.root, layout.ray_token, drivers.by_process)
+    sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
+    reconciler = Reconciler(store, clock, processes, drivers.dead, sweep=sweep, home=home)
+    # The store refuses by itself what a controller writes that does not lead.
+    checkpoints = leadership.guarded(open_checkpoints(settings, storage))
+    tracker = leadership.guarded(cast("Tracker", MlflowTracker(arguments.mlflow)))
+    prepared = layout.cache / "prepared"
+    controller = Controller(store, checkpoints, clock, drivers, capacity, prepared, _rules(settings), reconciler)
+    mirror = open_mirror(store, checkpoints, tracker, pictures.begin, Analyst(store).begin)
+    forecasts = Forecasts(store, checkpoints, clock)
+    follower = Follower(store, clock, drivers, prepared, leftovers.sweep)
+
+    def turn() -> None:
+        if not leadership.is_held():
+            follower.turn()
+            return
+        controller.turn()
+        if standby is not None:
+            standby.tend(is_cluster_up=capacity() is not None)
+
+    def led(act: Callable[[], object]) -> Callable[[], object]:
+        return lambda: act() if leadership.is_held() else None
+
+    for act, seconds in (
+        (leadership.keep, min(_TURN_SECONDS, settings.heartbeat_seconds)),
+        (capacity.look, _CAPACITY_SECONDS),
+        (led(mirror.sync_once), _TURN_SECONDS),
+        (led(forecasts.watch), _FORECAST_SECONDS),
+    ):
+        threading.Thread(target=_repeat, args=(act, seconds, leaving), daemon=True).start()
+    _repeat(turn, _TURN_SECONDS, leaving)
+    if standby is not None:
+        standby.stop()
+    with contextlib.suppress(StoreAway):  # it runs out by itself
+        leadership.give_back()
+    drivers.stop_all()
+
+
+def _a_standby(settings: Settings, ray_address: str) -> Standby | None:
+    layout = settings.layout
+    if not settings.standby:
+        return None
+    waiting = standby_arguments(ray_address), for_driver(layout.ray_token)
+    return Standby(layout.logs / "standby.log", settings.idle_seconds, lambda: waiting)
+
+
+def _rules(settings: Settings) -> SharingRules:
+    return SharingRules(
         quantum_seconds=settings.share_quantum_seconds,
         most_running=settings.max_running_studies,
         most_running_of_a_user=settings.max_running_studies_per_user,
         most_slots_of_a_user=settings.max_slots_per_user,
     )
-    processes = ProcessTable(layout.root, layout.ray_token, drivers.by_process)
-    leftovers = Leftovers(layout.ray, layout.logs, layout.run)
-    sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
-    reconciler = Reconciler(store, SystemClock(), processes, drivers.dead, sweep=sweep)
-    controller = Controller(
-        store, checkpoints, SystemClock(), drivers, capacity, layout.cache / "prepared", rules, reconciler
-    )  # fmt: skip
-    mirror = open_mirror(store, checkpoints, arguments.mlflow, pictures.begin, Analyst(store).begin)
-    forecasts = Forecasts(store, checkpoints, SystemClock())
-    leaving = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leaving.set())
-    threads = [
-        threading.Thread(target=_repeat, args=(capacity.look, _CAPACITY_SECONDS, leaving), daemon=True),
-        threading.Thread(target=_repeat, args=(mirror.sync_once, _TURN_SECONDS, leaving), daemon=True),
-        threading.Thread(target=_repeat, args=(forecasts.watch, _FORECAST_SECONDS, leaving), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
 
-    def turn() -> None:
-        controller.turn()
-        if standby is not None:
-            standby.tend(is_cluster_up=capacity() is not None)
 
-    _repeat(turn, _TURN_SECONDS, leaving)
-    if standby is not None:
-        standby.stop()
-    drivers.stop_all()
-    return 0
+def _leave(why: str) -> None:
+    """End this process at once, whatever its threads are at; its drivers go on."""
+    _LOG.warning("leaving: %s", why)
+    logging.shutdown()
+    os._exit(_NO_LEADER)
 
 
 def _with_sources(storage: "Storage", sweep: Sweep) -> Sweep:
@@ -127,6 +171,8 @@ def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event)
         try:
             act()
             pause = 0.0
+        except LeadershipLost as error:
+            _LOG.info("%s", error.detail)
         except StoreAway as error:
             pause = min(_AWAY_SECONDS, pause * 2 or soon)
             _LOG.warning("the database is away (%s): will try again in %.1f s", error.cause, pause)

@@ -23,8 +23,8 @@ from service.catalog.pinning import pin
 from service.checkpoints.opening import open_checkpoints, patient_storage, quick_storage
 from service.checkpoints.space import is_full, refusal
 from service.clock import SystemClock
-from service.controller.reconcile import driver_name
 from service.domain.errors import LeaseLost, StorageAway, StoreAway
+from service.domain.leadership import driver_name
 from service.domain.ports import LocalSources, SharedSources, Store
 from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
@@ -33,7 +33,7 @@ from service.execution.environment import reachable
 from service.execution.interruption import Sign, SignAfar, Wish, wish_of
 from service.execution.ledger import Ledger
 from service.execution.standby import wait_for_study
-from service.settings import Settings
+from service.settings import Settings, service_name
 from service.store.patience import insist, patient
 from service.store.sql import open_store
 
@@ -62,7 +62,7 @@ def main() -> int:
         return 0
     settings = Settings()
     store = open_store(settings.store_url)
-    owner = driver_name(os.getpid(), time.time_ns())
+    owner = driver_name(service_name(settings.layout), os.getpid(), time.time_ns())
     lease = _Lease(store, settings, study_id, owner)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

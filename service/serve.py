@@ -16,14 +16,16 @@ from pathlib import Path
 import httpx
 
 from service import __version__
-from service.api.auth import load_or_make_token, new_login_path
+from service.api.auth import new_login_path, token_of
 from service.checkpoints.opening import quick_storage
 from service.clock import SystemClock
 from service.domain.errors import StorageAway
 from service.execution import environment
 from service.processes import Child, Children
 from service.settings import Layout, Settings, write_private
-from service.store.sql import migrate, open_store
+from service.store.database import tracking_url
+from service.store.sql import open_store
+from service.store.versions import prepare
 from service.tracking import server as mlflow
 
 _START_SECONDS = 120.0
@@ -69,17 +71,18 @@ def serve(settings: Settings) -> int:
 
 def _run(settings: Settings, children: Children, listening: socket.socket, ray_folder: Path, leaving: threading.Event) -> int:
     layout = settings.layout
-    load_or_make_token(layout.token)
+    token_of(settings)
     if not layout.ray_token.exists():
         write_private(layout.ray_token, secrets.token_hex(32))
-    migrate(settings.store_url)
+    prepare(settings.store_url)
     ray_address = settings.ray_address or f"127.0.0.1:{_free_port()}"
     mlflow_port = _free_port()
     shared = _shared_environment(settings)
     upstream = mlflow.url(mlflow_port)
     module = [sys.executable, "-m"]
     children.start(_ray(settings, ray_address, ray_folder))
-    children.start(Child("mlflow", *mlflow.command(layout.mlflow, mlflow_port), stop_seconds=5))
+    tracking = tracking_url(settings.mlflow_database, settings.store_url)
+    children.start(Child("mlflow", *mlflow.command(tracking, settings.mlflow_files, mlflow_port), stop_seconds=5))
     api = [*module, "service.app", f"--fd={listening.fileno()}", f"--mlflow={upstream}"]
     children.start(Child("api", api, shared, pass_fds=[listening.fileno()], stop_seconds=8))
     controller = [*module, "service.daemon", f"--ray={ray_address}", f"--mlflow={upstream}"]

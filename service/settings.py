@@ -1,6 +1,8 @@
 """Settings, from the environment (`TUNEYARD_*`) or the command line, and the layout of the service's home folder."""
 
 import os
+import secrets
+import socket
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -18,6 +20,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; SQLite under `home` when left out.")
+    token_file: Path | None = Field(
+        default=None, description="File with the API's token, for services that share one; the home folder's when left out."
+    )
+    mlflow_database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of MLflow's own database; SQLite under `home` when left out."
+    )
+    mlflow_artifacts: str | None = Field(
+        default=None, description="Folder or s3://BUCKET/PATH for the files of MLflow's runs; under `home` when left out."
+    )
     ray_address: str | None = Field(default=None, description="Address of a Ray head to join; one of our own when left out.")
     storage_url: str | None = Field(default=None, description="Object storage for checkpoints; under `home` when left out.")
     cpus: int | None = Field(default=None, ge=1, description="CPU slots of our own Ray; all of them when left out.")
@@ -66,6 +77,16 @@ class Settings(BaseSettings):
         """The database to use."""
         return self.database_url or f"sqlite:///{self.layout.root / 'tuneyard.db'}"
 
+    @property
+    def mlflow_database(self) -> str:
+        """MLflow's database."""
+        return self.mlflow_database_url or f"sqlite:///{self.layout.mlflow / 'mlflow.db'}"
+
+    @property
+    def mlflow_files(self) -> str:
+        """Where MLflow keeps the files of runs."""
+        return self.mlflow_artifacts or str(self.layout.mlflow / "artifacts")
+
 
 class Layout:
     """Paths under the home folder. Nothing is created by asking for them."""
@@ -74,6 +95,8 @@ class Layout:
         self.root = root
         self.token = root / "token"
         """The API's token, mode 0600."""
+        self.name = root / "name"
+        """What this service adds to the machine's name, among those that use the same database."""
         self.ray_token = root / "ray" / "token"
         self.ray = root / "ray"
         """Ray's temporary folder and Tune's attempt folders."""
@@ -95,3 +118,26 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     temporary.replace(path)
+
+
+def service_name(layout: Layout) -> str:
+    """What a service is called among those that use its database: by its machine, and by what its home folder drew once."""
+    try:
+        drawn = layout.name.read_text().strip()
+    except FileNotFoundError:
+        write_exclusive(layout.name, secrets.token_hex(3))
+        drawn = layout.name.read_text().strip()
+    return f"{socket.gethostname()}-{drawn}"
+
+
+def write_exclusive(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all or nothing; one that another process has just written stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_private(temporary, text)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -7,7 +7,6 @@ import html
 import ipaddress
 import os
 import re
-import secrets
 import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -28,7 +27,7 @@ from service.api.scope import parts_within
 from service.domain import errors
 from service.domain.access import PROJECT_PATTERN, Caller, Role
 from service.domain.ports import AccessStore, Clock
-from service.settings import write_private
+from service.settings import Settings, write_exclusive
 
 _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
@@ -38,6 +37,7 @@ _MAX_BODY_BYTES = 16 * 1024
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
 _DEFAULT_NEXT = "/mlflow/"
+_TOKEN = re.compile(r"[!-~]{16,}")
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 _USED = "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -218,6 +218,32 @@ def new_token() -> str:
     return new_secret()
 
 
+def token_of(settings: Settings) -> str:
+    """The token of a service: that of the file it is told to use, else its home's. Raises NotReady."""
+    if settings.token_file is None:
+        return load_or_make_token(settings.layout.token)
+    return _given_token(settings.token_file)
+
+
+def _given_token(path: Path) -> str:
+    """The token in a file that several services share, and that somebody else takes care of: it is neither made nor changed.
+
+    It may be a link, and its group may read it, as with secrets that are mounted into a container.
+    """
+    try:
+        with path.open() as file:
+            mode = os.fstat(file.fileno()).st_mode
+            token = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        advice = "make it with `openssl rand -hex 32`, or unset TUNEYARD_TOKEN_FILE"
+        raise errors.NotReady(f"The token file {path} cannot be read ({error}): {advice}.") from error
+    if stat.S_IMODE(mode) & 0o007:
+        raise errors.NotReady(f"Everybody on this machine can read the token file {path}: run `chmod o= {path}`.")
+    if not _TOKEN.fullmatch(token):
+        raise errors.NotReady(f"The token file {path} holds no token: put one into it, as of `openssl rand -hex 32`.")
+    return token
+
+
 def load_or_make_token(path: Path) -> str:
     """The token in this file, made at the first start; safe to call from several processes at once.
 
@@ -229,11 +255,11 @@ def load_or_make_token(path: Path) -> str:
                 _close_to_others(file.fileno(), path)
                 token = file.read().strip()
         except FileNotFoundError:
-            _make_token(path)
+            write_exclusive(path, new_token())
         except (OSError, UnicodeDecodeError) as error:
             raise errors.NotReady(f"The token file {path} cannot be read ({error}): delete it to get a new token.") from error
         else:
-            if not re.fullmatch(r"[!-~]{16,}", token):
+            if not _TOKEN.fullmatch(token):
                 raise errors.NotReady(f"The token file {path} holds no token: delete it to get a new one.")
             return token
 
@@ -318,19 +344,6 @@ def _check_origin(request: Request) -> None:
 def _open_itself(path: str, flags: int) -> int:
     """Open a file but not what a link points to, and without waiting for a pipe's other end."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _make_token(path: Path) -> None:
-    """Write a new token unless another process is faster."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    write_private(temporary, new_token())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
 
 
 def _close_to_others(descriptor: int, path: Path) -> None:

@@ -52,6 +52,8 @@ class ApiParts:
     identities: Identities | None = None
     project: str = access.DEFAULT_PROJECT
     look_at_storage: Callable[[], None] | None = None
+    name: str = ""
+    """What this service is called among those that use its store."""
 
 
 def all_parts_of(request: Request) -> ApiParts:

@@ -1,8 +1,10 @@
 """What happens to a study, as it happens: server-sent events."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -25,6 +27,10 @@ _LEAVING_SECONDS = 1.0
 """Given to the streams to end by themselves when the server stops; less than uvicorn waits for them."""
 _THREADS = 2
 _LARGEST_ID = 2**63 - 1
+_OF_ALL = ("", 0)
+"""The name of the question that is asked for all watchers; no study has it."""
+
+T = TypeVar("T")
 
 _MESSAGE = {
     "type": "object",
@@ -102,12 +108,12 @@ class Step:
 
 
 @dataclass
-class _Asked:
+class _Asked(Generic[T]):
     """A question that somebody asks the store just now, or did a moment ago."""
 
     at: float
     is_answered: anyio.Event = field(default_factory=anyio.Event)
-    answer: Step | None = None
+    answer: T | None = None
     error: Exception | None = None
 
     def is_worth_waiting_for(self, now: float) -> bool:
@@ -118,40 +124,69 @@ class _Asked:
 class Looks:
     """Asks the store for all watchers, on threads of its own, so that these never take those of other requests.
 
-    Who watches the same study and has heard the same asks the same question: one answer does for all that ask within a moment.
+    One question is asked for all of them, whatever they watch: what is the last event of each study? Its events are read only
+    where that is a new one. Who watches the same study and has heard the same asks the same question: one answer does for all
+    that ask within a moment.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._threads = anyio.CapacityLimiter(_THREADS)
-        self._asked: dict[tuple[str, int], _Asked] = {}
+        self._asked: dict[tuple[str, int], _Asked[Any]] = {}
+        self._watched: Counter[str] = Counter()
+
+    @contextmanager
+    def watching(self, study_id: str) -> Iterator[None]:
+        """Ask for this study too whenever somebody asks for all."""
+        self._watched[study_id] += 1
+        try:
+            yield
+        finally:
+            self._watched[study_id] -= 1
+            if not self._watched[study_id]:
+                del self._watched[study_id]
+
+    async def news(self, study_id: str, seen: int) -> Step:
+        """What came after event `seen`, for one that has been watching. Raises StudyNotFound."""
+        latest = await self._joined(_OF_ALL, self._latest)
+        if latest.get(study_id) == (seen, False):
+            return Step((), seen, is_full=False, is_last=False)
+        return await self.shared(study_id, seen)
+
+    async def shared(self, study_id: str, seen: int) -> Step:
+        """The same, read or what another watcher has just been answered, be it an error."""
+        return await self._joined((study_id, seen), lambda: self.fresh(study_id, seen))
 
     async def fresh(self, study_id: str, seen: int) -> Step:
         """Ask the store what came after event `seen`. Raises StudyNotFound."""
         return await run_sync(self._look, study_id, seen, limiter=self._threads)
 
-    async def shared(self, study_id: str, seen: int) -> Step:
-        """The same, or what another watcher has just been answered, be it an error."""
-        while (asked := self._asked.get((study_id, seen))) and asked.is_worth_waiting_for(anyio.current_time()):
+    async def _joined(self, key: tuple[str, int], ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` answers, or what another has just been answered who asked under the same key."""
+        while (asked := self._asked.get(key)) and asked.is_worth_waiting_for(anyio.current_time()):
             await asked.is_answered.wait()
             if asked.error is not None:
                 raise asked.error
             if asked.answer is not None:
-                return asked.answer
+                answered: T = asked.answer
+                return answered
         now = anyio.current_time()
         kept = {key: one for key, one in self._asked.items() if not one.is_answered.is_set() or now - one.at < POLL_SECONDS}
-        mine = _Asked(now)
-        self._asked = {**kept, (study_id, seen): mine}
+        mine: _Asked[T] = _Asked(now)
+        self._asked = {**kept, key: mine}
         try:
-            mine.answer = await self.fresh(study_id, seen)
+            mine.answer = await ask()
         except Exception as error:
             mine.error = error
             raise
         finally:
             mine.is_answered.set()
             if mine.answer is None:  # an error is for those who waited; who left without an answer has another ask
-                self._asked.pop((study_id, seen), None)
+                self._asked.pop(key, None)
         return mine.answer
+
+    async def _latest(self) -> Mapping[str, tuple[int, bool]]:
+        return await run_sync(self._store.events.latest, tuple(self._watched), limiter=self._threads)
 
     def _look(self, study_id: str, seen: int) -> Step:
         # In this order: a study that had ended before has no event that is not there yet.
@@ -164,6 +199,14 @@ class Looks:
 
 async def watch(looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *, follow: bool) -> AsyncIterator[ServerSentEvent]:
     """The messages of a first step and of all that follow, until the study has ended or the server is `leaving`."""
+    with looks.watching(study_id):
+        async for message in _watched(looks, study_id, step, leaving, follow=follow):
+            yield message
+
+
+async def _watched(
+    looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *, follow: bool
+) -> AsyncIterator[ServerSentEvent]:
     while True:
         for message in step.messages:
             yield message
@@ -175,7 +218,7 @@ async def watch(looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *
         if leaving.is_set():
             return
         try:
-            step = await looks.shared(study_id, step.seen)
+            step = await looks.news(study_id, step.seen)
         except errors.StudyNotFound:
             return  # deleted meanwhile: there is nothing more to tell
         except errors.StoreAway:

@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from service.api.dependencies import ApiParts, Parts
 from service.api.schemas import HealthView, ReadinessView
 from service.domain.errors import StorageAway
+from service.domain.leadership import Leader, leader_seen_from
 from service.domain.ports import StudyQuery
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
@@ -49,7 +50,7 @@ async def get_health() -> HealthView:
     responses={503: {"model": ReadinessView, "description": "A part is not up; ask again in a few seconds."}},
 )
 def get_readiness(request: Request, response: Response) -> ReadinessView:
-    """Whether the store, MLflow and an object storage can be reached. Needs no token."""
+    """Whether the store, MLflow and an object storage can be reached, and which controller leads. Needs no token."""
     readiness: Readiness = request.app.state.readiness
     view = readiness.look()
     if view.status != "ready":
@@ -89,7 +90,8 @@ class Readiness:
                     up["mlflow"] = _mlflow_is_up(self._parts.mlflow_url)
                 if self._parts.look_at_storage is not None:
                     up["storage"] = _answers(self._parts.look_at_storage)
-                self._view = ReadinessView(status="ready" if all(up.values()) else "not ready", parts=up)
+                status = "ready" if all(up.values()) else "not ready"
+                self._view = ReadinessView(status=status, parts=up, leader=leader_of(self._parts))
                 self._looked_at = now
             return self._view
 
@@ -108,6 +110,15 @@ def _answers(look_at_storage: Callable[[], None]) -> bool:
         _LOG.warning("%s", error.cause)  # strangers are not told
         return False
     return True
+
+
+def leader_of(parts: ApiParts) -> Leader:
+    """Where the controller is that leads."""
+    try:
+        holder = parts.store.leadership.holder(parts.clock.now())
+    except Exception:
+        return Leader.UNKNOWN  # as above
+    return leader_seen_from(parts.name, holder)
 
 
 def _mlflow_is_up(url: str) -> bool:
@@ -169,6 +180,8 @@ class _StoreCollector:
                 break
         yield _by_state("tuneyard_studies", "Studies, by state.", {state.value: studies[state] for state in StudyState})
         yield _by_state("tuneyard_trials", "Trials, by state.", {state.value: trials[state] for state in TrialState})
+        is_here = leader_of(self._parts) is Leader.HERE
+        yield GaugeMetricFamily("tuneyard_leads", "1 where the controller of this service leads, else 0.", value=int(is_here))
 
 
 def _by_state(name: str, help_text: str, counts: dict[str, int]) -> GaugeMetricFamily:

@@ -19,6 +19,7 @@ from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.events import Event, EventKind
 from service.domain.final import FinalResult
+from service.domain.leadership import Leader
 from service.domain.stored import Footprint
 from service.domain.strategy import PbtStrategy
 from service.domain.study import Study, StudyReason, StudyState
@@ -510,6 +511,7 @@ class ReadinessView(_View):
 
     status: str = Field(description="`ready`, or `not ready` while a part is down.", examples=["ready"])
     parts: Mapping[str, bool] = Field(description="Each part, and whether it is up.", examples=[{"store": True, "mlflow": True}])
+    leader: Leader = Field(description="Where the controller is that leads, of all services on this database.", examples=["here"])
 
 
 class IndexView(_View):

@@ -199,6 +199,11 @@ def view_of(parts: ApiParts, study: Study) -> StudyView:
 
 
 def _views_of(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
+    with parts.store.at_one_moment():
+        return _read_views(parts, studies)
+
+
+def _read_views(parts: ApiParts, studies: Sequence[Study]) -> list[StudyView]:
     ids, store, now = [study.id for study in studies], parts.store, parts.clock.now()
     summaries = parts.summaries.of(studies)
     experiments, footprints, waiting = store.mirror.experiments(ids), store.footprints.of(ids), why_studies_wait(parts, studies)

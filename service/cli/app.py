@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service import __version__
-from service.cli import access, control, datasets, fork, imports, models, presets, preview, spending, studies, trials
+from service.cli import access, control, database, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
 from service.cli.session import Session, session_of
 
@@ -42,6 +42,7 @@ app.add_typer(presets.app, name="preset")
 app.add_typer(access.tokens, name="token")
 app.add_typer(access.projects, name="project")
 app.command("audit")(access.audit)
+app.add_typer(database.app, name="db")
 
 
 def main() -> None:
@@ -70,7 +71,11 @@ def root(
     url: Annotated[str | None, typer.Option(help="Address of the service.", envvar="TUNEYARD_URL", show_default=False)] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File that holds the token; else TUNEYARD_TOKEN, else the home folder's.", show_default=False),
+        typer.Option(
+            help="File that holds the token; else TUNEYARD_TOKEN, else the home folder's.",
+            envvar="TUNEYARD_TOKEN_FILE",
+            show_default=False,
+        ),
     ] = None,
     home: Annotated[
         Path | None,

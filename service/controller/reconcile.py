@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from service.domain.leadership import is_driver_elsewhere, is_driver_of
 from service.domain.study import Study, StudyState
 
 _DRIVEN = frozenset({StudyState.RUNNING, StudyState.PAUSING, StudyState.STOPPING, StudyState.QUEUED})
@@ -39,7 +40,7 @@ class StrayDriver:
 
 @dataclass(frozen=True)
 class StrayWorker:
-    """A worker while no driver lives that it could work for."""
+    """A worker while no driver lives, here or elsewhere, that it could work for."""
 
     pid: int
 
@@ -86,6 +87,8 @@ class Surveyed:
     dead: Mapping[str, int]
     running: Collection[str] = ()
     processes: Processes = field(default_factory=Processes)
+    home: str = ""
+    """What this service is called: drivers of another one may have the same numbers."""
 
 
 def findings(seen: Surveyed) -> list[Finding]:
@@ -94,7 +97,7 @@ def findings(seen: Surveyed) -> list[Finding]:
     held = dict(seen.leases)
     for study_id, pid in seen.dead.items():
         owner = held.get(study_id)
-        if owner is not None and is_of_process(owner, pid):
+        if owner is not None and is_driver_of(owner, seen.home, pid):
             found.append(DeadLease(study_id, owner))
             del held[study_id]
     driven = held.keys() | set(seen.processes.drivers.values())
@@ -103,7 +106,8 @@ def findings(seen: Surveyed) -> list[Finding]:
         study = seen.studies.get(study_id)
         if study is None or study.state not in _DRIVEN:
             found.append(StrayDriver(study_id, pid))
-    if not seen.processes.drivers:
+    # On a cluster that several machines share they may work for a driver on another one.
+    if not seen.processes.drivers and not any(is_driver_elsewhere(owner, seen.home) for owner in held.values()):
         found += [StrayWorker(pid) for pid in seen.processes.workers]
     return found
 
@@ -115,13 +119,3 @@ def due(
     seen_since = {finding: since.get(finding, now) for finding in found}
     ripe = [finding for finding, at in seen_since.items() if now - at >= graces.of(finding)]
     return ripe, {finding: at for finding, at in seen_since.items() if finding not in ripe}
-
-
-def driver_name(pid: int, started: int) -> str:
-    """What a driver calls itself as the owner of a lease: its number, and a time as numbers are used again."""
-    return f"driver-{pid}-{started}"
-
-
-def is_of_process(owner: str, pid: int) -> bool:
-    """Whether a lease's owner is the driver with that number."""
-    return owner.startswith(f"driver-{pid}-")

@@ -45,7 +45,7 @@ Sweep = Callable[[Collection[str], Collection[str], datetime], Sequence[str]]
 class Reconciler:
     """Compares what runs with what the store says. `dead` answers the recorded drivers that have ended, by study."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it compares
         self,
         store: Store,
         clock: Clock,
@@ -53,6 +53,8 @@ class Reconciler:
         dead: Callable[[], Mapping[str, int]],
         graces: Graces | None = None,
         sweep: Sweep = lambda *_: [],
+        *,
+        home: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
@@ -60,6 +62,7 @@ class Reconciler:
         self._dead = dead
         self._graces = graces or Graces()
         self._sweep = sweep
+        self._home = home
         self._since: Mapping[Finding, datetime] = {}
         self._looked_at: datetime | None = None
 
@@ -73,12 +76,12 @@ class Reconciler:
             counts = self._store.trials.counts(studies)
             running = [study_id for study_id, states in counts.items() if states.get(TrialState.RUNNING)]
             processes = self._processes.look()
-            seen = Surveyed(studies, leases, dead, running, processes)
+            seen = Surveyed(studies, leases, dead, running, processes, self._home)
             ripe, self._since = due(findings(seen), self._since, now, self._graces)
             for study_id in self._sweep({*leases, *processes.drivers.values()}, studies, now):
                 self._tell(study_id, Repaired.FOLDERS, "A driver that was killed left a folder of Ray Tune's: it was deleted.")
         else:
-            ripe, _ = due(findings(Surveyed(studies, leases, dead)), {}, now, self._graces)
+            ripe, _ = due(findings(Surveyed(studies, leases, dead, home=self._home)), {}, now, self._graces)
         for finding in ripe:
             try:
                 self._repair(finding, now)

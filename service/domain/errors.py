@@ -200,6 +200,10 @@ class LeaseLost(Conflict):
     """Another process holds this study now: this one must stop at once."""
 
 
+class LeadershipLost(Conflict):
+    """Another controller leads now: this one must stop at once."""
+
+
 class NotAuthenticated(TuneyardError):
     """No valid token or session came with the request."""
 
@@ -222,6 +226,14 @@ class InvalidLoginCode(TuneyardError):
 
 class NotReady(TuneyardError):
     """A part of the service that this needs is not up yet."""
+
+
+class SchemaTooOld(NotReady):
+    """The database was written by an earlier version, and nobody has said yet that it may be changed."""
+
+
+class SchemaTooNew(NotReady):
+    """The database was written by a later version than this one."""
 
 
 class StoreAway(TuneyardError):

@@ -1,6 +1,7 @@
 """Where the rooms meet. Each port has one contract suite in `tests/contract`, run against every adapter."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -228,6 +229,10 @@ class EventStore(Protocol):
         """Events with a greater id, oldest first. Raises StudyNotFound."""
         ...
 
+    def latest(self, study_ids: Collection[str]) -> Mapping[str, tuple[int, bool]]:
+        """Of those of these studies that are there the id of the last event, 0 without one, and whether they have ended."""
+        ...
+
 
 class ForecastStore(Protocol):
     """What was foretold of studies while they ran."""
@@ -254,6 +259,22 @@ class LeaseStore(Protocol):
 
     def holders(self, now: datetime) -> Mapping[str, str]:
         """Owner of each study whose lease has not run out."""
+        ...
+
+
+class LeadershipStore(Protocol):
+    """Which controller leads, of all that use this database."""
+
+    def acquire(self, owner: str, now: datetime, lasting: timedelta) -> bool:
+        """Take it where nobody has it or its time has run out, or renew one's own; False when another holds it."""
+        ...
+
+    def release(self, owner: str) -> None:
+        """Give up one's own; anything else is left alone."""
+        ...
+
+    def holder(self, now: datetime) -> str | None:
+        """Who leads; None once its time has run out."""
         ...
 
 
@@ -433,12 +454,16 @@ class AuditStore(Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """All of what the service remembers, behind its ports."""
+    """All of what the service remembers, behind its ports.
+
+    What is read within `at_one_moment`, by one thread, is read of the same moment, and in one transaction.
+    """
 
     studies: StudyStore
     trials: TrialStore
     events: EventStore
     leases: LeaseStore
+    leadership: LeadershipStore
     shares: ShareStore
     forecasts: ForecastStore
     footprints: FootprintStore
@@ -447,6 +472,7 @@ class Store:
     access: AccessStore
     projects: ProjectStore
     audit: AuditStore
+    at_one_moment: Callable[[], AbstractContextManager[None]]
 
 
 class DatasetStore(Protocol):

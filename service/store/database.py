@@ -3,15 +3,16 @@
 import os
 import sqlite3
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
 
@@ -21,6 +22,11 @@ _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction, all of which are short."""
 _CONNECT_SECONDS = 5
 """How long a PostgreSQL server may take to answer at all, and as long again, silent, until its connection counts as broken."""
+_CONNECTIONS = 15
+"""Of one process to PostgreSQL, at most. They are made when they are needed."""
+_FRESH_SECONDS = 1.0
+_IDLE_SECONDS = 15
+"""How long a transaction may stand still until PostgreSQL ends it: a process that was stopped in one keeps others waiting."""
 _AWAY = frozenset(
     {
         sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
@@ -32,11 +38,20 @@ _TURNS_LOCK = 0x74756E65
 """A number that no other user of a PostgreSQL server is likely to lock."""
 
 
+def no_condition(_: Connection) -> None:
+    """Lets everybody write."""
+
+
 class Database:
     """Transactions on one database, from any number of threads and processes."""
 
-    def __init__(self, url: str) -> None:
-        """Connects when first used. Raises NotReady for a URL that names no database we know."""
+    def __init__(self, url: str, before_writing: Callable[[Connection], None] = no_condition) -> None:
+        """Connects when first used. Raises NotReady for a URL that names no database we know.
+
+        Each transaction that writes begins with `before_writing`, which may raise to forbid it.
+        """
+        self._before_writing = before_writing
+        self._moment = threading.local()
         self._url = _parsed(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.file = Path(self._url.database) if self.is_sqlite and self._url.database else None
@@ -52,8 +67,24 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that sees one moment of the database. Raises StoreAway."""
-        with _known_away(), self._turns, self._reader.begin() as connection:
-            yield connection
+        known: Connection | None = getattr(self._moment, "connection", None)
+        with _known_away():
+            if known is not None:
+                yield known
+                return
+            with self._turns, self._reader.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Let all that this thread reads in the block see the same moment, in one transaction. Raises StoreAway."""
+        with self.reading() as connection:
+            before = getattr(self._moment, "connection", None)
+            self._moment.connection = connection
+            try:
+                yield
+            finally:
+                self._moment.connection = before
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -62,6 +93,7 @@ class Database:
         Raises StoreAway, after which nobody knows whether it was committed if it was about to be.
         """
         with _known_away(), self._turns, self._writer.begin() as connection:
+            self._before_writing(connection)
             yield connection
 
     def take_turns(self, connection: Connection) -> None:
@@ -102,16 +134,27 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _parsed(url: str) -> URL:
+def tracking_url(url: str, store_url: str) -> str:
+    """MLflow's database, as MLflow takes its URL. Raises NotReady where it is no database, or the store's own."""
+    parsed, own = _parsed(url, "TUNEYARD_MLFLOW_DATABASE_URL"), _parsed(store_url)
+    if parsed.get_backend_name() == "sqlite":
+        return url
+    if (parsed.host, parsed.port, parsed.database, parsed.query) == (own.host, own.port, own.database, own.query):
+        raise NotReady(
+            "MLflow needs a database, or a schema, of its own: set TUNEYARD_MLFLOW_DATABASE_URL to another name, or add "
+            "`?options=-csearch_path%3Dmlflow` to it after `CREATE SCHEMA mlflow`."
+        )
+    return parsed.render_as_string(hide_password=False)
+
+
+def _parsed(url: str, variable: str = "TUNEYARD_DATABASE_URL") -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
         parsed = None
     backend = parsed.get_backend_name() if parsed else None
     if parsed is None or backend not in {"sqlite", "postgresql", "postgres"}:
-        raise NotReady(
-            "The database URL must begin with sqlite:/// or postgresql://: set TUNEYARD_DATABASE_URL to one that does."
-        )
+        raise NotReady(f"The database URL must begin with sqlite:/// or postgresql://: set {variable} to one that does.")
     if backend == "sqlite":
         return parsed.set(drivername="sqlite+pysqlite")
     try:
@@ -127,9 +170,38 @@ def _postgresql(url: URL) -> Engine:
         "connect_timeout": _CONNECT_SECONDS, "keepalives_idle": _CONNECT_SECONDS, "keepalives_interval": 1,
         "keepalives_count": _CONNECT_SECONDS, "tcp_user_timeout": 2000 * _CONNECT_SECONDS,
     }  # fmt: skip
-    return create_engine(
-        url, pool_pre_ping=True, connect_args={key: each for key, each in patience.items() if key not in url.query}
+    # As many as are ever needed at once are kept: what overflows a pool is connected anew each time.
+    engine = create_engine(
+        url,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        connect_args={key: each for key, each in patience.items() if key not in url.query},
     )
+    event.listen(engine, "connect", _on_connect_to_postgresql)
+    event.listen(engine, "checkin", _on_checkin)
+
+    def ask_whether_it_lives(connection: Any, record: Any, _: object) -> None:
+        """Of a connection that lay idle. One that was just in use need not be asked, which takes as long as a statement."""
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _FRESH_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # all that are older are closed, and one is made anew
+
+    event.listen(engine, "checkout", ask_whether_it_lives)
+    return engine
+
+
+def _on_checkin(_: object, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _on_connect_to_postgresql(connection: Any, _: object) -> None:
+    # Not among the options of the connection: not every pool between us and the server lets those through.
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+    connection.autocommit = False
 
 
 def _sqlite(url: URL, file: Path | None) -> Engine:

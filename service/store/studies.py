@@ -1,6 +1,6 @@
 """The studies, and what everything that belongs to one begins with: does it exist, and what happened to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -161,6 +161,11 @@ class SqlEvents:
             if not found:
                 require_study(connection, study_id)
         return found
+
+    def latest(self, study_ids: Collection[str]) -> Mapping[str, tuple[int, bool]]:
+        statement = select(_STUDIES.id, _STUDIES.last_event, _STUDIES.state).where(_STUDIES.id.in_(study_ids))
+        with self._database.reading() as connection:
+            return {row.id: (row.last_event, StudyState(row.state).is_end) for row in connection.execute(statement)}
 
 
 def read_study(connection: Connection, study_id: str) -> Study:

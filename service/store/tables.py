@@ -262,6 +262,15 @@ leases = Table(
     Column("expires_at", Moment, nullable=False),
 )
 
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+"""Who leads, of those of whom only one may act: a row for each role, of which the controller's is the only one."""
+
 experiments = Table(
     "mirror_experiments",
     metadata,

@@ -24,7 +24,6 @@ from service.domain.trial import Trial
 from service.tracking import records
 from service.tracking.adrift import adrift, said_of
 from service.tracking.analyses import Analyses, Draw, no_pictures
-from service.tracking.mlflow import MlflowTracker
 from service.tracking.runs import Runs
 from service.tracking.side_by_side import for_each
 from service.tracking.study_analyses import Make, StudyAnalyses, no_files
@@ -38,10 +37,10 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _LOOK_AGAIN = timedelta(minutes=5)
 
 
-def open_mirror(store: Store, checkpoints: CheckpointStore, mlflow_url: str, draw: Draw, make: Make) -> "Mirror":
-    """The mirror into the tracking server at this address, which need not be up yet."""
+def open_mirror(store: Store, checkpoints: CheckpointStore, tracker: Tracker, draw: Draw, make: Make) -> "Mirror":
+    """The mirror into a tracking server, which need not be up yet."""
     environment = surroundings(Path(__file__).parent)
-    return Mirror(store, MlflowTracker(mlflow_url), checkpoints, environment, SystemClock(), draw, make=make)
+    return Mirror(store, tracker, checkpoints, environment, SystemClock(), draw, make=make)
 
 
 class Mirror:

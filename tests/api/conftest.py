@@ -325,4 +325,5 @@ def stranger(world: World) -> Iterator[TestClient]:
 
 
 def with_parts(world: World, **changes: object) -> ApiParts:
-    return replace(world.parts, **changes)  # type: ignore[arg-type]  # fields of ApiParts
+    parts = replace(world.parts, **changes)  # type: ignore[arg-type]  # fields of ApiParts
+    return replace(parts, summaries=Summaries(parts.store.trials))

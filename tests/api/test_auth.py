@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from service.api.auth import load_or_make_token, new_login_path, new_token
+from service.api.auth import load_or_make_token, new_login_path, new_token, token_of
 from service.api.identity import SESSION_COOKIE, operator
 from service.domain.errors import NotReady
 from service.settings import Settings
@@ -225,6 +225,38 @@ def test_a_token_file_that_is_a_link_or_a_folder_is_refused(tmp_path: Path) -> N
     for name in ("link", "folder"):
         with pytest.raises(NotReady, match="delete it"):
             load_or_make_token(tmp_path / name)
+
+
+def test_services_that_share_a_token_read_it_from_the_file_that_they_are_given_and_leave_it_alone(tmp_path: Path) -> None:
+    mounted = tmp_path / "..data"
+    mounted.write_text("a-token-that-is-shared\n")
+    mounted.chmod(0o440)
+    (tmp_path / "token").symlink_to(mounted)  # as a secret is mounted into a container
+    for home in ("one", "two"):
+        settings = Settings(home=tmp_path / home, token_file=tmp_path / "token")
+        assert token_of(settings) == "a-token-that-is-shared"
+        assert not settings.layout.token.exists()
+    assert stat.S_IMODE(mounted.stat().st_mode) == 0o440
+
+
+def test_a_service_without_such_a_file_has_a_token_of_its_own(tmp_path: Path) -> None:
+    one, two = (Settings(home=tmp_path / home) for home in ("one", "two"))
+    assert token_of(one) == one.layout.token.read_text() != token_of(two)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "advice"),
+    [(None, 0, "openssl rand"), ("short", 0o600, "openssl rand"), ("a-token-that-is-shared", 0o644, "chmod o=")],
+)
+def test_a_shared_token_file_that_is_missing_empty_or_open_to_all_is_refused(
+    tmp_path: Path, content: str | None, mode: int, advice: str
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(NotReady, match=advice):
+        token_of(Settings(home=tmp_path / "home", token_file=path))
 
 
 def test_a_login_path_outside_the_service_cannot_be_made(world: World) -> None:

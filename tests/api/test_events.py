@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,9 +40,17 @@ class LivelyEvents:
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         found = self.events.after(study_id, event_id, limit)
+        self._something_happens()
+        return found
+
+    def latest(self, study_ids: Collection[str]) -> Mapping[str, tuple[int, bool]]:
+        found = self.events.latest(study_ids)
+        self._something_happens()
+        return found
+
+    def _something_happens(self) -> None:
         if self.happenings:
             self.happenings.pop(0)()
-        return found
 
 
 def lively(world: World, *happenings: Callable[[], Any]) -> TestClient:
@@ -154,6 +163,7 @@ class CountedEvents:
 
     events: EventStore
     asked: int = 0
+    asked_of_all: int = 0
 
     def add(self, events: Sequence[Event]) -> None:
         self.events.add(events)
@@ -161,6 +171,10 @@ class CountedEvents:
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         self.asked += 1
         return self.events.after(study_id, event_id, limit)
+
+    def latest(self, study_ids: Collection[str]) -> Mapping[str, tuple[int, bool]]:
+        self.asked_of_all += 1
+        return self.events.latest(study_ids)
 
 
 def test_watchers_who_have_heard_the_same_share_one_look_and_a_new_one_looks_for_itself(
@@ -184,6 +198,31 @@ def test_watchers_who_have_heard_the_same_share_one_look_and_a_new_one_looks_for
     anyio.run(all_ask)
     assert counted.asked == 2
     assert {tuple(message.event for message in step.messages) for step in steps} == {("study.state",)}
+
+
+def test_of_studies_in_which_nothing_happens_no_events_are_read_and_one_question_does_for_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 1000.0)
+    studies = [world.runs(world.has_study(f"study-{number}")) for number in range(20)]
+    counted = CountedEvents(world.parts.store.events)
+    looks = events.Looks(replace(world.parts.store, events=counted))
+    steps: dict[str, events.Step] = {}
+
+    async def ask(study_id: str, seen: int) -> None:
+        steps[study_id] = await looks.news(study_id, seen)
+
+    async def all_ask() -> None:
+        with ExitStack() as stack:
+            for study in studies:
+                stack.enter_context(looks.watching(study.id))
+            async with anyio.create_task_group() as group:
+                for study in studies:
+                    group.start_soon(ask, study.id, 1 if study.id == "study-7" else 2)
+
+    anyio.run(all_ask)
+    assert (counted.asked_of_all, counted.asked) == (1, 1)
+    assert {study_id for study_id, step in steps.items() if step.messages} == {"study-7"}
 
 
 def test_a_look_that_failed_is_no_answer_for_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import socket
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from starlette.testclient import TestClient
 
 from service.api import health
 from service.domain.errors import StorageAway
+from service.domain.leadership import controller_name
 from tests.api.conftest import World, client_of, with_parts
 
 
@@ -24,16 +26,24 @@ def test_the_process_tells_a_stranger_that_it_lives(stranger: TestClient) -> Non
 
 def test_a_service_whose_parts_are_up_is_ready(stranger: TestClient) -> None:
     answer = stranger.get("/readyz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "parts": {"store": True}})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "parts": {"store": True}, "leader": "nobody"},
+    )
 
 
 def test_a_service_without_its_store_is_not_ready_and_does_not_say_why(world: World) -> None:
     store = world.parts.store
     broken: Any = Broken()
-    store = replace(store, studies=broken, trials=broken, events=broken, leases=broken, mirror=broken)
+    store = replace(
+        store, studies=broken, trials=broken, events=broken, leases=broken, leadership=broken, mirror=broken
+    )  # fmt: skip
     client = client_of(with_parts(world, store=store), token=None)
     answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "parts": {"store": False}})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"status": "not ready", "parts": {"store": False}, "leader": "unknown"},
+    )
     assert answer.headers["Retry-After"] == "2"
 
 
@@ -67,6 +77,15 @@ def test_strangers_cannot_make_the_service_look_more_than_once_a_second(world: W
     client = client_of(with_parts(world, mlflow_url="http://127.0.0.1:1/mlflow"), token=None)
     assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
     assert looks == ["http://127.0.0.1:1/mlflow"]
+
+
+@pytest.mark.parametrize(("home", "leader", "leads"), [("host-a1b2c3", "here", "1.0"), ("host-d4e5f6", "elsewhere", "0.0")])
+def test_a_service_says_in_a_word_where_the_controller_is_that_leads(world: World, home: str, leader: str, leads: str) -> None:
+    owner = controller_name("host-a1b2c3", 4711, 99)
+    assert world.parts.store.leadership.acquire(owner, world.parts.clock.now(), timedelta(seconds=10))
+    client = client_of(with_parts(world, name=home))
+    assert client.get("/readyz").json()["leader"] == leader
+    assert f"tuneyard_leads {leads}" in client.get("/metrics").text.splitlines()
 
 
 def test_metrics_count_studies_and_trials_by_state(client: TestClient, world: World) -> None:

@@ -21,7 +21,8 @@ from service.domain.trial import Trial
 from service.store import tables
 from service.store.database import Database
 from service.store.memory import memory_store
-from service.store.sql import migrate, store_on
+from service.store.sql import store_on
+from service.store.versions import upgrade
 from tests.builders import a_report, a_study, a_trial
 from tests.fakes import FakeClock
 
@@ -71,7 +72,7 @@ def empty_postgresql(postgresql_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgresql_database(postgresql_server: str) -> Iterator[Database]:
-    migrate(postgresql_server)
+    upgrade(postgresql_server)
     database = Database(postgresql_server)
     yield database
     database.engine.dispose()
@@ -81,7 +82,7 @@ def postgresql_database(postgresql_server: str) -> Iterator[Database]:
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite database to copy, which is faster than to migrate."""
     file = tmp_path_factory.mktemp("migrated") / "tuneyard.db"
-    migrate(f"sqlite:///{file}")
+    upgrade(f"sqlite:///{file}")
     return file
 
 
@@ -111,6 +112,7 @@ def store(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> I
                 tables.tokens,
                 tables.projects,
                 tables.audit,
+                tables.leadership,
             ):
                 connection.execute(table.delete())
         yield store_on(shared, clock)

@@ -23,11 +23,14 @@ from service.domain.trial import TrialReason, TrialState
 from service.store import migrations, tables
 from service.store.database import Database
 from service.store.rows import report_row, study_row, trial_row
-from service.store.sql import migrate, open_store, store_on
+from service.store.sql import open_store, store_on
 from service.store.tables import metadata
+from service.store.versions import upgrade
 from tests.builders import NOW, a_report, a_study, a_trial
 from tests.contract.conftest import DRIVER, POSTGRESQL, at_once, has_study, has_trial
 from tests.fakes import FakeClock
+
+NEWEST = "0007"
 
 
 @pytest.fixture(params=["sqlite", POSTGRESQL])
@@ -41,7 +44,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
-    migrate(url)
+    upgrade(url)
     database = Database(url)
     yield database
     database.engine.dispose()
@@ -81,7 +84,7 @@ def test_a_database_with_rows_in_it_survives_another_migration(url: str, databas
     store = store_on(database, FakeClock())
     has_trial(store, has_study(store), values=[0.5, 0.75])
     before = everything(store)
-    migrate(url)
+    upgrade(url)
     assert everything(store) == before
 
 
@@ -109,7 +112,7 @@ def test_a_database_of_the_first_version_keeps_its_rows_and_gets_the_tables_of_t
     of_trial = {"study_id": trial.study_id, "trial": 0, **report_row(a_report())}
     rows = [a_study_row(), (tables.trials, trial_row(trial)), (tables.reports, of_trial)]
     database = an_old_database(url, "0001", *rows)
-    migrate(url)
+    upgrade(url)
     store = store_on(database, FakeClock())
     assert everything(store) == [a_study(), trial, [a_report()], []]
     assert store.trials.history(trial.study_id) == History({0: trial}, {0: (0.5,)}, seconds={0: (2.0,)})
@@ -124,7 +127,7 @@ def test_a_trial_that_ran_out_of_memory_becomes_infeasible_and_the_tracker_hears
         for number, reason in enumerate((TrialReason.OUT_OF_MEMORY, TrialReason.DIVERGED))
     ]
     database = an_old_database(url, "0002", a_study_row(), *((tables.trials, trial_row(trial)) for trial in before))
-    migrate(url)
+    upgrade(url)
     store = store_on(database, FakeClock())
     after = [store.trials.get(trial.study_id, trial.number) for trial in before]
     assert after == [replace(before[0], state=TrialState.INFEASIBLE, version=before[0].version + 1), before[1]]
@@ -133,7 +136,7 @@ def test_a_trial_that_ran_out_of_memory_becomes_infeasible_and_the_tracker_hears
 
 def test_a_study_of_the_version_before_decisions_goes_on_with_them(url: str) -> None:
     database = an_old_database(url, "0003", a_study_row(), (tables.trials, trial_row(a_trial(version=7))))
-    migrate(url)
+    upgrade(url)
     store = store_on(database, FakeClock())
     study = store.studies.get("intents-abc123")
     assert store.trials.get(study.id, 0) == a_trial(version=7)
@@ -146,7 +149,8 @@ def test_a_study_of_the_version_before_decisions_goes_on_with_them(url: str) -> 
 
 
 def test_two_processes_may_migrate_the_same_database_at_the_same_time(url: str) -> None:
-    assert at_once(*[lambda: migrate(url)] * 3) == [None] * 3
+    found = at_once(*[lambda: upgrade(url)] * 3)
+    assert sorted(found, key=str) == sorted([(None, NEWEST), (NEWEST, NEWEST), (NEWEST, NEWEST)], key=str)
     store = open_store(url)
     assert store.studies.add(a_study()) == store.studies.get("intents-abc123")
     close(store)
@@ -159,12 +163,12 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, datab
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(NotReady, match="newer version"):
-        migrate(url)
+        upgrade(url)
     assert everything(store) == before
 
 
 def test_a_store_is_opened_by_its_url(url: str) -> None:
-    migrate(url)
+    upgrade(url)
     store = open_store(url)
     store.studies.add(a_study())
     assert store.studies.get("intents-abc123").created_at == NOW
@@ -173,7 +177,7 @@ def test_a_store_is_opened_by_its_url(url: str) -> None:
 
 def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     file = tmp_path / "home" / "tuneyard.db"
-    migrate(f"sqlite:///{file}")
+    upgrade(f"sqlite:///{file}")
     assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
 
 
@@ -181,7 +185,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     file = tmp_path / "notes.txt"
     file.write_text("Buy milk, and remember to water the plants.\n" * 100)
     with pytest.raises(NotReady):
-        migrate(f"sqlite:///{file}")
+        upgrade(f"sqlite:///{file}")
     assert file.read_text().startswith("Buy milk")
 
 
@@ -189,7 +193,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "tuneyard.db", tmp_path):
         with pytest.raises(NotReady):
-            migrate(f"sqlite:///{path}")
+            upgrade(f"sqlite:///{path}")
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -198,18 +202,18 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE studies (title TEXT)")
     connection.close()
     with pytest.raises(NotReady):
-        migrate(f"sqlite:///{file}")
+        upgrade(f"sqlite:///{file}")
 
 
 @pytest.mark.integration
 def test_a_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="TUNEYARD_DATABASE_URL"):
-        migrate(f"postgresql:///tuneyard?host={tmp_path}")
+        upgrade(f"postgresql:///tuneyard?host={tmp_path}")
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://localhost/tuneyard", "sqlite", "http://localhost"])
 def test_a_url_of_no_database_we_know_is_refused(url: str) -> None:
-    for use in (migrate, open_store):
+    for use in (upgrade, open_store):
         with pytest.raises(NotReady):
             use(url)
 
@@ -222,7 +226,7 @@ def close(store: Store) -> None:
 def test_alembic_has_one_head_whose_tables_are_made_from_nothing(tmp_path: Path) -> None:
     fresh = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
     metadata.create_all(fresh)
-    migrate(f"sqlite:///{tmp_path / 'migrated.db'}")
+    upgrade(f"sqlite:///{tmp_path / 'migrated.db'}")
     migrated = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
     indexes = [
         {table: sorted(str(index) for index in inspect(engine).get_indexes(table)) for table in metadata.tables}

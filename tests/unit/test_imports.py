@@ -40,13 +40,13 @@ def test_the_api_answers_and_refuses_without_loading_anything_heavy(tmp_path: Pa
     script = """
 from service.app import make_app
 from service.settings import Settings
-from service.store.sql import migrate
+from service.store.versions import prepare
 from starlette.testclient import TestClient
 from tests.builders import a_document
 
 settings = Settings()
 settings.layout.root.mkdir(parents=True, exist_ok=True)
-migrate(settings.store_url)
+prepare(settings.store_url)
 with TestClient(make_app(settings, None)) as client:
     assert client.get("/healthz").status_code == 200
     token = settings.layout.token.read_text().strip()

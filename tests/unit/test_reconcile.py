@@ -16,13 +16,13 @@ from service.controller.reconcile import (
     StrayDriver,
     StrayWorker,
     Surveyed,
-    driver_name,
     due,
     findings,
 )
 from service.controller.repairs import Reconciler
 from service.controller.survey import driven_by
 from service.domain.events import EventKind
+from service.domain.leadership import driver_name
 from service.domain.ports import Change, Store
 from service.domain.study import Study, StudyReason, StudyState
 from service.domain.trial import Attempt, AttemptOutcome, TrialState
@@ -31,7 +31,8 @@ from tests.builders import NOW, a_study, a_trial
 from tests.fakes import FakeClock
 
 STUDY = "intents-abc123"
-OWNER = driver_name(4711, 99)
+HOME = "host-a1b2c3"
+OWNER = driver_name(HOME, 4711, 99)
 RUNNING = a_study().running(NOW)
 
 
@@ -50,12 +51,14 @@ def seen(
         dead={} if dead is None else {STUDY: dead},
         running=[STUDY] if has_running else [],
         processes=Processes(drivers or {}, workers),
+        home=HOME,
     )
 
 
 def test_a_lease_is_dead_when_its_very_owner_is() -> None:
     assert findings(seen(owner=OWNER, dead=4711)) == [DeadLease(STUDY, OWNER)]
-    assert findings(seen(owner=OWNER, dead=471)) == [], "a driver on another machine, or a later one"
+    assert findings(seen(owner=OWNER, dead=471)) == [], "a later one"
+    assert findings(seen(owner=driver_name("host-d4e5f6", 4711, 99), dead=4711)) == [], "a driver on another machine"
     assert findings(seen(owner=OWNER)) == []
     assert findings(seen(dead=4711)) == []
     assert findings(seen(owner="controller", dead=4711)) == []
@@ -78,6 +81,7 @@ def test_a_driver_is_stray_when_its_study_is_over_paused_or_gone(state: StudySta
 def test_workers_are_stray_when_no_driver_lives() -> None:
     assert findings(seen(workers=(5, 6))) == [StrayWorker(5), StrayWorker(6)]
     assert findings(seen(workers=(5, 6), drivers={4711: STUDY})) == []
+    assert findings(seen(workers=(5, 6), owner=driver_name("host-d4e5f6", 1, 99))) == [], "it may be one on another machine"
 
 
 def test_a_finding_is_due_when_it_has_lasted_look_after_look() -> None:
@@ -120,7 +124,7 @@ class World:
         self.store: Store = memory_store(self.clock)
         self.processes = FakeProcesses()
         self.dead: dict[str, int] = {}
-        self.reconciler = Reconciler(self.store, self.clock, self.processes, lambda: self.dead)
+        self.reconciler = Reconciler(self.store, self.clock, self.processes, lambda: self.dead, home=HOME)
         study = self.store.studies.add(a_study())
         self.store.studies.save(study.running(NOW))
         assert self.store.leases.acquire(STUDY, OWNER, NOW, timedelta(hours=1))
@@ -173,7 +177,7 @@ def test_attempts_that_nobody_takes_up_are_closed_and_their_trials_queued(world:
 def test_a_driver_that_takes_the_study_up_in_time_is_left_alone(world: World) -> None:
     world.store.leases.release(STUDY, OWNER)
     world.looks(times=5)
-    assert world.store.leases.acquire(STUDY, driver_name(4712, 5), world.clock.now(), timedelta(hours=1))
+    assert world.store.leases.acquire(STUDY, driver_name(HOME, 4712, 5), world.clock.now(), timedelta(hours=1))
     world.looks(times=20)
     assert (world.told(), world.store.trials.get(STUDY, 0).state) == ([], TrialState.RUNNING)
 
