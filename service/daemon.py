@@ -20,7 +20,7 @@ from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
-from service.controller.allocation import Capacity, SharingRules
+from service.controller.allocation import Capacity, SharingRules, bundles
 from service.controller.drivers import Drivers, driver_arguments, standby_arguments
 from service.controller.leftovers import Leftovers
 from service.controller.loop import Controller
@@ -28,6 +28,8 @@ from service.controller.repairs import Reconciler
 from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import StoreAway
+from service.domain.ports import StudyQuery
+from service.domain.study import StudyState
 from service.execution.environment import for_cluster, for_driver, reachable
 from service.settings import Settings, write_private
 from service.store.sql import open_store
@@ -35,6 +37,7 @@ from service.tracking.mirror import open_mirror
 
 _LOG = logging.getLogger("tuneyard.controller")
 _TURN_SECONDS = 0.5
+_DEMANDING = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 _CAPACITY_SECONDS = 60.0
 _FORECAST_SECONDS = 2.0
 _SOON_SECONDS = 1.0
@@ -62,7 +65,14 @@ def main() -> int:
         waiting = standby_arguments(arguments.ray), for_driver(layout.ray_token)
         standby = Standby(layout.logs / "standby.log", settings.idle_seconds, lambda: waiting)
     drivers = Drivers(layout.run, layout.logs, command, standby)
-    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
+
+    def wanted() -> list[dict[str, float]]:
+        starting = StudyQuery(states=_DEMANDING, order="created_at", limit=settings.max_running_studies)
+        return bundles(study.resources for study in store.studies.find(starting).items)
+
+    # A Ray of our own has what this machine has.
+    demand = wanted if settings.ray_address else None
+    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json", demand)
     rules = SharingRules(
         quantum_seconds=settings.share_quantum_seconds,
         most_running=settings.max_running_studies,
@@ -117,12 +127,18 @@ def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event)
 
 
 class CapacityWatch:
-    """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`."""
+    """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`.
 
-    def __init__(self, ray_address: str, environment: Mapping[str, str], path: Path) -> None:
+    `demand` says what trials would hold side by side, which a cluster that can grow is told of.
+    """
+
+    def __init__(
+        self, ray_address: str, environment: Mapping[str, str], path: Path, demand: Callable[[], object] | None = None
+    ) -> None:
         self._ray_address = ray_address
         self._environment = environment
         self._path = path
+        self._demand = demand
         self._capacity: Capacity | None = None
 
     def __call__(self) -> Capacity | None:
@@ -139,8 +155,9 @@ class CapacityWatch:
         write_private(self._path, json.dumps(self._capacity.__dict__))
 
     def _ask(self) -> Capacity:
+        demand = [json.dumps(self._demand())] if self._demand else []
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
-            lifeline.command("service.execution.capacity", [self._ray_address]),
+            lifeline.command("service.execution.capacity", [self._ray_address, *demand]),
             env={**os.environ, **self._environment},
             capture_output=True,
             check=False,
