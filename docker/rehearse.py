@@ -131,8 +131,7 @@ def _use(engine: Engine, url: str) -> None:
     if study["state"] != "completed":
         raise Unable(f"The study is {study['state']}:\n{json.dumps(study, indent=1)}\n{_logs(engine, 'service')}")
     best = json.loads(call(f"/v1/studies/{study['id']}/best"))
-    workers = {attempt["worker"] for attempt in best.get("attempts", ()) if attempt.get("worker")}
-    _say(f"study {study['id']} is completed; its best trial {best['number']} ran on {', '.join(sorted(workers)) or 'a worker'}")
+    _say(f"study {study['id']} is completed; its best trial is {best['number']} with {best['parameters']}")
     with tarfile.open(fileobj=io.BytesIO(call(f"/v1/studies/{study['id']}/best/checkpoint/archive"))) as archive:
         names = sorted(member.name for member in archive.getmembers() if member.isfile())
     if not names:

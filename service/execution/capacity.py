@@ -1,4 +1,6 @@
-"""Print what a Ray cluster holds, as JSON, for processes that have no Ray: `python -m service.execution.capacity ADDRESS [BUNDLES]`.
+"""Print what a Ray cluster holds, as JSON, for processes that have no Ray.
+
+    python -m service.execution.capacity ADDRESS [BUNDLES]
 
 BUNDLES is a JSON list of what trials would hold side by side: a cluster that can grow is asked to, until all of them fit.
 """
