@@ -24,6 +24,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 IMAGES = ("service", "worker")
+OURS = {"service", "trainers", "search_spaces"}
 DOCKERFILES = (*DOCKER.glob("*.Dockerfile"), *DOCKER.glob("*/*.Dockerfile"))
 COMPOSE = (DOCKER / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
@@ -130,25 +131,37 @@ def is_copied(file: Path) -> bool:
 
 
 def imported_by(file: Path) -> set[str]:
-    """Top-level names of all imports in a file, those inside functions too, but not those for type checkers."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    """Names of all modules that a file imports, inside functions too, but not those for type checkers."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of ours."""
+    path = ROOT.joinpath(*module.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if module.split(".", maxsplit=1)[0] in OURS and file.is_file()), None)
 
 
 @cache
 def loaded_on_a_worker() -> tuple[Path, ...]:
-    """Our files that are loaded by the trainable and by every trainer, in a process that holds only a worker's packages."""
+    """Our files that the trainable and the trainers load, now or later, in a process that has only a worker's packages."""
     held = installed_on_a_worker()
     owners = metadata.packages_distributions()
     away = [name for name, owner in owners.items() if not any(canonicalize_name(one) in held for one in owner)]
     script = f"""
 import importlib, json, pkgutil, sys
-away = frozenset({[name for name in away if name not in {"service", "trainers", "search_spaces"}]!r})
+away = frozenset({[name for name in away if name not in OURS]!r})
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in away:
@@ -157,13 +170,20 @@ sys.meta_path.insert(0, Missing())
 import service.execution.trainable, trainers
 for module in pkgutil.walk_packages(trainers.__path__, "trainers."):
     importlib.import_module(module.name)
-ours = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in ("service", "trainers", "search_spaces")]
+ours = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in {OURS!r}]
 print(json.dumps([file for file in ours if file]))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert answer.returncode == 0, answer.stderr
-    return tuple(Path(file) for file in json.loads(answer.stdout.splitlines()[-1]))
+    waiting = [Path(file) for file in json.loads(answer.stdout.splitlines()[-1])]
+    found: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += [other for module in imported_by(file) if (other := file_of(module))]
+    return tuple(sorted(found))
 
 
 def test_a_trial_imports_nothing_of_ours_that_the_workers_image_has_not() -> None:
@@ -176,10 +196,8 @@ def test_a_trial_imports_no_package_that_the_workers_image_has_not() -> None:
     missing = {
         (file.name, name)
         for file in loaded_on_a_worker()
-        for name in imported_by(file)
-        if name in owners
-        and name not in {"service", "trainers", "search_spaces"}
-        and not any(canonicalize_name(owner) in held for owner in owners[name])
+        for name in {module.split(".")[0] for module in imported_by(file)} - OURS
+        if name in owners and not any(canonicalize_name(owner) in held for owner in owners[name])
     }
     assert missing == set()
 
