@@ -24,7 +24,7 @@ help:
 	@echo 'make test-gpu      what the trainers promise, on a GPU'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
-	@echo 'make check         lint, types and import contracts alone'
+	@echo 'make check         lint, types, import contracts, Dockerfiles and manifests alone'
 	@echo 'make images        build the images and run a study with what compose.yaml says, with buildah and podman; needs 10 GB of disk'
 	@echo 'make bench         the measurements behind the figures in the README'
 	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
