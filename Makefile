@@ -1,7 +1,7 @@
-# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | bench | bench-search | clean
+# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | images | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos images bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?=
 BIN := .venv/bin
-# Options of `tuneyard serve`, such as ARGS="--port 8081", or of `make chaos`.
+# Options of `tuneyard serve`, such as ARGS="--port 8081", of `make chaos` or of `make images`.
 ARGS ?=
 # Folder of learning curves for bench-search: see benchmarks/tables.py.
 TABLES ?=
@@ -24,7 +24,8 @@ help:
 	@echo 'make test-gpu      what the trainers promise, on a GPU'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
-	@echo 'make check         lint, types and import contracts alone'
+	@echo 'make check         lint, types, import contracts, Dockerfiles and manifests alone'
+	@echo 'make images        build the images and run a study with what compose.yaml says, with buildah and podman; needs 10 GB of disk'
 	@echo 'make bench         the measurements behind the figures in the README'
 	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
 	@echo 'make clean         remove .venv, caches and what the demo made'
@@ -56,8 +57,9 @@ check: setup
 	@echo 'import contracts'
 	@$(BIN)/lint-imports --no-logo >.venv/imports.txt 2>&1 || { cat .venv/imports.txt; exit 1; }
 	@echo 'docker'
-	@$(BIN)/hadolint --config .hadolint.yaml docker/service.Dockerfile docker/worker.Dockerfile
+	@$(BIN)/hadolint --config .hadolint.yaml docker/*.Dockerfile docker/*/*.Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	@$(BIN)/python -m pytest -q tests/unit/test_kubernetes.py >.venv/kubernetes.txt 2>&1 || { cat .venv/kubernetes.txt; exit 1; }
 
 test: check test-fast test-integration
 
@@ -83,6 +85,9 @@ test-browser: setup
 
 chaos: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
+
+images: setup
+	@exec $(BIN)/python docker/rehearse.py $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost

@@ -26,7 +26,7 @@ from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
 from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
-from service.controller.allocation import Capacity, SharingRules
+from service.controller.allocation import Capacity, SharingRules, bundles
 from service.controller.drivers import Drivers, driver_arguments, standby_arguments
 from service.controller.following import Follower
 from service.controller.leadership import Claim, Leadership
@@ -37,7 +37,8 @@ from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import LeadershipLost, StoreAway
 from service.domain.leadership import controller_name
-from service.domain.ports import Store
+from service.domain.ports import Store, StudyQuery
+from service.domain.study import StudyState
 from service.execution.environment import for_cluster, for_driver, reachable
 from service.settings import Settings, service_name, write_private
 from service.store.sql import open_store
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("tuneyard.controller")
 _TURN_SECONDS = 0.5
+_DEMANDING = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 _CAPACITY_SECONDS = 60.0
 _FORECAST_SECONDS = 2.0
 _SOON_SECONDS = 1.0
@@ -87,7 +89,9 @@ def _work(
     drivers = Drivers(
         layout.run, layout.logs, lambda it: (driver_arguments(it, arguments.ray), for_driver(layout.ray_token)), standby
     )
-    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json")
+    # A Ray of our own has what this machine has.
+    demand = _demand(settings, store) if settings.ray_address else None
+    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json", demand)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
     processes = ProcessTable(layout.root, layout.ray_token, drivers.by_process)
     sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
@@ -144,6 +148,16 @@ def _rules(settings: Settings) -> SharingRules:
     )
 
 
+def _demand(settings: Settings, store: Store) -> Callable[[], list[dict[str, float]]]:
+    """What the studies could use that run or are next to."""
+
+    def wanted() -> list[dict[str, float]]:
+        starting = StudyQuery(states=_DEMANDING, order="created_at", limit=settings.max_running_studies)
+        return bundles(study.resources for study in store.studies.find(starting).items)
+
+    return wanted
+
+
 def _leave(why: str) -> None:
     """End this process at once, whatever its threads are at; its drivers go on."""
     _LOG.warning("leaving: %s", why)
@@ -183,12 +197,18 @@ def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event)
 
 
 class CapacityWatch:
-    """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`."""
+    """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`.
 
-    def __init__(self, ray_address: str, environment: Mapping[str, str], path: Path) -> None:
+    `demand` says what trials would hold side by side, which a cluster that can grow is told of.
+    """
+
+    def __init__(
+        self, ray_address: str, environment: Mapping[str, str], path: Path, demand: Callable[[], object] | None = None
+    ) -> None:
         self._ray_address = ray_address
         self._environment = environment
         self._path = path
+        self._demand = demand
         self._capacity: Capacity | None = None
 
     def __call__(self) -> Capacity | None:
@@ -205,8 +225,9 @@ class CapacityWatch:
         write_private(self._path, json.dumps(self._capacity.__dict__))
 
     def _ask(self) -> Capacity:
+        demand = [json.dumps(self._demand())] if self._demand else []
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
-            lifeline.command("service.execution.capacity", [self._ray_address]),
+            lifeline.command("service.execution.capacity", [self._ray_address, *demand]),
             env={**os.environ, **self._environment},
             capture_output=True,
             check=False,

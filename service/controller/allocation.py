@@ -4,12 +4,14 @@ What a slot costs is the largest part it takes of anything the cluster has. Idea
 the whole slots of their share; what is left over goes round by what each is owed, so that over time each gets its share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from service.domain.definition import Resources
 
 _ROUNDING = 1e-9
+_MOST_BUNDLES = 1000
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ class Claim:
     owed_seconds: float = 0.0
     user: str | None = None
     is_new: bool = False
+
+
+def bundles(wanted: Iterable[Resources]) -> list[dict[str, float]]:
+    """What Ray is asked for where the cluster can grow: room for all trials that studies with these needs may run at once.
+
+    Slots are handed out of what the cluster has, so its autoscaler would never see more demand than that by itself.
+    """
+    each = (
+        {"CPU": float(one.cpus_per_trial), **({"GPU": one.gpus} if one.gpus else {})}
+        for one in wanted
+        for _ in range(one.max_concurrent_trials)
+    )
+    return list(islice(each, _MOST_BUNDLES))
 
 
 def slots_within(capacity: Capacity, resources: Resources) -> int:

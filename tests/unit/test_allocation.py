@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.controller.allocation import Capacity, Claim, ProjectRule, SharingRules, allocate, fit, ideal_slots, slots_within
+from service.controller.allocation import (
+    Capacity,
+    Claim,
+    ProjectRule,
+    SharingRules,
+    allocate,
+    bundles,
+    fit,
+    ideal_slots,
+    slots_within,
+)
 from service.controller.sharing import Member, share_out
 from service.domain.definition import Resources
 from service.domain.share import Share
@@ -286,3 +296,17 @@ def test_a_study_waits_since_its_cause_began() -> None:
     later = share_out(TWO, again, [], SharingRules(), NOW + timedelta(seconds=9), 0.5)["a"]
     assert later.waiting is not None
     assert later.waiting.since == NOW
+
+
+def test_a_cluster_that_can_grow_is_asked_for_every_trial_that_may_run() -> None:
+    small = Resources(cpus_per_trial=2, max_concurrent_trials=2)
+    large = Resources(cpus_per_trial=1, gpus_per_trial=0.5, max_concurrent_trials=1)
+    assert bundles([small, large]) == [{"CPU": 2.0}, {"CPU": 2.0}, {"CPU": 1.0, "GPU": 0.5}]
+
+
+def test_without_studies_a_cluster_is_asked_for_nothing() -> None:
+    assert bundles([]) == []
+
+
+def test_a_cluster_is_asked_for_no_more_than_it_can_be_told() -> None:
+    assert len(bundles([Resources(max_concurrent_trials=1000)] * 3)) == 1000
