@@ -31,8 +31,8 @@ from service.controller.drivers import Drivers, driver_arguments, standby_argume
 from service.controller.following import Follower
 from service.controller.leadership import Claim, Leadership
 from service.controller.leftovers import Leftovers
-from service.controller.loop import Controller
-from service.controller.repairs import Reconciler, Sweep
+from service.controller.loop import Controller, DriverProcesses
+from service.controller.repairs import ProcessList, Reconciler, Sweep
 from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import LeadershipLost, StoreAway
@@ -93,14 +93,15 @@ def _work(
     demand = _demand(settings, store) if settings.ray_address else None
     capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json", demand)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
-    processes = ProcessTable(layout.root, layout.ray_token, drivers.by_process)
     sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
-    reconciler = Reconciler(store, clock, processes, drivers.dead, sweep=sweep, home=home)
     # The store refuses by itself what a controller writes that does not lead.
+    processes = leadership.guarded(cast("ProcessList", ProcessTable(layout.root, layout.ray_token, drivers.by_process)))
+    reconciler = Reconciler(store, clock, processes, drivers.dead, sweep=sweep, home=home)
     checkpoints = leadership.guarded(open_checkpoints(settings, storage))
     tracker = leadership.guarded(cast("Tracker", MlflowTracker(arguments.mlflow)))
     prepared = layout.cache / "prepared"
-    controller = Controller(store, checkpoints, clock, drivers, capacity, prepared, _rules(settings), reconciler)
+    led_drivers = leadership.guarded(cast("DriverProcesses", drivers))
+    controller = Controller(store, checkpoints, clock, led_drivers, capacity, prepared, _rules(settings), reconciler)
     mirror = open_mirror(store, checkpoints, tracker, pictures.begin, Analyst(store).begin)
     forecasts = Forecasts(store, checkpoints, clock)
     follower = Follower(store, clock, drivers, prepared, leftovers.sweep)

@@ -14,7 +14,7 @@ from pathlib import Path
 from service.clock import SystemClock
 from service.domain.checkpoint import may_leave
 from service.domain.deletion import Forgotten
-from service.domain.errors import CheckpointNotFound, StudyNotFound
+from service.domain.errors import CheckpointNotFound, LeadershipLost, StudyNotFound
 from service.domain.final import FinalResult, export_sizes, final_result
 from service.domain.front import front_of
 from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, TrialQuery
@@ -148,7 +148,7 @@ class Mirror:
         longer = pause.longer(now)
         try:
             done = act(study_id)
-        except TrackerAway:
+        except (TrackerAway, LeadershipLost):
             raise
         except TrackerRefused as error:
             _LOG.error("study %s: %s Trying again in %.0f s.", study_id, error.detail, longer.seconds)
