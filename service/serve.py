@@ -46,14 +46,14 @@ def serve(settings: Settings) -> int:
             sys.stderr.write(f"Another `tuneyard serve` uses {layout.root}: stop it first, or choose another --home.\n")
             return 1
         try:
-            listening = _listen(settings.host, settings.port)
-        except OSError as error:
-            sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
-            return 1
-        try:
             _check_storage(settings)
         except StorageAway as error:
             sys.stderr.write(f"{error.detail}\n({error.cause})\n")
+            return 1
+        try:
+            listening = _listen(settings.host, settings.port)
+        except OSError as error:
+            sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
             return 1
         for stale in ("service.json", "capacity.json"):  # of one that was killed, or of a cluster that may have changed
             (layout.run / stale).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What trials leave on disk: a state to resume from, and the export of their best report."""
+"""What trials leave on disk, or in object storage: a state to resume from, and the export of their best report."""

@@ -59,7 +59,7 @@ class ObjectCheckpointStore:
         tag = self._storage.tag(key)
         if tag is None:
             raise replaced()
-        return cast("BinaryIO", io.BufferedReader(ObjectReader(self._storage, key, file.bytes, tag)))
+        return cast("BinaryIO", ObjectReader(self._storage, key, file.bytes, tag))
 
     def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
         of = self._trial(study_id, trial)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, PreconditionError
@@ -33,7 +34,7 @@ _MOST_PARTS = 9_000
 """S3 takes 10,000 parts of an object."""
 _LARGEST_COPY_BYTES = 5 * 1024**3
 """S3 copies no more by itself."""
-_PIECE_BYTES = 4 * 1024**2
+_PIECE_BYTES = 2 * 1024**2
 _FETCHES = 3
 _HASH = "sha256"
 _STATUS = re.compile(r"status code: (\d{3}[\w ]*)")
@@ -72,6 +73,9 @@ def open_storage(url: str, patience: Patience) -> "Storage":
     retry: RetryConfig = {"max_retries": patience.retries, "retry_timeout": seconds}
     with _translated(url):
         if url.startswith("file:"):
+            folder = unquote(urlsplit(url).path)
+            if not Path(folder).is_dir():  # made here, it would be one on this machine's own disk
+                raise StorageAway(url, "there is no such folder: make it, or mount it", folder)
             return Storage(from_url(url, automatic_cleanup=True), url)
         return Storage(from_url(url, client_options=client, retry_config=retry), url)
 

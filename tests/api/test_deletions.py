@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from starlette.testclient import TestClient
 
 from service.domain.deletion import Forgotten
+from service.domain.errors import StorageAway
 from tests.api.conftest import MODEL, World, client_of, with_parts
 from tests.builders import NOW
 
@@ -58,3 +60,16 @@ def test_a_second_deletion_is_not_found_and_changes_nothing(client: TestClient, 
     told = deleted(client, study.id)
     assert client.delete(f"/v1/studies/{study.id}").status_code == 404
     assert client.get("/v1/deletions").json()["items"] == [told]
+
+
+def test_a_study_is_deleted_though_its_checkpoints_can_only_be_later(
+    client: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(study_id: str) -> None:
+        raise StorageAway("s3://models/tuneyard", "no answer", "nobody listens")
+
+    study = world.ends(world.runs(world.has_study()))
+    monkeypatch.setattr(world.checkpoints, "delete", away)
+    assert deleted(client, study.id)["checkpoints"] == {"files": 0, "bytes": 0}
+    assert client.get(f"/v1/studies/{study.id}").status_code == 404
+    assert world.parts.store.mirror.deleted() == [study.id], "who tidies MLflow tries it again"

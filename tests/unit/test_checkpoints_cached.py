@@ -240,3 +240,14 @@ def test_a_copy_goes_on_on_any_node_though_its_parent_is_gone(world: World) -> N
     world.store.drop(STUDY, [one for one in world.store.stored(STUDY) if one.trial == 0])
     assert found(world.trial("b", 5).resume()) == (2, "weights after 2")
     assert world.storage.fetched.count(f"checkpoints/{STUDY}/000005/resume-000002/state/optimizer") == 1
+
+
+def test_a_folder_that_is_not_mounted_is_said_so_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageAway, match="no such folder: make it, or mount it"):
+        open_storage(f"file://{tmp_path}/missing", Patience.SHORT).check()
+    assert not (tmp_path / "missing").exists()
+
+
+def test_what_a_check_puts_there_is_not_left(world: World) -> None:
+    world.storage.check()
+    assert list(world.storage.list("")) == []
