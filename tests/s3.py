@@ -17,20 +17,20 @@ ADDRESS = f"s3://{BUCKET}/tuneyard"
 
 
 @contextmanager
-def running_s3() -> Iterator[Mapping[str, str]]:
-    """The environment in which it is found, with an empty bucket in it."""
+def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
+    """The environment in which it is found, with an empty bucket in it; it listens at this address of the machine's."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = int(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - no other thread is at work meanwhile
     )
     try:
-        wait_until(lambda: _listens(port), 30, "the S3 server did not start")
-        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _listens(host, port), 30, "the S3 server did not start")
+        url = f"http://{host}:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")).close()  # noqa: S310 - our own server
         yield {
             "AWS_ENDPOINT_URL": url,
@@ -50,6 +50,6 @@ def empty_bucket(environment: Mapping[str, str], name: str) -> str:
     return f"s3://{name}/tuneyard"
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == os.EX_OK
+        return probe.connect_ex((host, port)) == os.EX_OK
