@@ -47,7 +47,9 @@ class Engine:
         self._storage = ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver"]
         overlay = self._try(["podman", *self._storage, "overlay", "info"])
         self._storage.append("overlay" if overlay.returncode == 0 else "vfs")
-        self._podman: list[str] = ["podman", *self._storage, "--cgroup-manager", "cgroupfs"]
+        # Root's networks are in one folder for all storages, unless another one is named.
+        networks = ["--network-config-dir", str(folder / "networks")]
+        self._podman: list[str] = ["podman", *self._storage, *networks, "--cgroup-manager", "cgroupfs"]
         self._limits: list[str] = []
 
     def podman(self, *arguments: str, seconds: float = _ORDINARY_SECONDS) -> str:
@@ -112,10 +114,10 @@ class Engine:
         self._try([*self._podman, "rm", "--all", "--force", "--time", "10"])
         self._try([*self._podman, "volume", "prune", "--force"])
         self._try([*self._podman, "network", "prune", "--force"])
+        self._try(["buildah", *self._storage, "rm", "--all"])  # what a build that was interrupted has left mounted
 
     def remove_storage(self) -> None:
         """Remove the images too, and the folder."""
-        self._try(["buildah", *self._storage, "rm", "--all"])
         if os.geteuid() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:  # what other users of a container wrote is theirs

@@ -105,7 +105,7 @@ def _rehearse(engine: Engine, arguments: argparse.Namespace) -> None:
         _say(f"  {engine.megabytes(image):.0f} MB, of which {engine.megabytes(base):.0f} MB are its base")
     _look_at_worker(engine, services["ray-worker"]["image"])
     for network, settings in yaml.safe_load(COMPOSE.read_text())["networks"].items():
-        engine.podman("network", "create", *(["--internal"] if settings.get("internal") else []), network)
+        engine.podman("network", "create", *(["--internal"] if settings.get("internal") else []), f"tuneyard-{network}")
     for name in _ORDER:
         command = _command(name, services[name], ports)
         if arguments.share_home and name in _OURS and name != "service":
@@ -242,7 +242,11 @@ def _services(values: Mapping[str, str]) -> dict[str, Any]:
 
 def _command(name: str, service: Mapping[str, Any], ports: Mapping[str, int]) -> list[str]:
     """The arguments of `podman run` that say what a service of compose.yaml says."""
-    command = [f"--name={name}", f"--hostname={name}", *(f"--network={network}:alias={name}" for network in service["networks"])]
+    command = [
+        f"--name={name}",
+        f"--hostname={name}",
+        *(f"--network=tuneyard-{network}:alias={name}" for network in service["networks"]),
+    ]
     command += [f"--env={key}={value}" for key, value in service.get("environment", {}).items()]
     command += [f"--volume={volume}" for volume in service.get("volumes", ())]
     command += [f"--tmpfs={path}" for path in service.get("tmpfs", ())]
