@@ -151,6 +151,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         "Study 'intents-abc123' was asked for 1000 configurations: start another one with `initial`.",
     ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
+    errors.LeadershipLost: Kind(409, "leadership-lost", "Another controller leads", "Another controller leads now."),
     PreconditionFailed: Kind(
         412, "precondition-failed", "It is another one now", "The file changed: read the manifest again."
     ),
@@ -199,6 +200,12 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     errors.UnusableModel: Kind(422, "unusable-model", "The trainer cannot use this model", "Name another model."),
     errors.NotReady: Kind(
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
+    ),
+    errors.SchemaTooOld: Kind(
+        503, "schema-too-old", "The database is of an earlier version", "Stop every service and run `tuneyard db upgrade`."
+    ),
+    errors.SchemaTooNew: Kind(
+        503, "schema-too-new", "The database is of a later version", "Install the version of Tuneyard that wrote it."
     ),
     errors.StoreAway: Kind(
         503, "store-away", "The database does not answer",
