@@ -1,7 +1,7 @@
 # make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | images | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos images bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-cluster test-browser chaos images bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -22,6 +22,7 @@ help:
 	@echo 'make test          lint, types, import contracts and all tests but the slow ones and those in a browser'
 	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, packed GPUs, the API by its description'
 	@echo 'make test-gpu      what the trainers promise, on a GPU'
+	@echo 'make test-cluster  several hosts in network namespaces: a cut link, a dead node, a new one; as root'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types, import contracts, Dockerfiles and manifests alone'
@@ -67,7 +68,7 @@ test: check test-fast test-integration
 # for a process that starts, or for the mirror, the other one trains. Tests of one file stay together.
 test-fast: setup
 	@echo 'tests without processes'
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not integration and not browser'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not integration and not browser and not cluster'
 
 test-integration: setup
 	@echo 'tests with processes'
@@ -79,6 +80,10 @@ test-slow: setup
 
 test-gpu: setup
 	@TUNEYARD_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/trainers/test_contract.py tests/trainers/test_gpu.py
+
+# As root: it makes network namespaces. PostgreSQL's package opens the folders above it to all users, which CI says is right.
+test-cluster: setup
+	@CI=true $(BIN)/python -m pytest -s -m cluster tests/cluster
 
 test-browser: setup
 	@$(BIN)/python -m pytest -m browser tests/browser

@@ -164,10 +164,8 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         409, "quota-spent", "The project has used up what it may",
         "Project 'vision' has used 10.02 of its 10 GPU-hours (max_gpu_hours).",
     ),
-    errors.LeadershipLost: Kind(
-        409, "leadership-lost", "Another controller leads", "Another controller on this database leads now."
-    ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
+    errors.LeadershipLost: Kind(409, "leadership-lost", "Another controller leads", "Another controller leads now."),
     PreconditionFailed: Kind(
         412, "precondition-failed", "It is another one now", "The file changed: read the manifest again."
     ),
@@ -221,10 +219,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
     ),
     errors.SchemaTooOld: Kind(
-        503, "schema-too-old", "The database is of an earlier version", "Run `tuneyard db upgrade`."
+        503, "schema-too-old", "The database is of an earlier version", "Stop every service and run `tuneyard db upgrade`."
     ),
     errors.SchemaTooNew: Kind(
-        503, "schema-too-new", "The database is of a later version", "Install the version that wrote it."
+        503, "schema-too-new", "The database is of a later version", "Install the version of Tuneyard that wrote it."
     ),
     errors.StoreAway: Kind(
         503, "store-away", "The database does not answer",

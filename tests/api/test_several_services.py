@@ -47,6 +47,10 @@ def pair(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     stores: list[Store] = [store_on(database, world.clock) for database in databases]
     one, two = (client_of(with_parts(world, store=store)) for store in stores[:2])
     with one, two:
+        for client in (one, two):
+            client.get(
+                "/nothing"
+            )  # routes are made ready at the first request, which two threads of one process cannot do at once
         yield Pair(one, two, replace(world, parts=with_parts(world, store=stores[2])))
     for database in databases:
         database.engine.dispose()

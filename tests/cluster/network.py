@@ -39,6 +39,7 @@ class Host:
             ["addr", "add", f"{self.address}/24", "dev", "eth0"],
             ["link", "set", "eth0", "up"],
             ["link", "set", "lo", "up"],
+            ["route", "add", "default", "via", HEAD],  # it leads nowhere; Ray looks which address it would have on it
         ):
             _ip("-n", self._namespace, *command)
 

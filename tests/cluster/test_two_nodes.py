@@ -1,4 +1,4 @@
-"""A service, PostgreSQL and S3 on one host, workers on others: a link is cut, a node killed, a node added, and nothing is lost."""
+"""A service, PostgreSQL and S3 on one host, workers on others: a link is cut, a node killed, a node added; nothing is lost."""
 
 import json
 import os
@@ -49,21 +49,10 @@ class Node:
         token = self._folder / "token"
         write_private(token, layout.ray_token.read_text())
         start = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            "--block",
-            "--disable-usage-stats",
-            f"--temp-dir={self._folder}",
-        ]
-        start += [
-            "--include-log-monitor=false",
-            f"--object-store-memory={128 * 1024**2}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-        ]
-        start += ["--dashboard-agent-listen-port=0", "--num-gpus=0"]
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-gpus=0",
+            f"--temp-dir={self._folder}", "--include-log-monitor=false", f"--object-store-memory={128 * 1024**2}",
+            "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
+        ]  # fmt: skip
         if host is None:
             start += ["--head", f"--port={PORT}", f"--node-ip-address={HEAD}", "--include-dashboard=false", "--num-cpus=0"]
         else:
@@ -160,75 +149,105 @@ def slots(layout: Layout) -> float:
     return float(json.loads(capacity.read_text())["cpus"]) if capacity.exists() else 0.0
 
 
-def test_a_study_on_two_nodes_outlives_a_cut_link_and_a_dead_node_and_uses_a_new_one(
-    tmp_path: Path, network: None, s3: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Cluster:
+    """A head and workers on hosts of their own; says on stderr what happens, and when."""
+
+    def __init__(self, layout: Layout, s3: Mapping[str, str]) -> None:
+        self._layout, self._s3 = layout, s3
+        self._began = time.monotonic()
+        self.hosts: list[Host] = []
+        self.nodes: list[Node] = []
+        self._head: Node | None = None
+
+    def start(self) -> None:
+        self._head = Node(self._layout, self._s3)
+        for _ in range(2):
+            self.add()
+
+    def add(self) -> None:
+        self.hosts.append(Host(len(self.hosts) + 1))
+        self.nodes.append(Node(self._layout, self._s3, self.hosts[-1]))
+
+    def stop(self) -> None:
+        for node in [*self.nodes, *([self._head] if self._head else [])]:
+            node.stop()
+        for host in self.hosts:
+            host.remove()
+
+    def tell(self, what: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - self._began:6.1f} s  {what}\n")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, network: None, s3: Mapping[str, str]) -> Iterator[Cluster]:
     layout = Layout(tmp_path / "home")
     write_private(layout.ray_token, secrets.token_hex(32))
-    hosts = [Host(number) for number in (1, 2, 3)]
-    nodes: list[Node] = []
-    began = time.monotonic()
-
-    def tell(what: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {what}\n")
-
+    found = Cluster(layout, s3)
     try:
-        nodes.append(Node(layout, s3))
-        nodes += [Node(layout, s3, host) for host in hosts[:2]]
-        with a_postgresql() as postgresql:
-            service = RunningService(
-                tmp_path, **s3, TUNEYARD_RAY_ADDRESS=f"{HEAD}:{PORT}", TUNEYARD_STORAGE_URL=ADDRESS,
-                TUNEYARD_DATABASE_URL=postgresql.database("tuneyard"), TUNEYARD_MLFLOW_DATABASE_URL=postgresql.database("mlflow"),
-            )  # fmt: skip
-            service.start()
-            try:
-                with service.client() as client:
-                    wait_until(lambda: slots(layout) == 2, 90, "the cluster is not whole")
-                    tell("two nodes, a CPU each")
-                    study = client.apply(a_study())
-                    wait_until(
-                        lambda: min(nodes_of(client, study.id)[host.name] for host in hosts[:2]) >= 2, 90, "one node is idle"
-                    )
-                    tell("trials report from both")
-                    for node in nodes[1:]:
-                        for found in node.environments():
-                            assert not [name for name in found if any(word in name for word in FORBIDDEN)], (
-                                "workers know no secrets"
-                            )
-                    hosts[1].unplug()
-                    tell("node-2 is unplugged")
-                    lost = lambda: [one for one in attempts_of(client, study.id) if one.outcome is AttemptOutcome.LOST]  # noqa: E731
-                    wait_until(lambda: bool(lost()), 120, "nobody notices that a node is cut off")
-                    tell("its trial is known to be lost")
-                    hosts[1].plug_in()
-                    nodes[2].kill()
-                    tell("node-2 is plugged in again and loses its power")
-                    before = nodes_of(client, study.id)
-                    nodes.append(Node(layout, s3, hosts[2]))
-                    wait_until(lambda: nodes_of(client, study.id)["node-3"] >= 2, 150, "a new node is not used")
-                    tell("node-3 was added and reports")
-                    assert sum(nodes_of(client, study.id).values()) > sum(before.values())
-                    wait_until(lambda: client.study(study.id).state.is_end, 240, "the study does not end")
-                    tell("the study has ended")
-                    found = finished(client, client.study(study.id))
-                    attempts = attempts_of(client, study.id)
-                    assert (found.study.state, found.study.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: TRIALS})
-                    check_store(found)
-                    parameters = [json.dumps(dict(trial.parameters), sort_keys=True) for trial in found.trials]
-                    assert len(set(parameters)) == len(parameters), "no configuration twice"
-                    lost_attempts = [one for one in attempts if one.outcome is AttemptOutcome.LOST]
-                    assert all(one.outcome in {AttemptOutcome.DONE, AttemptOutcome.LOST} for one in attempts)
-                    assert len(lost_attempts) <= 3, "only what ran on the node that was lost"
-                    by_node = nodes_of(client, study.id)
-                    assert set(by_node) == {"node-1", "node-2", "node-3"}
-                    pulled = client.pull(study.id, tmp_path / "best")
-                    assert (pulled / "README.md").exists()
-                    check_mlflow(service, found, monkeypatch)
-                    tell(f"reports by node: {dict(by_node)}; attempts lost: {len(lost_attempts)} of {len(attempts)}")
-            finally:
-                assert service.stop() == 0, service.log()
+        found.start()
+        yield found
     finally:
-        for node in reversed(nodes):
-            node.stop()
-        for host in hosts:
-            host.remove()
+        found.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path, cluster: Cluster, s3: Mapping[str, str]) -> Iterator[RunningService]:
+    with a_postgresql() as postgresql:
+        running = RunningService(
+            tmp_path, **s3, TUNEYARD_RAY_ADDRESS=f"{HEAD}:{PORT}", TUNEYARD_STORAGE_URL=ADDRESS,
+            TUNEYARD_DATABASE_URL=postgresql.database("tuneyard"), TUNEYARD_MLFLOW_DATABASE_URL=postgresql.database("mlflow"),
+        )  # fmt: skip
+        running.start()
+        yield running
+        assert running.stop() == 0, running.log()
+
+
+def test_a_study_outlives_a_cut_link_and_a_dead_node_and_uses_a_new_one(
+    tmp_path: Path, cluster: Cluster, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(service.home)
+    with service.client() as client:
+        wait_until(lambda: slots(layout) == 2, 180, "the cluster is not whole")
+        cluster.tell("two nodes, a CPU each")
+        study = client.apply(a_study())
+        both = [host.name for host in cluster.hosts]
+        wait_until(lambda: min(nodes_of(client, study.id)[name] for name in both) >= 2, 120, "one node is idle")
+        cluster.tell("trials report from both")
+        workers = [found for node in cluster.nodes for found in node.environments()]
+        assert workers
+        for found in workers:
+            assert not [name for name in found if any(word in name for word in FORBIDDEN)], "workers know no secrets"
+        cluster.hosts[1].unplug()
+        cluster.tell("node-2 is unplugged")
+        wait_until(lambda: bool(lost_of(client, study.id)), 150, "nobody notices that a node is cut off")
+        cluster.tell("its trial is known to be lost")
+        cluster.hosts[1].plug_in()
+        cluster.nodes[1].kill()
+        cluster.tell("node-2 is plugged in again, and loses its power")
+        cluster.add()
+        wait_until(lambda: nodes_of(client, study.id)["node-3"] >= 2, 180, "a new node is not used")
+        cluster.tell("node-3 was added and reports")
+        wait_until(lambda: client.study(study.id).state.is_end, 300, "the study does not end")
+        cluster.tell("the study has ended")
+        _check(client, service, study.id, monkeypatch)
+        assert (client.pull(study.id, tmp_path / "best") / "README.md").exists()
+        lost, attempts = lost_of(client, study.id), attempts_of(client, study.id)
+        cluster.tell(f"reports by node: {dict(nodes_of(client, study.id))}; lost: {len(lost)} of {len(attempts)} attempts")
+
+
+def lost_of(client: Client, study_id: str) -> list[AttemptView]:
+    return [one for one in attempts_of(client, study_id) if one.outcome is AttemptOutcome.LOST]
+
+
+def _check(client: Client, service: RunningService, study_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What must hold of a study that ran on hosts that came and went."""
+    found = finished(client, client.study(study_id))
+    assert (found.study.state, found.study.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: TRIALS})
+    check_store(found)
+    parameters = [json.dumps(dict(trial.parameters), sort_keys=True) for trial in found.trials]
+    assert len(set(parameters)) == len(parameters), "no configuration twice"
+    attempts = attempts_of(client, study_id)
+    assert {one.outcome for one in attempts} == {AttemptOutcome.DONE, AttemptOutcome.LOST}
+    assert len(lost_of(client, study_id)) <= 3, "only what ran on the node that was lost"
+    assert set(nodes_of(client, study_id)) == {"node-1", "node-2", "node-3"}
+    check_mlflow(service, found, monkeypatch)

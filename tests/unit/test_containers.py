@@ -31,8 +31,6 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXACT = re.compile(r"[\w./-]+(?::\d+[\w./-]*)?:v?\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?")
 """A name with a version of two parts or more."""
-OTHER_VARIABLES = {"TUNEYARD_STORAGE_URL"}
-"""Read with the object storage."""
 
 
 def dockerfile(name: str) -> str:
@@ -226,7 +224,7 @@ def test_workers_share_no_disk() -> None:
 
 
 def test_every_variable_in_compose_is_one_that_the_service_reads() -> None:
-    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields}
     named = {name for service in SERVICES.values() for name in service.get("environment", {}) if name.startswith("TUNEYARD_")}
     assert named
     assert named - known == set()

@@ -11,7 +11,7 @@ import pytest
 from service import __version__
 from service.settings import Settings
 from tests.kustomized import Manifest, kustomized
-from tests.unit.test_containers import DOCKER, OTHER_VARIABLES, ROOT, SERVICES
+from tests.unit.test_containers import DOCKER, ROOT, SERVICES
 from tests.unit.test_repository import pins
 
 OVERLAYS = DOCKER / "kubernetes" / "overlays"
@@ -155,7 +155,7 @@ def test_service_and_probes_use_a_port_that_the_container_has(manifests: list[Ma
 
 
 def test_every_variable_is_one_that_the_service_reads(manifests: list[Manifest]) -> None:
-    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields}
     named = {entry["name"] for _, c in containers(manifests) for entry in c.get("env", ())}
     named |= one(manifests, "ConfigMap")["data"].keys()
     ours = {name for name in named if name.startswith("TUNEYARD_")}
