@@ -20,7 +20,7 @@ from service.api.schemas import AttemptView
 from service.client import Client
 from service.domain.study import StudyState
 from service.domain.trial import AttemptOutcome, TrialState
-from service.execution.environment import for_cluster
+from service.execution.environment import for_cluster, reachable
 from service.lifeline import end_with_parent
 from service.settings import Layout, write_private
 from tests.cluster.network import HEAD, Host, a_network, can_have_hosts
@@ -59,17 +59,21 @@ class Node:
             start += [f"--address={HEAD}:{PORT}", f"--node-ip-address={host.address}", "--num-cpus=1"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("TUNEYARD_", "AWS_"))}
         environment |= {**for_cluster(token), **s3, "TUNEYARD_WORKER_CACHE": str(self._folder / "cache")}
-        self._process = subprocess.Popen(
-            start if host is None else host.command(start, layout.root),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no other thread is at work meanwhile
-        )
+        self.log = self._folder / "log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                start if host is None else host.command(start, layout.root),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no other thread is at work meanwhile
+            )
 
     def stop(self) -> None:
+        """Let it leave; what it said is shown where the test fails."""
+        sys.stdout.write(f"{self.host.name if self.host else 'head'}: {self.log.read_text()[-2000:]}\n")
         self._process.terminate()
         try:
             self._process.wait(30)
@@ -161,6 +165,7 @@ class Cluster:
 
     def start(self) -> None:
         self._head = Node(self._layout, self._s3)
+        wait_until(lambda: reachable(f"{HEAD}:{PORT}"), 90, "the head does not come up")
         for _ in range(2):
             self.add()
 
