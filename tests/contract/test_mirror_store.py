@@ -264,3 +264,58 @@ def test_forgetting_a_study_that_was_not_deleted_changes_nothing(store: Store) -
     store.mirror.set_forgotten(STUDY, Forgotten(), NOW)
     store.mirror.set_forgotten("unknown", Forgotten(), NOW)
     assert (store.mirror.experiment(STUDY), store.mirror.deleted()) == ("7", [])
+
+
+def two_projects(store: Store) -> None:
+    """A study of `vision` and one of `speech`, each with an experiment and two runs."""
+    for project, experiment in (("vision", "7"), ("speech", "8")):
+        store.studies.add(replace(a_study(f"{project}-abc123"), project=project))
+        store.mirror.set_experiment(f"{project}-abc123", experiment)
+        store.mirror.set_mirrored([MirroredTrial(f"{project}-abc123", number, f"{project}{number}") for number in (OF_STUDY, 0)])
+
+
+def test_of_the_trackers_ids_those_of_a_project_are_found(store: Store) -> None:
+    two_projects(store)
+    mirror = store.mirror
+    assert mirror.experiments_within("vision", ["7", "8", "9"]) == {"7"}
+    assert mirror.runs_within("vision", ["vision-1", "vision0", "speech0", "unknown"]) == {"vision-1", "vision0"}
+    assert mirror.studies_within("vision", ["vision-abc123", "speech-abc123", "unknown"]) == {"vision-abc123"}
+
+
+def test_ids_are_found_whole_and_in_their_letter_case(store: Store) -> None:
+    two_projects(store)
+    mirror = store.mirror
+    assert mirror.experiments_within("vision", ["07", " 7", "7 ", "7.0", "%", "", "\uff17"]) == frozenset()
+    assert mirror.runs_within("vision", ["VISION0", "vision", "vision%", "'or''='"]) == frozenset()
+    assert mirror.studies_within("Vision", ["vision-abc123"]) == frozenset()
+
+
+def test_a_project_has_nothing_of_no_ids_and_an_unknown_one_nothing_of_any(store: Store) -> None:
+    two_projects(store)
+    mirror = store.mirror
+    assert mirror.experiments_within("vision", []) == mirror.runs_within("vision", []) == frozenset()
+    assert mirror.experiments_within("unknown", ["7", "8"]) == mirror.studies_within("unknown", ["vision-abc123"]) == frozenset()
+
+
+def test_an_id_that_studies_of_two_projects_claim_is_nobodys(store: Store) -> None:
+    """The tracker was emptied, and gave its first ids to others."""
+    two_projects(store)
+    store.mirror.set_experiment("speech-abc123", "7")
+    store.mirror.set_mirrored([MirroredTrial("speech-abc123", 0, "vision0")])
+    for project in ("vision", "speech"):
+        assert store.mirror.experiments_within(project, ["7"]) == store.mirror.runs_within(project, ["vision0"]) == frozenset()
+
+
+def test_more_ids_than_a_statement_takes_are_looked_up(store: Store) -> None:
+    two_projects(store)
+    asked = [*(f"unknown{number}" for number in range(1200)), "vision0"]
+    assert store.mirror.runs_within("vision", asked) == {"vision0"}
+
+
+def test_what_belonged_to_a_deleted_study_is_nobodys(store: Store) -> None:
+    has_study(store)
+    store.mirror.set_experiment(STUDY, "7")
+    assert store.mirror.experiments_within("default", ["7"]) == {"7"}
+    end(store)
+    store.studies.delete(STUDY)
+    assert store.mirror.experiments_within("default", ["7"]) == store.mirror.studies_within("default", [STUDY]) == frozenset()
