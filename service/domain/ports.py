@@ -358,20 +358,24 @@ class MirrorStore(Protocol):
         """Ids of the studies that were deleted here and that the tracker has yet to forget."""
         ...
 
-    def experiments_within(self, project: str, experiment_ids: Collection[str]) -> frozenset[str]:
+    def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
+        """The tracker has nothing of a deleted study any more, and this is what it had; of other studies nothing changes."""
+        ...
+
+
+class TrackedStore(Protocol):
+    """Whose the tracker's things are."""
+
+    def experiments(self, project: str, experiment_ids: Collection[str]) -> frozenset[str]:
         """Those of these ids of the tracker's that stand for a study of the project, and for none of another one."""
         ...
 
-    def runs_within(self, project: str, run_ids: Collection[str]) -> frozenset[str]:
+    def runs(self, project: str, run_ids: Collection[str]) -> frozenset[str]:
         """The same of runs."""
         ...
 
-    def studies_within(self, project: str, study_ids: Collection[str]) -> frozenset[str]:
+    def studies(self, project: str, study_ids: Collection[str]) -> frozenset[str]:
         """Those of these studies that are the project's; experiments and registered models are named after them."""
-        ...
-
-    def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
-        """The tracker has nothing of a deleted study any more, and this is what it had; of other studies nothing changes."""
         ...
 
 
@@ -456,6 +460,7 @@ class Store:
     footprints: FootprintStore
     deletions: DeletionStore
     mirror: MirrorStore
+    tracked: TrackedStore
     access: AccessStore
     projects: ProjectStore
     audit: AuditStore

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, case, func, null, select, union
+from sqlalchemy import ColumnElement, Connection, and_, case, func, null, select, union
 
 from service.domain.deletion import Forgotten
 from service.domain.ports import MirroredTrial
@@ -94,27 +93,6 @@ class SqlMirror:
         statement = select(_DELETIONS.study_id).where(_DELETIONS.forgotten_at.is_(None)).order_by(_DELETIONS.study_id)
         with self._database.reading() as connection:
             return list(connection.execute(statement).scalars())
-
-    def experiments_within(self, project: str, experiment_ids: Collection[str]) -> frozenset[str]:
-        owners = select(_EXPERIMENTS.experiment_id, _STUDIES.project).join_from(tables.experiments, tables.studies)
-        return self._within(project, owners, _EXPERIMENTS.experiment_id, experiment_ids)
-
-    def runs_within(self, project: str, run_ids: Collection[str]) -> frozenset[str]:
-        owners = select(_MIRRORED.run_id, _STUDIES.project).join_from(tables.mirrored, tables.studies)
-        return self._within(project, owners, _MIRRORED.run_id, run_ids)
-
-    def studies_within(self, project: str, study_ids: Collection[str]) -> frozenset[str]:
-        return self._within(project, select(_STUDIES.id, _STUDIES.project), _STUDIES.id, study_ids)
-
-    def _within(self, project: str, owners: Select[Any], key: Column[Any], asked: Collection[str]) -> frozenset[str]:
-        """Those keys all of whose owners are the project: a tracker that was emptied gives out the same ids once more."""
-        keys = list(asked)
-        found: dict[str, set[str]] = {}
-        with self._database.reading() as connection:
-            for start in range(0, len(keys), _MOST_NAMED):
-                for owned, owner in connection.execute(owners.where(key.in_(keys[start : start + _MOST_NAMED]))):
-                    found.setdefault(owned, set()).add(owner)
-        return frozenset(owned for owned, owners_of_it in found.items() if owners_of_it == {project})
 
     def set_forgotten(self, study_id: str, forgotten: Forgotten, at: datetime) -> None:
         with self._database.writing() as connection:

@@ -6,6 +6,7 @@ down. These few calls are all the mirror needs; `service.proto` and `model_regis
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -168,10 +169,8 @@ class MlflowTracker:
 
     def own(self, study_id: str, experiment_id: str, project: str) -> None:
         tag = {"key": PROJECT_TAG, "value": project}
-        try:
+        with suppress(TrackerForgot):  # it may not have one
             self._post("registered-models/set-tag", {"name": study_id, **tag})
-        except TrackerForgot:  # it may not have one
-            pass
         for version in self._versions(f"name='{study_id}'"):
             self._post("model-versions/set-tag", {"name": study_id, "version": version["version"], **tag})
         self._post("experiments/set-experiment-tag", {"experiment_id": experiment_id, **tag})
