@@ -100,9 +100,8 @@ async def _pass_within(request: Request, asked: Asked, sees: TrackedOf) -> Respo
     headers |= {"content-type": "application/json"} if asked.method == "POST" else {}
     try:
         narrowed = await run_in_threadpool(_narrowed, asked, sees)
-        # Its API reads HEAD as a request without parameters, which some routes take for all.
-        if is_api and narrowed.method == "HEAD":
-            narrowed = replace(narrowed, method="GET")
+        # MLflow reads a HEAD as a request without parameters, which some routes take for all: its length would tell of them.
+        narrowed = replace(narrowed, method="GET" if narrowed.method == "HEAD" else narrowed.method)
         answer = await _ask(request, narrowed, headers)
         if not is_looked_at or answer.status_code != httpx.codes.OK:
             return await _answered(request, narrowed, answer)
