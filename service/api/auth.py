@@ -63,7 +63,7 @@ def authenticate(request: Request) -> None:
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
         raise errors.StudyNotFound(study_id)
-    request.state.caller = caller
+    request.state.caller, request.state.project = caller, project
     request.state.parts = parts_within(parts, project)
 
 

@@ -6,11 +6,12 @@ UI's JavaScript. What is not listed does not pass: a newer MLflow can only bring
 
 import json
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
+from graphql import DocumentNode, FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
 
 from service.domain.errors import Forbidden, MalformedDocument
 
@@ -117,6 +118,13 @@ def read_only_query(body: bytes) -> bytes:
 
     Raises Forbidden for anything else that parses, MalformedDocument for what does not.
     """
+    asked, _ = understood_query(body)
+    kept = {key: asked[key] for key in ("query", "variables", "operationName") if key in asked}
+    return json.dumps(kept).encode()
+
+
+def understood_query(body: bytes) -> tuple[Mapping[str, Any], DocumentNode]:
+    """A GraphQL request and its document. Raises as `read_only_query` does."""
     try:
         asked: Any = json.loads(body)
         query = asked["query"] if isinstance(asked, dict) else None
@@ -132,5 +140,4 @@ def read_only_query(body: bytes) -> bytes:
         # A fragment at the root would have to be followed to know what it asks for; the UI uses none there.
         if not isinstance(selection, FieldNode) or selection.name.value not in _QUERIES:
             raise Forbidden("This GraphQL query asks for something that is not known to only read.")
-    kept = {key: asked[key] for key in ("query", "variables", "operationName") if key in asked}
-    return json.dumps(kept).encode()
+    return asked, document

@@ -3,7 +3,7 @@
 A route asks for its parts and finds only what it may show. What belongs to another project is not there: it is not forbidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from service.api.dependencies import ApiParts
@@ -11,7 +11,7 @@ from service.domain.access import DEFAULT_PROJECT
 from service.domain.deletion import Deletion
 from service.domain.errors import StudyNotFound
 from service.domain.history import PriorTrial
-from service.domain.ports import DeletionStore, IdempotencyKey, Page, StudyQuery, StudyStore
+from service.domain.ports import DeletionStore, IdempotencyKey, Page, StudyQuery, StudyStore, TrackedStore
 from service.domain.stored import NOTHING_FREED, Freed
 from service.domain.study import Study
 
@@ -78,3 +78,20 @@ class _DeletionsOf:
 
     def freed(self, study_id: str, checkpoints: Freed = NOTHING_FREED, prepared: Freed = NOTHING_FREED) -> None:
         self.deletions.freed(study_id, checkpoints, prepared)
+
+
+@dataclass(frozen=True)
+class TrackedOf:
+    """What the tracker has of one project, as the gateway looks it up."""
+
+    tracked: TrackedStore
+    project: str
+
+    def experiments(self, ids: Collection[str]) -> frozenset[str]:
+        return self.tracked.experiments(self.project, ids)
+
+    def runs(self, ids: Collection[str]) -> frozenset[str]:
+        return self.tracked.runs(self.project, ids)
+
+    def studies(self, ids: Collection[str]) -> frozenset[str]:
+        return self.tracked.studies(self.project, ids)

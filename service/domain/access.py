@@ -9,6 +9,8 @@ from service.domain.errors import InvalidQuery
 
 DEFAULT_PROJECT = "default"
 PROJECT_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+PROJECT_TAG = "tuneyard.project"
+"""The tag that says in the tracker whose an experiment or a registered model is."""
 OPERATOR = "token"
 """The name of whoever holds the service's own token and says no other one."""
 

@@ -384,6 +384,22 @@ class MirrorStore(Protocol):
         ...
 
 
+class TrackedStore(Protocol):
+    """Whose the tracker's things are."""
+
+    def experiments(self, project: str, experiment_ids: Collection[str]) -> frozenset[str]:
+        """Those of these ids of the tracker's that stand for a study of the project, and for none of another one."""
+        ...
+
+    def runs(self, project: str, run_ids: Collection[str]) -> frozenset[str]:
+        """The same of runs."""
+        ...
+
+    def studies(self, project: str, study_ids: Collection[str]) -> frozenset[str]:
+        """Those of these studies that are the project's; experiments and registered models are named after them."""
+        ...
+
+
 class AccessStore(Protocol):
     """Tokens, login links and browser sessions, by the SHA-256 of their secrets; the secrets themselves are never stored."""
 
@@ -469,6 +485,7 @@ class Store:
     footprints: FootprintStore
     deletions: DeletionStore
     mirror: MirrorStore
+    tracked: TrackedStore
     access: AccessStore
     projects: ProjectStore
     audit: AuditStore

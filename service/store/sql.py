@@ -16,6 +16,7 @@ from service.store.mirror import SqlMirror
 from service.store.projects import SqlProjects
 from service.store.shares import SqlShares
 from service.store.studies import SqlEvents, SqlStudies
+from service.store.tracked import SqlTracked
 from service.store.trials import SqlTrials
 
 
@@ -42,6 +43,7 @@ def store_on(database: Database, clock: Clock) -> Store:
         footprints=SqlFootprints(database),
         deletions=SqlDeletions(database),
         mirror=SqlMirror(database),
+        tracked=SqlTracked(database),
         access=SqlAccess(database, clock),
         projects=SqlProjects(database),
         audit=SqlAudit(database),

@@ -275,7 +275,7 @@ experiments = Table(
     "mirror_experiments",
     metadata,
     Column("study_id", Text, _study_key(), primary_key=True),
-    Column("experiment_id", Text, nullable=False),
+    Column("experiment_id", Text, nullable=False, index=True),
 )
 
 mirrored = Table(
@@ -283,7 +283,7 @@ mirrored = Table(
     metadata,
     Column("study_id", Text, _study_key(), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("run_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False, index=True),
     Column("version", Integer, nullable=False),
     Column("reports", Integer, nullable=False),
 )

@@ -1,11 +1,12 @@
 """A tracker in memory, with the same contract as MLflow's: for tests, and for trying the mirror without a server."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
 from typing import BinaryIO
 
+from service.domain.access import PROJECT_TAG
 from service.domain.deletion import Forgotten
 from service.tracking.tracker import STUDY, TRIAL_TAG, Batch, Champion, Metric, NewRun, RunStatus, TrackerForgot, TrackerRefused
 
@@ -97,6 +98,16 @@ class MemoryTracker:
     def running(self) -> Sequence[tuple[str, int]]:
         of_study = {experiment_id: study_id for study_id, experiment_id in self.experiments().items()}
         return [(of_study[run.experiment_id], _number(run)) for run in self.by_id.values() if run.status is RunStatus.RUNNING]
+
+    def unowned(self) -> Mapping[str, str]:
+        return {study_id: found for study_id, (found, tags) in self.studies.items() if PROJECT_TAG not in tags}
+
+    def own(self, study_id: str, experiment_id: str, project: str) -> None:
+        tag = {PROJECT_TAG: project}
+        if study_id in self.champions:
+            known = self.champions[study_id]
+            self.champions[study_id] = replace(known, tags={**known.tags, **tag})
+        self.studies[study_id] = (experiment_id, {**self.studies[study_id][1], **tag})
 
     def forget(self, study_id: str, experiment_id: str) -> Forgotten:
         had_model = self.champions.pop(study_id, None) is not None

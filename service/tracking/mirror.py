@@ -24,6 +24,7 @@ from service.domain.trial import Trial
 from service.tracking import records
 from service.tracking.adrift import adrift, said_of
 from service.tracking.analyses import Analyses, Draw, no_pictures
+from service.tracking.owners import tag_owners
 from service.tracking.runs import Runs
 from service.tracking.side_by_side import for_each
 from service.tracking.study_analyses import Make, StudyAnalyses, no_files
@@ -126,6 +127,8 @@ class Mirror:
         if self._looked_at is not None and now - self._looked_at < _LOOK_AGAIN:
             return
         store = self._store
+        if self._looked_at is None:
+            tag_owners(store, self._tracker)
         try:
             found = adrift(store, self._tracker.running())
         except TrackerRefused as error:

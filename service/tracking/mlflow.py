@@ -6,12 +6,14 @@ down. These few calls are all the mirror needs; `service.proto` and `model_regis
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx
 
+from service.domain.access import PROJECT_TAG
 from service.domain.deletion import Forgotten
 from service.tracking.tracker import (
     CHAMPION,
@@ -141,9 +143,9 @@ class MlflowTracker:
         except _Answer as error:
             if error.code != _EXISTS:
                 raise
-        found = self._get("model-versions/search", {"filter": f"name='{champion.name}' and run_id='{champion.run_id}'"})
+        found = self._versions(f"name='{champion.name}' and run_id='{champion.run_id}'")
         report = str(champion.report)  # a trial that went on with its study may have had another one as its best before
-        known = next((one for one in found.get("model_versions", []) if _tags(one).get(REPORT_TAG) == report), None)
+        known = next((one for one in found if _tags(one).get(REPORT_TAG) == report), None)
         version = known or self._new_version(champion)
         self._post("registered-models/alias", {"name": champion.name, "alias": CHAMPION, "version": version["version"]})
 
@@ -159,6 +161,20 @@ class MlflowTracker:
         tagged = [(of_study[run["info"]["experiment_id"]], _tags(run["data"])) for run in found]
         return [(study_id, _number(tags)) for study_id, tags in tagged if STUDY_TAG in tags]
 
+    def unowned(self) -> Mapping[str, str]:
+        clauses = f"tags.`{STUDY_TAG}` LIKE '%' AND tags.`{PROJECT_TAG}` IS NULL"
+        query = {"filter": clauses, "max_results": _PAGE, "view_type": "ACTIVE_ONLY"}
+        found = self._pages("experiments/search", query, "experiments")
+        return {_tags(one)[STUDY_TAG]: one["experiment_id"] for one in found}
+
+    def own(self, study_id: str, experiment_id: str, project: str) -> None:
+        tag = {"key": PROJECT_TAG, "value": project}
+        with suppress(TrackerForgot):  # it may not have one
+            self._post("registered-models/set-tag", {"name": study_id, **tag})
+        for version in self._versions(f"name='{study_id}'"):
+            self._post("model-versions/set-tag", {"name": study_id, "version": version["version"], **tag})
+        self._post("experiments/set-experiment-tag", {"experiment_id": experiment_id, **tag})
+
     def forget(self, study_id: str, experiment_id: str) -> Forgotten:
         runs = self.runs(experiment_id)
         location = str(self._get("experiments/get", {"experiment_id": experiment_id})["experiment"]["artifact_location"])
@@ -172,6 +188,10 @@ class MlflowTracker:
             had_model = False
         self._post("experiments/delete", {"experiment_id": experiment_id})
         return Forgotten(experiment_id, len(runs), had_model)
+
+    def _versions(self, clauses: str) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = self._get("model-versions/search", {"filter": clauses}).get("model_versions", [])
+        return found
 
     def _new_version(self, champion: Champion) -> Mapping[str, Any]:
         body = {

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 import yaml
 from pydantic import ValidationError
 
+from service.domain.access import PROJECT_TAG
 from service.domain.automatic import Plan
 from service.domain.decision import Decision, DecisionKind
 from service.domain.final import FinalResult
@@ -43,6 +44,7 @@ def experiment_tags(study: Study) -> Mapping[str, str]:
     """Tags of a study's experiment. The kind opens it as runs with curves, and keeps the UI from guessing and storing one."""
     return {
         STUDY_TAG: study.id,
+        PROJECT_TAG: study.project,
         "tuneyard.name": study.definition.name,
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": _cut(_as_note(study), _MAX_TAG),
@@ -144,6 +146,7 @@ def champion_of(study: Study, best: Trial, report: int, run_id: str) -> Champion
     described = f"Best trial of study {study.id}: {objective.metric} {best.best_value:.6g} at report {report}."
     tags = {
         STUDY_TAG: study.id,
+        PROJECT_TAG: study.project,
         TRIAL_TAG: f"{study.id}/{best.number}",
         "tuneyard.objective": objective.metric,
         "tuneyard.value": repr(best.best_value),

@@ -121,6 +121,14 @@ class Tracker(Protocol):
         """Study and number of each run tagged as ours that has not ended; -1 is the study's own."""
         ...
 
+    def unowned(self) -> Mapping[str, str]:
+        """The experiment of each study that has one which does not say whose it is, by the study's id."""
+        ...
+
+    def own(self, study_id: str, experiment_id: str, project: str) -> None:
+        """Let a study's registered model, its versions and its experiment say whose they are, the experiment last."""
+        ...
+
     def forget(self, study_id: str, experiment_id: str) -> Forgotten:
         """Delete a study's experiment with its runs and all their files, and its registered model; answers what there was."""
         ...

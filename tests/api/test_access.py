@@ -369,7 +369,3 @@ def test_a_session_lives_as_long_as_the_settings_say(world: World) -> None:
         browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
         world.clock.pass_seconds(timedelta(days=31).total_seconds())
         assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
-
-
-def test_mlflow_is_for_who_sees_every_project(ada: TestClient) -> None:
-    assert problem(ada.get("/mlflow/")) == (403, "forbidden")

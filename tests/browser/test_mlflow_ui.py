@@ -4,7 +4,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -54,6 +56,35 @@ def study(service: RunningService, client: Client) -> StudyView:
     ended = client.wait(client.apply(document).id, timeout=200)
     wait_until(lambda: client.mlflow_address(client.study(ended.id)), 60, "MLflow does not know the study")
     return client.study(ended.id)
+
+
+@pytest.fixture(scope="module")
+def member(service: RunningService, client: Client) -> Iterator[Client]:
+    """An editor of a project of their own, which `study` is not in."""
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+        operator.post("/v1/projects", json={"name": "vision"}).raise_for_status()
+        made = operator.post("/v1/tokens", json={"name": "ada", "role": "editor", "project": "vision"}).raise_for_status()
+    with Client(service.url, made.json()["token"]) as member:
+        yield member
+
+
+@pytest.fixture(scope="module")
+def own_study(service: RunningService, member: Client, study: StudyView) -> StudyView:
+    """A study of the member's that has run, after the other one."""
+    for path in sorted(service.rows.glob("*.csv")):
+        member.upload("intents", path)
+    document = a_study(service, name="members-own", strategy={"kind": "random"}, budget={"trials": 2})
+    ended = member.wait(member.apply(document).id, timeout=200)
+    assert ended.id != study.id
+    wait_until(lambda: champion_of(service, ended.id), 60, "MLflow does not have the study's model")
+    return member.study(ended.id)
+
+
+def champion_of(service: RunningService, study_id: str) -> bool:
+    query = {"name": study_id, "alias": "champion"}
+    headers = {"Authorization": f"Bearer {service.token}"}
+    address = f"{service.url}/mlflow/api/2.0/mlflow/registered-models/alias"
+    return httpx.get(address, params=query, headers=headers, trust_env=False).is_success
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +171,68 @@ def test_a_logged_in_browser_can_only_read(page: Page, client: Client, study: St
             method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{"name": "mine"}'})).status"""
     )
     assert status in {403, 404}
+
+
+def look_around(page: Page, client: Client, study: StudyView) -> dict[str, str]:
+    """Open what the UI has of a study, from its list of experiments to a file of a run; the pages' texts, and what failed."""
+    failed: set[str] = set()
+    page.on("response", lambda answer: failed.add(urlsplit(answer.url).path) if answer.status >= 400 else None)
+    page.goto(client.login_link("/mlflow/#/experiments"))
+    expect(page.get_by_role("link", name=study.id).first).to_be_visible(timeout=_PATIENCE)
+    seen = {"experiments": page.inner_text("body")}
+    _SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=_SCREENSHOTS / f"mlflow-{study.name}-experiments.png")
+    page.goto(f"{page.url.partition('#')[0]}#/models")
+    expect(page.get_by_role("link", name=study.id).first).to_be_visible(timeout=_PATIENCE)
+    seen["models"] = page.inner_text("body")
+    page.screenshot(path=_SCREENSHOTS / f"mlflow-{study.name}-models.png")
+    page.get_by_role("link", name=study.id).first.click()
+    expect(page.get_by_text(re.compile("Best trial of study")).first).to_be_visible(timeout=_PATIENCE)
+    seen["model"] = page.inner_text("body")
+    page.screenshot(path=_SCREENSHOTS / f"mlflow-{study.name}-model.png")
+    assert study.links.mlflow is not None
+    page.goto(page.url.partition("/mlflow/")[0] + study.links.mlflow)
+    page.get_by_role("row").filter(has_text=study.name).get_by_role("button").first.click()
+    page.get_by_role("link", name=re.compile("trial-0000")).first.click()
+    expect(page.get_by_text("validation/accuracy").first).to_be_visible(timeout=_PATIENCE)
+    seen["run"] = page.inner_text("body")
+    page.screenshot(path=_SCREENSHOTS / f"mlflow-{study.name}-run.png")
+    page.get_by_role("tab", name=re.compile("Artifacts")).click()
+    expect(page.get_by_text(re.compile("analysis|model")).first).to_be_visible(timeout=_PATIENCE)
+    page.wait_for_load_state("networkidle")
+    seen["artifacts"] = page.inner_text("body")
+    page.screenshot(path=_SCREENSHOTS / f"mlflow-{study.name}-artifacts.png")
+    return {**seen, "failed": " ".join(sorted(failed))}
+
+
+def test_a_member_sees_their_project_as_who_sees_all_sees_it_and_nothing_of_others(
+    browser: Browser, client: Client, member: Client, study: StudyView, own_study: StudyView
+) -> None:
+    def visit(as_whom: Client) -> dict[str, str]:
+        context = browser.new_context(viewport={"width": 1500, "height": 950})
+        context.set_default_timeout(_PATIENCE)
+        seen = look_around(context.new_page(), as_whom, own_study)
+        context.close()
+        return seen
+
+    everything, own = visit(client), visit(member)
+    assert study.id in everything["experiments"]
+    assert study.id in everything["models"]
+    for page in own.values():
+        assert study.id not in page
+    assert set(own["failed"].split()) <= set(everything["failed"].split())
+    assert [own[page] for page in ("model", "run", "artifacts")] == [everything[page] for page in ("model", "run", "artifacts")]
+
+
+def test_a_members_browser_does_not_find_what_is_anothers(
+    page: Page, member: Client, study: StudyView, own_study: StudyView
+) -> None:
+    assert own_study.links.mlflow != study.links.mlflow
+    logged_in(page, member, own_study)
+    expect(page.get_by_role("link", name="members-own").first).to_be_visible(timeout=_PATIENCE)
+    assert study.links.mlflow is not None
+    page.goto(page.url.partition("/mlflow/")[0] + study.links.mlflow)
+    expect(page.get_by_text(re.compile("not found|does not exist|No Experiment", re.IGNORECASE)).first).to_be_visible()
+    _SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=_SCREENSHOTS / "mlflow-not-found.png")
+    assert study.id not in page.content()

@@ -1,58 +1,30 @@
 """The mirror and the gateway against a real MLflow server, read back with MLflow's own client."""
 
-import os
-import socket
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from service.api.app import create_api
-from service.api.dependencies import ApiParts
-from service.api.summaries import Summaries
 from service.domain.deletion import Forgotten
 from service.domain.ports import Change
 from service.domain.study import StudyReason
 from service.domain.trial import TrialReason
-from service.settings import Settings
 from service.store.memory import memory_store
 from service.tracking import server
 from service.tracking.mirror import Mirror
 from service.tracking.mlflow import MlflowTracker
 from service.tracking.tracker import Batch, Metric, TrackerAway, TrackerForgot
-from tests.api.conftest import (
-    TOKEN,
-    FakeAnalyst,
-    FakeCatalog,
-    FakeCheckpoints,
-    FakeDatasets,
-    FakeForecaster,
-    FakeModels,
-    FakePreviewer,
-)
+from tests.api.conftest import TOKEN
 from tests.builders import NOW
-from tests.fakes import FakeClock
+from tests.integration.serving import RealWorld, free_port, serving_api, serving_mlflow
 from tests.unit.test_mirror import ENVIRONMENT, World
 from tests.unit.test_mirror_control import extend
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-_START_SECONDS = 90.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -60,45 +32,11 @@ def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mlflow")
 
 
-@contextmanager
-def _serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server over what is in this folder."""
-    arguments, environment = server.command(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), port)
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not _answers(f"{server.url(port)}/health"):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, "MLflow did not come up"
-            threading.Event().wait(0.1)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def mlflow_url(mlflow_folder: Path) -> Iterator[str]:
-    port = _free_port()
-    with _serving(mlflow_folder, port):
+    port = free_port()
+    with serving_mlflow(mlflow_folder, port):
         yield server.url(port)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
-
-
-class RealWorld(World):
-    """The unit tests' world, mirrored into a real server."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.real = MlflowTracker(url)
-        self.mirror = Mirror(self.store, self.real, self.exports, ENVIRONMENT, self.clock)
 
 
 @pytest.fixture
@@ -252,12 +190,12 @@ class KillingTransport(httpx.HTTPTransport):
 
 
 def test_a_server_that_was_killed_between_two_batches_gets_the_rest_in_order_and_nothing_twice(tmp_path: Path) -> None:
-    port, count = _free_port(), 900
+    port, count = free_port(), 900
     world = World()
     study = world.has_study("killed-abc123")
     world.starts(study)
     world.reports(study, 0, [number / count for number in range(count)])
-    with _serving(tmp_path, port) as process:
+    with serving_mlflow(tmp_path, port) as process:
 
         def kill() -> None:
             process.kill()
@@ -271,7 +209,7 @@ def test_a_server_that_was_killed_between_two_batches_gets_the_rest_in_order_and
         assert process.poll() is not None
         assert world.store.mirror.mirrored(study.id)[0].reports == 0
     world.reports(study, 0, [1.0])
-    with _serving(tmp_path, port):
+    with serving_mlflow(tmp_path, port):
         world.clock.pass_seconds(60)
         mirror.sync_once()
         client = MlflowClient(tracking_uri=server.url(port))
@@ -330,31 +268,14 @@ def test_a_missing_run_and_a_missing_server_are_told_apart(world: RealWorld) -> 
     with pytest.raises(TrackerForgot):
         world.real.log("0" * 32, Batch(tags={"a": "b"}))
     with pytest.raises(TrackerAway):
-        MlflowTracker(server.url(_free_port())).experiments()
+        MlflowTracker(server.url(free_port())).experiments()
 
 
 @pytest.fixture
 def gateway(mlflow_url: str, tmp_path: Path) -> Iterator[str]:
     """The API's address, in front of the real server."""
-    store = memory_store()
-    parts = ApiParts(
-        store=store, summaries=Summaries(store.trials), datasets=FakeDatasets(),
-        checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
-        analyst=FakeAnalyst(), previewer=FakePreviewer(), forecaster=FakeForecaster(), clock=FakeClock(),
-        settings=Settings(home=tmp_path), token=TOKEN, mlflow_url=mlflow_url,
-    )  # fmt: skip
-    port = _free_port()
-    api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))
-    thread = threading.Thread(target=api.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 20
-        while not _answers(f"http://127.0.0.1:{port}/healthz"):
-            assert time.monotonic() < deadline
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        api.should_exit = True
-        thread.join(20)
+    with serving_api(memory_store(), mlflow_url, tmp_path) as url:
+        yield url
 
 
 def test_a_reading_client_works_through_the_gateway_and_a_writing_one_does_not(

@@ -1,0 +1,100 @@
+"""A real MLflow server, the mirror into it, and the API in front of it."""
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from service.api.app import create_api
+from service.api.dependencies import ApiParts
+from service.api.summaries import Summaries
+from service.domain.ports import Store
+from service.settings import Settings
+from service.tracking import server
+from service.tracking.mirror import Mirror
+from service.tracking.mlflow import MlflowTracker
+from tests.api.conftest import (
+    TOKEN,
+    FakeAnalyst,
+    FakeCatalog,
+    FakeCheckpoints,
+    FakeDatasets,
+    FakeForecaster,
+    FakeModels,
+    FakePreviewer,
+)
+from tests.fakes import FakeClock
+from tests.unit.test_mirror import ENVIRONMENT, World
+
+_START_SECONDS = 90.0
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving_mlflow(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server over what is in this folder."""
+    arguments, environment = server.command(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"), port)
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(f"{server.url(port)}/health"):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, "MLflow did not come up"
+            threading.Event().wait(0.1)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def serving_api(store: Store, mlflow_url: str, home: Path) -> Iterator[str]:
+    """The address of an API over this store, in front of a real server."""
+    parts = ApiParts(
+        store=store, summaries=Summaries(store.trials), datasets=FakeDatasets(),
+        checkpoints=FakeCheckpoints(), catalog=FakeCatalog(), models=FakeModels(),
+        analyst=FakeAnalyst(), previewer=FakePreviewer(), forecaster=FakeForecaster(), clock=FakeClock(),
+        settings=Settings(home=home), token=TOKEN, mlflow_url=mlflow_url,
+    )  # fmt: skip
+    port = free_port()
+    api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))
+    thread = threading.Thread(target=api.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not _answers(f"http://127.0.0.1:{port}/healthz"):
+            assert time.monotonic() < deadline
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        api.should_exit = True
+        thread.join(20)
+
+
+class RealWorld(World):
+    """The unit tests' world, mirrored into a real server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.real = MlflowTracker(url)
+        self.mirror = Mirror(self.store, self.real, self.exports, ENVIRONMENT, self.clock)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
