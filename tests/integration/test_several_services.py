@@ -140,11 +140,11 @@ def test_the_second_service_goes_on_when_the_first_is_killed(pair: Pair, monkeyp
         controllers(pair.one)[0].kill()
         wait_until(lambda: len(controllers(pair.one)) == 1, 15, "the controller is not started again")
         wait_until(lambda: leader(pair.one) in {"here", "elsewhere"}, 15, "nobody leads")
-        reported = client.study(study.id).progress.epochs.spent
         living = pair.one.processes()
         pair.one.kill()
         for process in living:
             end(process)
+        reported = client.study(study.id).progress.epochs.spent
         seconds_until(pair.two, "here", LEASE_SECONDS + 5)
         begun = time.monotonic()
         wait_until(lambda: client.study(study.id).progress.epochs.spent > reported, 120, "the study does not go on")
