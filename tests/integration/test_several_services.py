@@ -111,13 +111,13 @@ def a_study(client: Client, trials: int = 6, epochs: int = 10) -> StudyView:
         "resources": {"max_concurrent_trials": 2},
     }  # fmt: skip
     study = client.apply(document)
-    wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 60, "the study does not run")
+    wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 120, "the study does not run")
     return study
 
 
 def ends_whole(client: Client, study: StudyView, trials: int = 6) -> Finished:
     """The study, once it is completed: nothing of it is lost, and nothing is there twice."""
-    wait_until(lambda: client.study(study.id).state.is_end, 120, "the study does not end")
+    wait_until(lambda: client.study(study.id).state.is_end, 200, "the study does not end")
     found = finished(client, client.study(study.id))
     assert (found.study.state, found.study.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: trials})
     check_store(found)
@@ -140,14 +140,14 @@ def test_the_second_service_goes_on_when_the_first_is_killed(pair: Pair, monkeyp
         controllers(pair.one)[0].kill()
         wait_until(lambda: len(controllers(pair.one)) == 1, 15, "the controller is not started again")
         wait_until(lambda: leader(pair.one) in {"here", "elsewhere"}, 15, "nobody leads")
-        reported = client.study(study.id).progress.epochs.spent
         living = pair.one.processes()
         pair.one.kill()
         for process in living:
             end(process)
+        reported = client.study(study.id).progress.epochs.spent
         seconds_until(pair.two, "here", LEASE_SECONDS + 5)
         begun = time.monotonic()
-        wait_until(lambda: client.study(study.id).progress.epochs.spent > reported, 60, "the study does not go on")
+        wait_until(lambda: client.study(study.id).progress.epochs.spent > reported, 120, "the study does not go on")
         _LOG.info("its next report came after %.1f s more", time.monotonic() - begun)
         found = ends_whole(client, study)
         assert {attempt.number for one in found.attempts.values() for attempt in one} >= {1, 2}, "some went on elsewhere"
