@@ -29,6 +29,7 @@ from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import StoreAway
 from service.execution.environment import for_cluster, for_driver, reachable
+from service.inherited import needed
 from service.settings import Settings, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
@@ -141,7 +142,7 @@ class CapacityWatch:
     def _ask(self) -> Capacity:
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
             lifeline.command("service.execution.capacity", [self._ray_address]),
-            env={**os.environ, **self._environment},
+            env={**needed(os.environ), **self._environment},
             capture_output=True,
             check=False,
             timeout=60,

@@ -19,6 +19,7 @@ from service import __version__
 from service.api.auth import load_or_make_token, new_login_path
 from service.clock import SystemClock
 from service.execution import environment
+from service.inherited import needed
 from service.processes import Child, Children
 from service.settings import Layout, Settings, write_private
 from service.store.sql import migrate, open_store
@@ -32,6 +33,7 @@ _UNIX_SOCKET_ROOM = 40
 def serve(settings: Settings) -> int:
     """Run the service until Ctrl-C or SIGTERM. Answers the exit code: 0 stopped, 1 could not start."""
     layout = settings.layout
+    os.umask(0o077)  # of all that is started here, too
     try:
         _close_to_others(layout.root)
     except OSError as error:
@@ -72,7 +74,7 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
     upstream = mlflow.url(mlflow_port)
     module = [sys.executable, "-m"]
     children.start(_ray(settings, ray_address, ray_folder))
-    children.start(Child("mlflow", *mlflow.command(layout.mlflow, mlflow_port), stop_seconds=5))
+    children.start(Child("mlflow", *mlflow.command(layout.mlflow, mlflow_port), inherited=needed(os.environ), stop_seconds=5))
     api = [*module, "service.app", f"--fd={listening.fileno()}", f"--mlflow={upstream}"]
     children.start(Child("api", api, shared, pass_fds=[listening.fileno()], stop_seconds=8))
     controller = [*module, "service.daemon", f"--ray={ray_address}", f"--mlflow={upstream}"]
@@ -91,14 +93,15 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
 
 
 def _ray(settings: Settings, address: str, folder: Path) -> Child:
-    # Without our settings: what runs on Ray needs neither the database nor its password.
     if settings.ray_address:
         arguments = environment.node_command(address, folder)
     else:
         arguments = environment.head_command(int(address.rsplit(":", 1)[1]), folder, settings.cpus, settings.gpus)
     # Asked to leave in the middle of a failure, it may stay for ever; its own children notice whichever way it ends.
     token = settings.layout.ray_token
-    return Child("ray", arguments, environment.for_cluster(token), stop_seconds=15, orphaned=signal.SIGKILL)
+    # What runs on Ray needs neither the database nor its password, nor anything else that somebody's shell happens to hold.
+    inherited = needed(os.environ, settings.worker_environment)
+    return Child("ray", arguments, environment.for_cluster(token), inherited, stop_seconds=15, orphaned=signal.SIGKILL)
 
 
 def _shared_environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,16 @@
+"""What rich prints, without what texts from elsewhere might tell the terminal."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from service.cli.output import shown
+
+
+class ShowingConsole(Console):
+    """Goes over all that it is about to print. Rich's own control codes come apart from texts, and stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
