@@ -73,7 +73,7 @@ def test_another_content_type_is_refused_with_what_to_send(content_type: str) ->
         ("a: " + "9" * 5000, "not int"),
         ("a: \x01", "cannot be read"),
         ('a: "\\0"', "NUL"),
-        ('a: "\\ud800"', "surrogate"),
+        ('a: "\\ud800"', "invalid Unicode"),
         ("a: " + "[" * 65 + "]" * 65, "deeper than 64"),
         ("[" * 100_000, "deeper than 64"),
     ],
