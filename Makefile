@@ -1,7 +1,7 @@
-# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | bench | bench-search | clean
+# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | sbom | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-browser chaos sbom bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types and import contracts alone'
+	@echo 'make sbom          list every package that is installed in build/sbom.json (CycloneDX)'
 	@echo 'make bench         the measurements behind the figures in the README'
 	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
 	@echo 'make clean         remove .venv, caches and what the demo made'
@@ -58,6 +59,8 @@ check: setup
 	@echo 'docker'
 	@$(BIN)/hadolint --config .hadolint.yaml docker/service.Dockerfile docker/worker.Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	@echo 'known holes'
+	@$(BIN)/python .ci/audit.py
 
 test: check test-fast test-integration
 
@@ -83,6 +86,11 @@ test-browser: setup
 
 chaos: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
+
+sbom: setup
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type application --output-reproducible -o build/sbom.json
+	@echo 'build/sbom.json'
 
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost

@@ -32,9 +32,9 @@ def lines_of(file: BinaryIO, most_bytes: int) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def check_columns(names: Collection[str]) -> None:
-    """Raises TooMuch for more columns, or a longer name, than any table has that was meant as one."""
-    if len(names) > COLUMNS:
+def check_columns(names: Collection[str], beside: int = 0) -> None:
+    """Raises TooMuch for more columns, with those `beside` them, or a longer name, than any table has that was meant as one."""
+    if len(names) + beside > COLUMNS:
         raise TooMuch(f"the file has more than {COLUMNS:,} columns: keep those that are used")
     longest = max(names, key=len, default="")
     if len(longest) > COLUMN_CHARACTERS:

@@ -260,9 +260,9 @@ def _jsonl(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
     waiting: list[tuple[int, dict[str, Any]]] = []
     waiting_bytes = 0
     for number, size, row in _json_lines(path):
-        if not row.keys() <= seen.keys():
-            seen.update(dict.fromkeys(row))
-            check_columns(seen)
+        new = [key for key in row if key not in seen]
+        seen.update(dict.fromkeys(new))
+        check_columns(new, beside=len(seen) - len(new))
         waiting.append((number, row))
         waiting_bytes += size
         if len(waiting) == _ROWS_AT_ONCE or waiting_bytes >= _BYTES_AT_ONCE:

@@ -120,11 +120,15 @@ router = APIRouter(tags=["access"])
 
 async def small_body(request: Request) -> bytes:
     """A body of a few keys. Raises BodyTooLarge."""
+    too_large = BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdecimal() and int(declared[:20]) > _MAX_BODY_BYTES:
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
-            raise BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
+            raise too_large
     return bytes(body)
 
 

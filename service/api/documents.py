@@ -16,6 +16,8 @@ MAX_BYTES = 1024 * 1024
 """Largest body of a study definition."""
 _MAX_DEPTH = 64
 _MAX_VALUES = 100_000
+_MAX_ANCHORS = 1000
+_DIRECTIVE = re.compile(r"^%(?!YAML )", re.MULTILINE)
 _MAX_DIGITS = 400
 JSON_TYPE = "application/json"
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -79,6 +81,8 @@ def _bounded(digits: str) -> str:
 
 
 def _from_yaml(text: str) -> Any:
+    if _DIRECTIVE.search(text):  # each tag's prefix is compared with all the others
+        raise MalformedDocument("Directives (lines that begin with `%`) are not read here: take them out.")
     try:
         _check_structure(yaml.parse(text, Loader=_CoreLoader))
         return yaml.load(text, Loader=_CoreLoader)  # noqa: S506 - a loader with the six core tags and no others
@@ -95,9 +99,10 @@ def _from_yaml(text: str) -> Any:
 
 def _check_structure(events: Iterator[Any]) -> None:
     """Refuse aliases, which a few lines can make billions of values with, and nesting that no definition has."""
-    depth = 0
+    depth = anchors = 0
     for number, event in enumerate(events):
-        if number > _MAX_VALUES:
+        anchors += getattr(event, "anchor", None) is not None
+        if number > _MAX_VALUES or anchors > _MAX_ANCHORS:
             raise MalformedDocument(_TOO_MANY)
         match event:
             case yaml.AliasEvent():
