@@ -8,8 +8,8 @@ from service.inherited import needed
 @pytest.mark.parametrize(
     "name",
     [
-        "TUNEYARD_DATABASE_URL", "TUNEYARD_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY",
-        "PGPASSWORD", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_TOKEN", "HTTPS_PROXY", "SOMEBODYS_SECRET", "path",
+        "TUNEYARD_DATABASE_URL", "TUNEYARD_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY",
+        "OPENAI_API_KEY", "PGPASSWORD", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_TOKEN", "HTTPS_PROXY", "SOMEBODYS_SECRET", "path",
     ],
 )  # fmt: skip
 def test_what_may_be_a_secret_stays_here(name: str) -> None:
