@@ -234,7 +234,7 @@ def test_a_login_path_outside_the_service_cannot_be_made(world: World) -> None:
 
 def test_over_tls_the_cookie_is_of_this_very_host(world: World) -> None:
     with client_of(world.parts, token=None) as browser:
-        browser.base_url = "https://127.0.0.1:8080"  # type: ignore[assignment]  # httpx makes a URL of it
+        browser.base_url = "https://127.0.0.1:8080"
         link = new_login_path(world.parts.store.access, world.clock, 300)
         set_cookie = browser.get(link, follow_redirects=False).headers["Set-Cookie"]
         assert set_cookie.startswith(f"__Host-{SESSION_COOKIE}=")

@@ -26,6 +26,11 @@ def attack(name: str, act: Act, *right: int, says: str = "") -> Attack:
     return Attack(name, act, frozenset(right), says)
 
 
+def asking(method: str, path: str, who: str | None = "editor") -> Act:
+    """Send it without a body."""
+    return lambda target: target.ask(method, path, who)
+
+
 def posting(document: object, path: str = "/v1/studies", who: str = "editor") -> Act:
     """Send it as JSON."""
     return sending(json.dumps(document).encode(), "application/json", path, who)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.hostile.attack import Attack, attack
+from tests.hostile.attack import Act, Attack, attack, posting
 from tests.hostile.target import Answer, Target
 
 _FORGED: dict[str, dict[str, str]] = {
@@ -56,7 +56,7 @@ def attacks() -> Iterator[Attack]:
         yield attack(f"a script in {path}", _reflected(path), 404, 405)
 
 
-def _changing(headers: dict[str, str], path: str = "/v1/studies/{own}:cancel"):  # noqa: ANN202 - an `Act`
+def _changing(headers: dict[str, str], path: str = "/v1/studies/{own}:cancel") -> Act:
     def act(target: Target) -> Answer:
         sent = {name: value.replace("{host}", target.host) for name, value in headers.items()}
         return target.ask(
@@ -66,17 +66,17 @@ def _changing(headers: dict[str, str], path: str = "/v1/studies/{own}:cancel"): 
     return act
 
 
-def _as_host(host: str):  # noqa: ANN202 - an `Act`
+def _as_host(host: str) -> Act:
     return lambda target: target.ask(
         "GET", "/v1/studies", None, headers={"Host": host.replace("{host}", target.host), "Cookie": target.logged_in()}
     )
 
 
-def _reading(method: str, verb: str):  # noqa: ANN202 - an `Act`
+def _reading(method: str, verb: str) -> Act:
     return lambda target: target.ask(method, f"/v1/studies/{target.studies['own']}{verb}", "operator")
 
 
-def _own_page(method: str, path: str):  # noqa: ANN202 - an `Act`
+def _own_page(method: str, path: str) -> Act:
     def act(target: Target) -> Answer:
         headers = {"Cookie": target.logged_in(), "Origin": f"http://{target.host}", "Content-Type": "application/json"}
         return target.ask(method, path, None, b'{"name": "x", "role": "admin"}', headers)
@@ -98,7 +98,7 @@ def _used_twice(target: Target) -> Answer:
     return target.ask("GET", link, None)
 
 
-def _leading_to(wanted: str):  # noqa: ANN202 - an `Act`
+def _leading_to(wanted: str) -> Act:
     def act(target: Target) -> Answer:
         link = target.login_link().partition("&next=")[0]
         sent = "".join(f"%{byte:02x}" for byte in wanted.encode())
@@ -109,17 +109,11 @@ def _leading_to(wanted: str):  # noqa: ANN202 - an `Act`
     return act
 
 
-def _link_to(wanted: str):  # noqa: ANN202 - an `Act`
-    return lambda target: Answer(_linked(target, wanted))
+def _link_to(wanted: str) -> Act:
+    return posting({"next": wanted}, "/v1/login-links", "operator")
 
 
-def _linked(target: Target, wanted: str) -> bytes:
-    with target.api("operator") as operator:
-        answer = operator.post("/v1/login-links", json={"next": wanted})
-    return b"HTTP/1.1 %d x\r\n\r\n" % answer.status_code + answer.content
-
-
-def _reflected(path: str):  # noqa: ANN202 - an `Act`
+def _reflected(path: str) -> Act:
     def act(target: Target) -> Answer:
         answer = target.ask("GET", path, "operator", headers={"Accept": "text/html"})
         assert "text/html" not in answer.head.lower()

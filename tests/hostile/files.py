@@ -70,7 +70,7 @@ def _overlapping() -> bytes:
 
 def _parquet(**columns: object) -> bytes:
     made = io.BytesIO()
-    parquet.write_table(pa.table(columns), made, compression="zstd", use_dictionary="text" in columns, write_statistics=False)  # type: ignore[arg-type]  # columns as pyarrow takes them
+    parquet.write_table(pa.table(columns), made, compression="zstd", use_dictionary="text" in columns, write_statistics=False)
     return made.getvalue()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from tests.hostile.attack import Attack, attack, posting
+from tests.hostile.attack import Act, Attack, attack, posting
 from tests.hostile.target import Answer, Target, trained
 
 _CLIMBS = (
@@ -38,6 +38,12 @@ _MODELS = (
     "{home}", "{home}/checkpoints", "{models}/../home", "{models}/linked", "{models}/leaky", "{models}/coded", "{models}/pickled",
     "{models}/adapted", "{models}/kernel", "{models}/bomb", "{models}/nested",
 )  # fmt: skip
+_BECAUSE = {
+    "leaky": "is a link to where nothing may be read", "coded": "code of its own", "kernel": "asks for code of the hub",
+    "pickled": "only safetensors are read", "adapted": "holds an adapter", "bomb": "cut short", "nested": "cut short",
+    "linked": "no model", "passwd": "no model",
+}  # fmt: skip
+"""Why a folder of `folders.py` is refused."""
 _ROWS = (
     "/etc/passwd", "file:///etc/passwd", "http://{evil}/rows.csv", "https://{evil}/rows.csv", "hub://{evil}/x/train",
     "hub://../../etc/train",
@@ -56,19 +62,19 @@ def attacks() -> Iterator[Attack]:
         for method in ("GET", "POST", "PUT", "DELETE"):
             yield attack(f"{method} {path}", _gateway(method, path), 400, 403, 404, 405)
     for name in _MODELS:
-        yield attack(f"the model {name[:30]!r}", _model(name), 400, 422)
+        yield attack(f"the model {name[:30]!r}", _model(name), 400, 422, says=_BECAUSE.get(name.rpartition("/")[2], ""))
         yield attack(f"what is said of the model {name[:30]!r}", _described(name), 404, 422)
     for uri in _ROWS:
         yield attack(f"the rows {uri!r}", _rows(uri), 400, 422)
 
 
-def _at(method: str, path: str):  # noqa: ANN202 - an `Act`
+def _at(method: str, path: str) -> Act:
     return lambda target: target.ask(
         method, path.replace("{own}", target.studies["own"]), body=b"text,label\na,b\n" if method == "PUT" else b""
     )
 
 
-def _gateway(method: str, path: str):  # noqa: ANN202 - an `Act`
+def _gateway(method: str, path: str) -> Act:
     return lambda target: target.ask(method, path, "operator")
 
 
@@ -80,15 +86,15 @@ def _filled(name: str, target: Target) -> str:
     )
 
 
-def _model(name: str):  # noqa: ANN202 - an `Act`
+def _model(name: str) -> Act:
     return lambda target: posting(trained(_filled(name, target)))(target)
 
 
-def _described(name: str):  # noqa: ANN202 - an `Act`
+def _described(name: str) -> Act:
     return lambda target: target.ask("GET", "/v1/models/" + quote(_filled(name, target), safe=""))
 
 
-def _rows(uri: str):  # noqa: ANN202 - an `Act`
+def _rows(uri: str) -> Act:
     def act(target: Target) -> Answer:
         trainer = dict(trained(target.service.model)["trainer"])  # type: ignore[call-overload]  # a dictionary
         trainer["data"] = {**trainer["data"], "train": uri.replace("{evil}", target.evil)}

@@ -1,6 +1,7 @@
 """The service under attack, as an attacker reaches it: bytes on a socket, and tokens of more and of fewer rights."""
 
 import contextlib
+import json
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -90,13 +91,13 @@ class Target:
 
     def logged_in(self) -> str:
         """The cookie of a new browser session of the operator."""
-        link = self.login_link()
-        return httpx.get(self.service.url + link, trust_env=False).headers["Set-Cookie"].partition(";")[0]
+        found = re.search("set-cookie: ([^;]+)", self.ask("GET", self.login_link(), None).head)
+        assert found
+        return found[1]
 
     def login_link(self) -> str:
         """The path of a new one, of the operator's."""
-        with self.api("operator") as operator:
-            return str(operator.post("/v1/login-links").json()["url"])
+        return str(json.loads(self.ask("POST", "/v1/login-links", "operator").body)["url"])
 
     def api(self, who: str) -> httpx.Client:
         return httpx.Client(base_url=self.service.url, headers=self.bearer(who), trust_env=False, timeout=_SECONDS)
@@ -105,8 +106,8 @@ class Target:
         """Projects, a token of each kind, rows, and a study that nobody but its own project may see."""
         self.tokens["operator"] = self.service.token
         with self.api("operator") as operator:
-            for project in ("vision", "speech"):
-                operator.post("/v1/projects", json={"name": project}).raise_for_status()
+            for name in ("vision", "speech"):
+                operator.post("/v1/projects", json={"name": name}).raise_for_status()
             for who, role, project in _MEMBERS:
                 made = operator.post("/v1/tokens", json={"name": who, "role": role, "project": project}).raise_for_status().json()
                 self.tokens[who] = made["token"]
@@ -129,7 +130,7 @@ class Target:
         return secret
 
 
-_MEMBERS = (
+_MEMBERS: tuple[tuple[str, str, str | None], ...] = (
     ("editor", "editor", "vision"),
     ("viewer", "viewer", "vision"),
     ("admin", "admin", "vision"),

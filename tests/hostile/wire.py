@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 
-from tests.hostile.attack import Attack, attack
+from tests.hostile.attack import Act, Attack, asking, attack
 from tests.hostile.target import CLOSED, Answer, Target
 
 _MEGABYTE = 1024**2
@@ -16,9 +16,7 @@ def attacks() -> Iterator[Attack]:
     for name, head, rest in _HEADS:
         yield attack(name, _raw(head, rest), CLOSED, 400, 401, 404, 405, 411, 413, 501, 505)
     for method in ("TRACE", "CONNECT", "PROPFIND", "LOCK", "PURGE", "BREW"):
-        yield attack(
-            f"the method {method}", lambda target, method=method: target.ask(method, "/v1/studies", "operator"), CLOSED, 400, 405
-        )
+        yield attack(f"the method {method}", asking(method, "/v1/studies", "operator"), CLOSED, 400, 405)
     for header in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
         yield attack(f"a method by {header}", _overridden(header), 200)
     for path in ("/v1/studies", "/v1/datasets/a/files/a.csv", "/v1/login-links", "/mlflow/graphql", "/v1/studies:preview"):
@@ -37,7 +35,7 @@ def attacks() -> Iterator[Attack]:
     yield attack("X-Forwarded-For of sixty thousand letters", _forwarded, 401)
 
 
-def _raw(head: str, rest: bytes):  # noqa: ANN202 - an `Act`
+def _raw(head: str, rest: bytes) -> Act:
     def act(target: Target) -> Answer:
         text = head.replace("{host}", target.host).replace("{token}", target.service.token)
         answer = target.send([text.encode("latin-1") + rest])
@@ -47,7 +45,7 @@ def _raw(head: str, rest: bytes):  # noqa: ANN202 - an `Act`
     return act
 
 
-def _overridden(header: str):  # noqa: ANN202 - an `Act`
+def _overridden(header: str) -> Act:
     def act(target: Target) -> Answer:
         path = f"/v1/studies/{target.studies['own']}"
         target.ask("GET", path, "editor", headers={header: "DELETE"})
@@ -56,7 +54,7 @@ def _overridden(header: str):  # noqa: ANN202 - an `Act`
     return act
 
 
-def _announced(method: str, path: str, who: str | None):  # noqa: ANN202 - an `Act`
+def _announced(method: str, path: str, who: str | None) -> Act:
     def act(target: Target) -> Answer:
         headers = {"Content-Length": str(10 * _GIGABYTE), "Content-Type": "application/json"}
         return target.ask(method, path, who, b"x" * 1000, headers)
@@ -64,7 +62,7 @@ def _announced(method: str, path: str, who: str | None):  # noqa: ANN202 - an `A
     return act
 
 
-def _endless(method: str, path: str, who: str | None):  # noqa: ANN202 - an `Act`
+def _endless(method: str, path: str, who: str | None) -> Act:
     def act(target: Target) -> Answer:
         token = f"Authorization: Bearer {target.tokens[who]}\r\n" if who else ""
         head = f"{method} {path} HTTP/1.1\r\nHost: {target.host}\r\n{token}Content-Type: application/json\r\n"

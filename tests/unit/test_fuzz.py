@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +41,8 @@ _JSON = st.recursive(
 _WORDS = st.sampled_from(
     [
         "a", "b.c", "1", "1e308", "0x1F", "9" * 300, "'x'", "True", "None", "[", "]", "(", ")", ",", "+", "-", "*", "**", "/",
-        "//", "%", "<", "<=", "==", "in", "not", "and", "or", "if", "else", "min(", "max(", "log(", "sqrt(", "abs(", "__class__", ".",
+        "//", "%", "<", "<=", "==", "in", "not", "and", "or", "if", "else", "min(", "max(", "log(", "sqrt(", "abs(",
+        "__class__", ".",
         "lambda:", "f'{a}'", "{", "}", ":=", "~", "@", "<<",
     ]
 )  # fmt: skip
@@ -68,7 +70,7 @@ def refused_or_read(work: Callable[[], Any], *known: type[Exception]) -> None:
 @given(body=st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_a_body_is_decoded_or_refused(body: bytes) -> None:
     for media_type in (JSON_TYPE, "application/yaml", None):
-        refused_or_read(lambda media_type=media_type: decode(body, media_type), TuneyardError)
+        refused_or_read(partial(decode, body, media_type), TuneyardError)
 
 
 @_FEW
@@ -213,4 +215,4 @@ def test_a_cursor_is_one_of_ours_or_refused(cursor: str) -> None:
 )
 def test_an_expression_as_long_as_may_be_takes_no_time(text: str) -> None:
     for reads in (read_expression, read_formula):
-        refused_or_read(lambda reads=reads: reads(text), ExpressionError)
+        refused_or_read(partial(reads, text), ExpressionError)
