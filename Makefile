@@ -1,7 +1,8 @@
-# make demo | serve | test | check | test-slow | test-gpu | test-browser | chaos | images | bench | bench-search | clean
+# make demo | serve | test | check | test-slow | test-gpu | test-cluster | test-browser | chaos | images | sbom | bench | bench-search | clean
 # Every target sets up what it needs in .venv first; a second run starts at once. `make PYTHON=python3.12 ...` picks the Python.
 
-.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-cluster test-browser chaos images bench bench-search clean
+.PHONY: help setup demo serve test check test-fast test-integration test-slow test-gpu test-cluster test-browser chaos images sbom
+.PHONY: bench bench-search clean
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
@@ -25,8 +26,9 @@ help:
 	@echo 'make test-cluster  several hosts in network namespaces: a cut link, a dead node, a new one; as root'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
-	@echo 'make check         lint, types, import contracts, Dockerfiles and manifests alone'
+	@echo 'make check         lint, types, import contracts, Dockerfiles, manifests and known holes of the packages alone'
 	@echo 'make images        build the images and run a study with what compose.yaml says, with buildah and podman; needs 10 GB of disk'
+	@echo 'make sbom          list every package that is installed in build/sbom.json (CycloneDX)'
 	@echo 'make bench         the measurements behind the figures in the README'
 	@echo 'make bench-search  what the strategies find, beside others; make bench-search TABLES=FOLDER of learning curves'
 	@echo 'make clean         remove .venv, caches and what the demo made'
@@ -61,6 +63,8 @@ check: setup
 	@$(BIN)/hadolint --config .hadolint.yaml docker/*.Dockerfile docker/*/*.Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 	@$(BIN)/python -m pytest -q tests/unit/test_kubernetes.py >.venv/kubernetes.txt 2>&1 || { cat .venv/kubernetes.txt; exit 1; }
+	@echo 'known holes'
+	@$(BIN)/python .ci/audit.py
 
 test: check test-fast test-integration
 
@@ -93,6 +97,10 @@ chaos: setup
 
 images: setup
 	@exec $(BIN)/python docker/rehearse.py $(ARGS)
+sbom: setup
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type application --output-reproducible -o build/sbom.json
+	@echo 'build/sbom.json'
 
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost

@@ -40,6 +40,7 @@ from service.domain.leadership import controller_name
 from service.domain.ports import Store, StudyQuery
 from service.domain.study import StudyState
 from service.execution.environment import for_cluster, for_driver, reachable
+from service.inherited import needed
 from service.settings import Settings, service_name, write_private
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
@@ -229,7 +230,7 @@ class CapacityWatch:
         demand = [json.dumps(self._demand())] if self._demand else []
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
             lifeline.command("service.execution.capacity", [self._ray_address, *demand]),
-            env={**os.environ, **self._environment},
+            env={**needed(os.environ), **self._environment},
             capture_output=True,
             check=False,
             timeout=60,

@@ -23,12 +23,14 @@ _LOG_BYTES = 20 * 1024**2
 class Child:
     """A command that should run; `stop_seconds` is how long it may take to leave when asked.
 
+    `environment` is added to what it has `inherited`, or to all of this process's environment.
     `orphaned` is the signal that it gets when its supervisor is killed, and nobody is left to see that it leaves.
     """
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] | None = None
     pass_fds: Sequence[int] = ()
     stop_seconds: float = 10.0
     orphaned: signal.Signals = signal.SIGTERM
@@ -103,7 +105,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **child.environment},
+                env={**(os.environ if child.inherited is None else child.inherited), **child.environment},
                 pass_fds=child.pass_fds,
                 start_new_session=True,  # Ctrl-C goes to the supervisor, which stops them in order
                 preexec_fn=lambda: end_with_parent(child.orphaned),  # noqa: PLW1509 - the supervisor has one thread

@@ -21,6 +21,7 @@ from service.checkpoints.opening import quick_storage
 from service.clock import SystemClock
 from service.domain.errors import StorageAway
 from service.execution import environment
+from service.inherited import STORAGE, needed
 from service.processes import Child, Children
 from service.settings import Layout, Settings, write_private
 from service.store.database import tracking_url
@@ -36,6 +37,7 @@ _UNIX_SOCKET_ROOM = 40
 def serve(settings: Settings) -> int:
     """Run the service until Ctrl-C or SIGTERM. Answers the exit code: 0 stopped, 1 could not start."""
     layout = settings.layout
+    os.umask(0o077)  # of all that is started here, too
     try:
         _close_to_others(layout.root)
     except OSError as error:
@@ -72,8 +74,7 @@ def serve(settings: Settings) -> int:
 def _run(settings: Settings, children: Children, listening: socket.socket, ray_folder: Path, leaving: threading.Event) -> int:
     layout = settings.layout
     token_of(settings)
-    if not layout.ray_token.exists():
-        write_private(layout.ray_token, secrets.token_hex(32))
+    _keep_ray_token(layout)
     prepare(settings.store_url)
     ray_address = settings.ray_address or f"127.0.0.1:{_free_port()}"
     mlflow_port = _free_port()
@@ -82,7 +83,10 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
     module = [sys.executable, "-m"]
     children.start(_ray(settings, ray_address, ray_folder))
     tracking = tracking_url(settings.mlflow_database, settings.store_url)
-    children.start(Child("mlflow", *mlflow.command(tracking, settings.mlflow_files, mlflow_port), stop_seconds=5))
+    inherited = needed(os.environ, STORAGE if "://" in settings.mlflow_files else ())
+    children.start(
+        Child("mlflow", *mlflow.command(tracking, settings.mlflow_files, mlflow_port), inherited=inherited, stop_seconds=5)
+    )
     api = [*module, "service.app", f"--fd={listening.fileno()}", f"--mlflow={upstream}"]
     children.start(Child("api", api, shared, pass_fds=[listening.fileno()], stop_seconds=8))
     controller = [*module, "service.daemon", f"--ray={ray_address}", f"--mlflow={upstream}"]
@@ -108,14 +112,24 @@ def _check_storage(settings: Settings) -> None:
 
 
 def _ray(settings: Settings, address: str, folder: Path) -> Child:
-    # Without our settings: what runs on Ray needs neither the database nor its password.
     if settings.ray_address:
         arguments = environment.node_command(address, folder)
     else:
         arguments = environment.head_command(int(address.rsplit(":", 1)[1]), folder, settings.cpus, settings.gpus)
     # Asked to leave in the middle of a failure, it may stay for ever; its own children notice whichever way it ends.
     token = settings.layout.ray_token
-    return Child("ray", arguments, environment.for_cluster(token), stop_seconds=15, orphaned=signal.SIGKILL)
+    # What runs on Ray needs neither the database nor its password, nor anything else that somebody's shell happens to hold.
+    inherited = needed(os.environ, [*settings.worker_environment, *(STORAGE if settings.storage_url else ())])
+    return Child("ray", arguments, environment.for_cluster(token), inherited, stop_seconds=15, orphaned=signal.SIGKILL)
+
+
+def _keep_ray_token(layout: Layout) -> None:
+    """The token of Ray in its file: the one that a container was given by its environment, else one of our own."""
+    given = os.environ.get("RAY_AUTH_TOKEN")
+    if given:
+        write_private(layout.ray_token, given)
+    elif not layout.ray_token.exists():
+        write_private(layout.ray_token, secrets.token_hex(32))
 
 
 def _shared_environment(settings: Settings) -> dict[str, str]:

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     model_roots: tuple[Path, ...] = Field(default=(), description="Folders whose models a study may name by path.")
     offline: bool = Field(default=False, description="Never ask the Hugging Face hub.")
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1)
+    max_uploaded_files: int = Field(default=1000, ge=1, description="Files that the data sets of one project may have together.")
+    worker_environment: tuple[str, ...] = Field(
+        default=(),
+        description="Variables that our own Ray's workers get beside those they need, such as `HTTPS_PROXY` or `AWS_*`.",
+    )
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     max_running_studies: int = Field(default=8, ge=1, description="Studies that may run at once; the others wait in a queue.")

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.bounds import SENTENCE_WORDS, WORD_BYTES, TooMuch, lines_of
+
 Sentence = list[tuple[str, str]]
 """Words with their tags."""
 
@@ -24,6 +26,8 @@ def read_sentences(path: Path) -> Iterator[Sentence]:
             sentence = []
         elif shape and not shape.is_comment(line):
             sentence.append(shape.word(line, number))
+            if len(sentence) > SENTENCE_WORDS:
+                raise TooMuch(f"the sentence at line {number} has more than {SENTENCE_WORDS:,} words: end each with a blank line")
     if sentence:
         yield sentence
 
@@ -69,8 +73,8 @@ def _shape(path: Path) -> _Shape | None:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends; blank ones are empty. Only a newline ends a line: words may hold other separators."""
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
+    with path.open("rb") as file:
+        for number, raw in lines_of(file, WORD_BYTES):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:

@@ -293,7 +293,7 @@ def prepare(config: ImageClassificationConfig, scaling: Scaling, context: TrialC
                 save_array(into, f"{split}-places", np.asarray([place.position for place in places], dtype=np.int64))
                 save_array(into, f"{split}-labels", _numbered(places, read, names, split))
         save_texts(into, "validation-images", [read[place.source].names[place.position] for place in division.validation])
-        pixels = np.load(into / "pixels-train.npy", mmap_mode="r")
+        pixels = np.load(into / "pixels-train.npy", mmap_mode="r", allow_pickle=False)
         mean, std = _moments(pixels, [place.position for place in division.train])
         return {
             **division.facts,

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pyarrow import parquet
 
 from trainers import tables
+from trainers.bounds import TooMuch
+from trainers.parquets import batches, decoded, open_parquet
 from trainers.tables import Summary, TableError
 from trainers.zips import LIMITS, Limits, Member, find_members, open_zip, unpack
 
@@ -261,12 +262,14 @@ def _cells(path: Path, column: str) -> Iterator[tuple[str, Any]]:
 
 def _parquet_cells(path: Path, column: str) -> Iterator[Any]:
     try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_AT_ONCE, columns=[column]):
-                for cell in batch.column(column):
+        with open_parquet(path) as file:
+            for batch in batches(file, [column], _AT_ONCE):
+                for cell in decoded(batch.column(column)):
                     is_flat = isinstance(cell, pa.ListScalar) and pa.types.is_primitive(cell.type.value_type)
                     yield cell.values.to_numpy(zero_copy_only=False) if is_flat and cell.is_valid else cell.as_py()
     except (FileNotFoundError, PermissionError):
         raise
+    except TooMuch as error:
+        raise TableError(str(error)) from error
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"the file is broken: {error}") from error

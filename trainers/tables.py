@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import compute, parquet
+from pyarrow import compute
 from pyarrow import csv as arrow_csv
 
+from trainers.bounds import ROW_BYTES, TooMuch, check_columns, check_csv_header, lines_of
 from trainers.conll import BrokenConll, Sentence, read_sentences
+from trainers.parquets import batches, open_parquet
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".conll", ".bio")
 """File name endings that can be read."""
@@ -23,9 +25,10 @@ FORMATS = (".csv", ".jsonl", ".parquet", ".conll", ".bio")
 CONLL_COLUMNS = ("tokens", "tags")
 """What the columns of a CoNLL file are called, which has no names for them: each row of it is a sentence."""
 
-_BLOCK_BYTES = 16 * 1024**2
-"""The longest row of a CSV file."""
 _ROWS_AT_ONCE = 1000
+_BYTES_AT_ONCE = 16 * 1024**2
+_PARQUET_ROWS_AT_ONCE = 65_536
+_WORDS_AT_ONCE = 100_000
 
 Column = list[str | None]
 ListColumn = list[list[str] | None]
@@ -126,7 +129,7 @@ def _parts(path: Path, name: str, wanted: _Wanted | None) -> Iterator[Part]:
                 raise TableError(f"{other or 'no ending'!r} is not a format that can be read: use one of {', '.join(FORMATS)}")
     except (FileNotFoundError, PermissionError):
         raise
-    except BrokenConll as error:
+    except (BrokenConll, TooMuch) as error:
         raise TableError(str(error)) from error
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a damaged page of a Parquet file is an OSError
         raise TableError(f"the file is broken: {error}") from error
@@ -141,7 +144,8 @@ def _csv(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
 
 def _csv_batches(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
     parse = arrow_csv.ParseOptions(newlines_in_values=True)
-    read_options = arrow_csv.ReadOptions(block_size=_BLOCK_BYTES)
+    read_options = arrow_csv.ReadOptions(block_size=ROW_BYTES)
+    check_csv_header(path)
     with arrow_csv.open_csv(path, read_options=read_options, parse_options=parse) as reader:
         columns = _distinct(reader.schema.names)
     _check_columns(columns, wanted)
@@ -156,7 +160,10 @@ def _csv_batches(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
 def _csv_fault(path: Path) -> str | None:
     """The first line that is wrong, and how. Arrow does not say which it is, and a row may take several."""
     width = None
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+    with path.open("rb") as file:
+        lines = (
+            line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape") for number, line in lines_of(file, ROW_BYTES)
+        )
         reader, begun = csv.reader(lines), 1
         try:
             for row in reader:
@@ -174,11 +181,11 @@ def _csv_fault(path: Path) -> str | None:
 
 
 def _parquet(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
-    with parquet.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         columns = _distinct(file.schema_arrow.names)
         _check_columns(columns, wanted)
         yield Part(0, columns, *_nothing(wanted))
-        for batch in file.iter_batches(columns=None if wanted is None else wanted.columns):
+        for batch in batches(file, None if wanted is None else wanted.columns, _PARQUET_ROWS_AT_ONCE):
             yield _arrow_part(batch, columns, wanted)
 
 
@@ -233,21 +240,34 @@ def _split(value: str | None, separator: str | None) -> list[str] | None:
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file, as they are, with their lines' numbers from 1. Raises TableError, OSError."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _json_row(line, number)
+    for number, _, row in _json_lines(path):
+        yield number, row
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The same with how many bytes each of them takes in the file."""
+    with path.open("rb") as file:
+        try:
+            for number, line in lines_of(file, ROW_BYTES):
+                if line.strip():
+                    yield number, len(line), _json_row(line, number)
+        except TooMuch as error:
+            raise TableError(str(error)) from error
 
 
 def _jsonl(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
     seen = dict[str, None]()
     waiting: list[tuple[int, dict[str, Any]]] = []
-    for number, row in json_rows(path):
-        seen.update(dict.fromkeys(row))
+    waiting_bytes = 0
+    for number, size, row in _json_lines(path):
+        new = [key for key in row if key not in seen]
+        seen.update(dict.fromkeys(new))
+        check_columns(new, beside=len(seen) - len(new))
         waiting.append((number, row))
-        if len(waiting) == _ROWS_AT_ONCE:
+        waiting_bytes += size
+        if len(waiting) == _ROWS_AT_ONCE or waiting_bytes >= _BYTES_AT_ONCE:
             yield _json_part(waiting, tuple(seen), wanted)
-            waiting = []
+            waiting, waiting_bytes = [], 0
     _check_columns(tuple(seen), wanted)
     yield _json_part(waiting, tuple(seen), wanted)
 
@@ -305,11 +325,13 @@ def _conll(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
         raise TableError(f"column {column!r} of a CoNLL file holds lists of words, which are no text", column)
     waiting: list[Sentence] = []
     yield _conll_part(waiting, wanted)
+    words = 0
     for sentence in read_sentences(path):
         waiting.append(sentence)
-        if len(waiting) == _ROWS_AT_ONCE:
+        words += len(sentence)
+        if len(waiting) == _ROWS_AT_ONCE or words >= _WORDS_AT_ONCE:
             yield _conll_part(waiting, wanted)
-            waiting = []
+            waiting, words = [], 0
     yield _conll_part(waiting, wanted)
 
 
@@ -325,10 +347,11 @@ def _nothing(wanted: _Wanted | None) -> tuple[dict[str, Column], dict[str, ListC
     return ({column: [] for column in wanted.texts}, {column: [] for column in wanted.lists}) if wanted else ({}, {})
 
 
-def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
+def _distinct(columns: list[str]) -> tuple[str, ...]:
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
         raise TableError(f"two columns are called {twice[0]!r}: rename one", twice[0])
+    check_columns(columns)
     return tuple(columns)
 
 

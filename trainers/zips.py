@@ -103,6 +103,8 @@ def _place(entry: zipfile.ZipInfo) -> PurePosixPath:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
         raise TableError(f"{entry.filename!r} in the zip is a link or a device: put the file itself there")
+    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise TableError(f"{entry.filename!r} in the zip is compressed in a way that is not read here: use deflate, or none")
     if entry.flag_bits & 1:
         raise TableError(f"{entry.filename!r} in the zip is encrypted: make the zip without a password")
     return place

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from service import lifeline
 from service.domain.errors import AnalysisFailed, AnalysisTimedOut, NotReady
+from service.inherited import needed
 
 _LOG = logging.getLogger("tuneyard.analysis")
 _LOG_TAIL = 2000
@@ -54,7 +55,7 @@ class Turn:
 def run_module(module: str, arguments: Sequence[str], *, given: bytes, seconds: float, doing: str) -> bytes:
     """What a module prints when it is given these bytes. Raises AnalysisFailed, AnalysisTimedOut; `doing` says what it was at."""
     command = lifeline.command(module, arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**needed(os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=seconds, env=environment)  # noqa: S603 - ours
     except subprocess.TimeoutExpired:

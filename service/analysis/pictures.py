@@ -1,6 +1,7 @@
 """Draws in a child process, one after another, and waits for none: whoever mirrors studies asks again later."""
 
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from service import lifeline
+from service.inherited import needed
 
 _LONGEST_SECONDS = 60.0
 _ATTEMPTS = 2
@@ -48,5 +50,7 @@ def _drawn(folder: Path) -> "subprocess.CompletedProcess[bytes]":
     command = lifeline.command("service.analysis.figures", [str(folder / "analysis.json"), str(folder)])
     for _ in range(_ATTEMPTS):
         with suppress(subprocess.TimeoutExpired):
-            return subprocess.run(command, capture_output=True, check=False, timeout=_LONGEST_SECONDS)  # noqa: S603 - our own module
+            return subprocess.run(  # noqa: S603 - our own module
+                command, capture_output=True, check=False, timeout=_LONGEST_SECONDS, env=needed(os.environ)
+            )
     raise RuntimeError(f"The pictures were not drawn within {_LONGEST_SECONDS:.0f} s.")

@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
-from service.api.identity import SESSION_COOKIE, bearer, new_secret, operator, refused, session_of, sha256_of
+from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of
 from service.api.limits import Limits
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
@@ -120,11 +120,15 @@ router = APIRouter(tags=["access"])
 
 async def small_body(request: Request) -> bytes:
     """A body of a few keys. Raises BodyTooLarge."""
+    too_large = BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdecimal() and int(declared[:20]) > _MAX_BODY_BYTES:
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
-            raise BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
+            raise too_large
     return bytes(body)
 
 
@@ -197,7 +201,12 @@ def log_in(
     response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
     # Lax, not strict: the link is clicked in a terminal or a mail, and the page it leads to must get the cookie.
     response.set_cookie(
-        SESSION_COOKIE, session, max_age=int(seconds), httponly=True, samesite="lax", secure=request.url.scheme == "https"
+        session_cookie(request),
+        session,
+        max_age=int(seconds),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
     )
     return response
 
@@ -205,11 +214,11 @@ def log_in(
 @router.post("/logout", include_in_schema=False, dependencies=[Depends(authenticate)], status_code=status.HTTP_204_NO_CONTENT)
 def log_out(request: Request) -> Response:
     """End this browser's session."""
-    session = request.cookies.get(SESSION_COOKIE)
+    session = request.cookies.get(session_cookie(request))
     if session:
         all_parts_of(request).store.access.delete_session(sha256_of(session))
     response = Response(status_code=status.HTTP_204_NO_CONTENT, headers=_PRIVATE)
-    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    response.delete_cookie(session_cookie(request), httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return response
 
 

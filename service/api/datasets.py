@@ -57,7 +57,7 @@ _BODY = {
     response_description="The file is new.",
     responses={
         200: {"model": DatasetFileView, "description": "The file took the place of an earlier one."},
-        **documented(errors.UploadTooLarge, errors.UnreadableDataset, errors.UnsafePath, InvalidParameters),
+        **documented(errors.UploadTooLarge, errors.TooManyFiles, errors.UnreadableDataset, errors.UnsafePath, InvalidParameters),
     },
     openapi_extra={"requestBody": _BODY},
 )
@@ -108,12 +108,11 @@ async def _receive(request: Request, content: BinaryIO, most: int) -> None:
 
 
 def _put(parts: ApiParts, name: str, file: str, content: BinaryIO) -> tuple[DatasetFile, bool]:
-    try:
-        parts.datasets.get(name, file)
-    except errors.DatasetNotFound:
-        is_new = True
-    else:
-        is_new = False
+    most = parts.settings.max_uploaded_files
+    files = {(one.dataset, one.file) for one in parts.datasets.all()}
+    is_new = (name, file) not in files
+    if is_new and len(files) >= most:
+        raise errors.TooManyFiles(f"Project {parts.project!r} has {len(files)} files, and may have {most}: replace one of them.")
     return parts.datasets.put(name, file, content, parts.clock.now()), is_new
 
 

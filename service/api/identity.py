@@ -12,6 +12,8 @@ from service.domain import errors
 from service.domain.access import OPERATOR, AccessToken, Caller, Role
 
 SESSION_COOKIE = "tuneyard_session"
+_LONGEST_ADDRESS = 64
+"""In characters. Where a proxy is trusted it may be any text."""
 TOKEN_PREFIX = "ty_"  # noqa: S105 - what tokens begin with, so that scanners find them where they should not be
 _NOTE_USE_EVERY = timedelta(minutes=1)
 _HOW = "Send a token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`)."
@@ -21,6 +23,11 @@ _SECRET_BYTES = 32
 def new_secret(prefix: str = "") -> str:
     """A secret of 256 random bits."""
     return prefix + secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def session_cookie(request: Request) -> str:
+    """What the cookie is called. Over TLS browsers take one of this name from this very host alone, and from no neighbour's."""
+    return f"__Host-{SESSION_COOKIE}" if request.url.scheme == "https" else SESSION_COOKIE
 
 
 def sha256_of(secret: str) -> str:
@@ -35,7 +42,8 @@ def operator() -> Caller:
 
 def bearer(request: Request, parts: ApiParts) -> Caller:
     """Whose token the request carries. Raises NotAuthenticated, TooOften."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    headers = request.headers.getlist("Authorization")
+    scheme, _, given = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")  # of two, others might read the other
     caller = _caller_with(given.strip(), parts) if scheme.lower() == "bearer" else None
     if caller is None:
         raise refused(request, errors.NotAuthenticated(_HOW))
@@ -44,7 +52,7 @@ def bearer(request: Request, parts: ApiParts) -> Caller:
 
 def session_of(request: Request, parts: ApiParts) -> Caller:
     """Whose session the request's cookie names. Raises NotAuthenticated, TooOften."""
-    session = request.cookies.get(SESSION_COOKIE)
+    session = request.cookies.get(session_cookie(request))
     if not session:
         raise errors.NotAuthenticated(_HOW)
     caller = parts.store.access.caller_of(sha256_of(session), parts.clock.now())
@@ -64,7 +72,7 @@ def refused(request: Request, error: errors.TuneyardError) -> errors.TuneyardErr
 
 def address_of(request: Request) -> str:
     """Where the request came from."""
-    return request.client.host if request.client else "unknown"
+    return request.client.host[:_LONGEST_ADDRESS] if request.client else "unknown"
 
 
 def _caller_with(given: str, parts: ApiParts) -> Caller | None:

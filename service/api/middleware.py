@@ -60,7 +60,7 @@ class Shell:
         try:
             await note(scope, status_code, self._parts)
         except Exception:
-            _LOG.exception("not in the audit log: %s %s %d", scope["method"], scope["path"], status_code)
+            _LOG.exception("not in the audit log: %s %r %d", scope["method"], scope["path"], status_code)
 
     def _count(self, scope: Scope, status_code: int, seconds: float) -> None:
         # A stranger must not be able to make metrics: no raw paths, no made-up methods.

@@ -182,6 +182,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         415, "unsupported-media-type", "The body's content type is not read here",
         "Send the definition as `Content-Type: application/yaml` or `application/json`, not 'text/html'.",
     ),
+    errors.TooManyFiles: Kind(
+        413, "too-many-files", "The project has as many files as it may",
+        "Project 'vision' has 1000 files, and may have 1000: replace one of them.",
+    ),
     RangeNotSatisfiable: Kind(
         416, "range-not-satisfiable", "There are no such bytes",
         "The file has 512 bytes: ask for a range that starts before its end.",
@@ -285,7 +289,7 @@ def problem_response(request: Request, kind: Kind, detail: str, violations: Sequ
 def internal_error(request: Request, error: Exception) -> Response:
     """The answer to an error nobody foresaw: it is logged under an id, and only that id is told."""
     incident = secrets.token_hex(6)
-    _LOG.error("%s: %s %s failed", incident, request.method, request.url.path, exc_info=error)
+    _LOG.error("%s: %s %r failed", incident, request.method, request.url.path, exc_info=error)
     detail = (
         f"Something went wrong inside the service; its log tells more under {incident}. Try again, and report it if it stays."
     )
@@ -327,7 +331,7 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     if kind is _INTERNAL:
         return internal_error(request, error)
     if isinstance(error, errors.StoreAway | errors.StorageAway):
-        _LOG.warning("%s %s: %s", request.method, request.url.path, error.cause)
+        _LOG.warning("%s %r: %s", request.method, request.url.path, error.cause)
     response = problem_response(request, kind, error.detail, _violations(error))
     match error:
         case errors.NotAuthenticated():

@@ -84,10 +84,13 @@ _TOKENIZERS = (
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+_KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+"""Keys of a configuration that may name a repository of compiled code."""
 _LENGTH_BYTES = 8
-_LONGEST_HEADER = 100_000_000
-"""What the safetensors library accepts, in bytes."""
+_LONGEST_HEADER = 25_000_000
+"""In bytes: four times that of the largest models there are, and in memory it takes ten times as much."""
 _LARGEST_CONFIG_BYTES = 10_000_000
 _LARGEST_NUMBER = 2**40
 _MOST_SIDES = 16
@@ -140,6 +143,10 @@ def header_of(
     if config is None:
         raise UnusableModel(f"{name!r} has no config.json: name a model that transformers can load")
     _check_code(name, config)
+    if _ADAPTER in files:
+        raise UnusableModel(
+            f"{name!r} holds an adapter ({_ADAPTER}), which names another model: merge the two, and name the result"
+        )
     model_type = config["model_type"]
     kinds = kinds_of(model_type)
     if weights:
@@ -194,6 +201,11 @@ def _check_code(name: str, config: Mapping[str, Any]) -> None:
     model_type = config.get("model_type")
     if config.get("auto_map"):
         raise UnusableModel(f"{name!r} brings code of its own (`auto_map`), which is never run here: name another model")
+    foreign = [key for key in _KERNELS if "/" in json.dumps(config.get(key))]
+    if foreign:
+        raise UnusableModel(
+            f"{name!r} asks for code of the hub (`{foreign[0]}`), which is never run here: take that out of its config.json"
+        )
     if config.get("quantization_config"):
         raise UnusableModel(f"the weights of {name!r} are quantised: name the model that they were made from")
     if not isinstance(model_type, str) or not kinds_of(model_type):

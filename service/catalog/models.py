@@ -142,6 +142,7 @@ class Models:
         """Where the model is on this machine, or what is wrong with the one in the cache. Raises ModelNotFound, UnusableModel."""
         folder = self._under_a_root(name)
         if folder is not None:
+            self._check_links(name, folder)
             return _Folder(folder, read_header(name, folder, weights=weights), Place.FOLDER)
         broken = None
         cached = self._cache.find(name)
@@ -176,6 +177,17 @@ class Models:
         if is_path:
             raise self._no_such_folder(name)
         return None
+
+    def _check_links(self, name: str, folder: Path) -> None:
+        """Nothing in the folder leads out of what may be read. Raises UnusableModel."""
+        try:
+            links = {path.name: path.resolve() for path in folder.iterdir() if path.is_symlink()}
+        except (OSError, RuntimeError) as error:  # links in a circle
+            raise UnusableModel(f"the files of {name!r} cannot be read: {error}") from error
+        for file, target in links.items():
+            if not any(target.is_relative_to(root) for root in self._roots):
+                detail = f"{file} of {name!r} is a link to where nothing may be read: put the file itself there"
+                raise UnusableModel(f"{detail}, or allow its folder with `tuneyard serve --model-root FOLDER`")
 
     def _no_such_folder(self, name: str) -> ModelNotFound:
         if not self._roots:

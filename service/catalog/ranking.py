@@ -26,6 +26,7 @@ from service.catalog.models import Models
 from service.catalog.sources import Sources
 from service.domain.base_models import FoundModel, Probed, ProbeRows
 from service.domain.errors import InvalidQuery, NotReady, UnreadableDataset
+from service.inherited import needed
 from service.settings import write_private
 
 _LOG = logging.getLogger("tuneyard.models")
@@ -184,7 +185,7 @@ def run_child(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """
     threads = str(request["threads"])
     environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        **needed(os.environ), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": threads,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:

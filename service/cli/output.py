@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -30,14 +31,25 @@ FormatOption = Annotated[Format, typer.Option("--output", "-o", help=FORMAT_HELP
 OutputFormatOption = Annotated[Format, typer.Option("--output", help=FORMAT_HELP)]
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of showing it, and what turns the direction of writing; not tabs and newlines."""
+
+
+def shown(text: str) -> str:
+    """A text from elsewhere, safe to print: what steers a terminal stands there spelt out, as Python spells it."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def console(stream: TextIO | None = None) -> "Console":
-    """A console on a stream (stdout unless given): colours and boxes on a terminal only."""
-    from rich.console import Console
+    """A console on a stream (stdout unless given): colours and boxes on a terminal only. What it is given is text, no markup."""
+    from service.cli.shown import ShowingConsole
 
     file = stream or sys.stdout
     if is_terminal(file):
-        return Console(file=file, highlight=False, soft_wrap=False)
-    return Console(file=file, highlight=False, no_color=True, force_terminal=False, width=PLAIN_COLUMNS)
+        return ShowingConsole(file=file, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return ShowingConsole(
+        file=file, highlight=False, markup=False, emoji=False, no_color=True, force_terminal=False, width=PLAIN_COLUMNS
+    )
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -50,7 +62,7 @@ def say(message: str, style: str | None = None) -> None:
     if is_terminal(sys.stderr):
         console(sys.stderr).print(message, style=style, markup=False, soft_wrap=True)
     else:
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(shown(message) + "\n")
         sys.stderr.flush()
 
 
@@ -60,11 +72,13 @@ def emit(form: Format, models: "BaseModel | Sequence[BaseModel]", table: "Callab
         case Format.TABLE:
             console().print(table())
         case Format.JSON:
-            sys.stdout.write(json.dumps(_plain(models), indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(_plain(models), indent=2, ensure_ascii=False)
+            sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         case Format.YAML:
             import yaml
 
-            sys.stdout.write(yaml.safe_dump(_plain(models), sort_keys=False, allow_unicode=True))
+            text = yaml.safe_dump(_plain(models), sort_keys=False, allow_unicode=True)
+            sys.stdout.write(yaml.safe_dump(_plain(models), sort_keys=False) if _CONTROL.search(text) else text)
     sys.stdout.flush()
 
 

@@ -16,8 +16,10 @@ _BATCH = 64
 
 def main() -> None:
     folder, rows_path, text_column, label_column, shown = sys.argv[1:]
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
     model.eval()
     rows: Any = pd.read_parquet(rows_path) if rows_path.endswith(".parquet") else pd.read_csv(rows_path)
     texts, labels = [str(text) for text in rows[text_column]], [str(label) for label in rows[label_column]]

@@ -139,6 +139,10 @@ class UploadTooLarge(TuneyardError):
     """More bytes than one file may have."""
 
 
+class TooManyFiles(TuneyardError):
+    """More files than the data sets of one project may have."""
+
+
 class Conflict(TuneyardError):
     """Base of what cannot be done in the state things are in."""
 

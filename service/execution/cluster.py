@@ -7,11 +7,15 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 
 from service.domain.definition import Resources
 from service.execution.ledger import Ledger
 from service.execution.searcher import LedgerScheduler, LedgerSearcher
 from service.execution.trainable import AttemptTrainable
+
+_CREDENTIALS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"})
+"""Tune would hand them on from the driver to its workers, by a way that writes them into Ray's logs."""
 
 
 def join(address: str) -> None:
@@ -28,6 +32,7 @@ def run_attempts(ledger: Ledger, folder: Path, barred: frozenset[str]) -> None:
     resources = ledger.study.resources
     study_id = ledger.study.id
     # Tune reads it at the start of a fit, and the study's slots may grow up to there meanwhile.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.max_concurrent_trials)
     trainable = tune.with_resources(AttemptTrainable, _placement(resources, barred))
     tuner = tune.Tuner(

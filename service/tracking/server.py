@@ -51,6 +51,7 @@ def environment(database: str, files: str, port: int) -> Mapping[str, str]:
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "",
         "MLFLOW_ENABLE_WORKSPACES": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "OMP_NUM_THREADS": "1",

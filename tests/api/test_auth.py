@@ -262,3 +262,25 @@ def test_a_shared_token_file_that_is_missing_empty_or_open_to_all_is_refused(
 def test_a_login_path_outside_the_service_cannot_be_made(world: World) -> None:
     with pytest.raises(ValueError, match="one slash"):
         new_login_path(world.parts.store.access, world.clock, timedelta(minutes=5).total_seconds(), "//evil.example")
+
+
+def test_over_tls_the_cookie_is_of_this_very_host(world: World) -> None:
+    with client_of(world.parts, token=None) as browser:
+        browser.base_url = "https://127.0.0.1:8080"
+        link = new_login_path(world.parts.store.access, world.clock, 300)
+        set_cookie = browser.get(link, follow_redirects=False).headers["Set-Cookie"]
+        assert set_cookie.startswith(f"__Host-{SESSION_COOKIE}=")
+        assert "Secure" in set_cookie
+        assert "Path=/;" in set_cookie
+        assert "Domain" not in set_cookie
+        session = set_cookie.partition(";")[0].partition("=")[2]
+        browser.cookies.clear()
+        tossed = {"Cookie": f"{SESSION_COOKIE}={session}"}
+        assert browser.get("/v1/studies", headers=tossed).status_code == 401, "a neighbour's name could have set it"
+        assert browser.get("/v1/studies", headers={"Cookie": f"__Host-{SESSION_COOKIE}={session}"}).status_code == 200
+
+
+def test_of_two_tokens_none_counts(world: World, stranger: TestClient) -> None:
+    both = [("Authorization", f"Bearer {TOKEN}"), ("Authorization", "Bearer other")]
+    assert stranger.get("/v1/studies", headers=both).status_code == 401
+    assert stranger.get("/v1/studies", headers=both[:1]).status_code == 200

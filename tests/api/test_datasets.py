@@ -3,7 +3,8 @@ from starlette.testclient import TestClient
 
 from service.api import datasets
 from service.api.schemas import DatasetFileView, DatasetsView
-from tests.api.conftest import World
+from service.settings import Settings
+from tests.api.conftest import World, client_of, with_parts
 
 TYPE = "urn:tuneyard:problem:"
 PLACE = "/v1/datasets/banking77/files/train.csv"
@@ -72,3 +73,13 @@ def test_a_name_that_could_leave_its_folder_is_refused(client: TestClient, world
 def test_the_data_sets_that_are_always_there_are_listed(client: TestClient) -> None:
     builtins = client.get("/v1/datasets").json()["builtins"]
     assert {"builtin://api-docs", "builtin://digits"} <= {builtin["uri"] for builtin in builtins}
+
+
+def test_a_project_has_no_more_files_than_it_may(world: World) -> None:
+    settings = Settings(home=world.parts.settings.home, max_uploaded_files=2)
+    with client_of(with_parts(world, settings=settings)) as client:
+        for at in range(2):
+            assert client.put(f"/v1/datasets/many/files/{at}.csv", content=ROWS).status_code == 201
+        answer = client.put("/v1/datasets/more/files/2.csv", content=ROWS)
+        assert (answer.status_code, answer.json()["type"]) == (413, TYPE + "too-many-files")
+        assert client.put("/v1/datasets/many/files/0.csv", content=ROWS).status_code == 200, "one may take another's place"

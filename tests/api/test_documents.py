@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from service.api.documents import decode
+from service.api.documents import JSON_TYPE, decode
 from service.domain.errors import MalformedDocument, UnsupportedMediaType
 
 YAML = "application/yaml"
@@ -73,7 +73,7 @@ def test_another_content_type_is_refused_with_what_to_send(content_type: str) ->
         ("a: " + "9" * 5000, "not int"),
         ("a: \x01", "cannot be read"),
         ('a: "\\0"', "NUL"),
-        ('a: "\\ud800"', "surrogate"),
+        ('a: "\\ud800"', "invalid Unicode"),
         ("a: " + "[" * 65 + "]" * 65, "deeper than 64"),
         ("[" * 100_000, "deeper than 64"),
     ],
@@ -120,3 +120,23 @@ def test_bytes_that_are_not_utf_8_are_refused() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_the_document() -> None:
     assert decode(b"\xef\xbb\xbf{}", JSON) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [" + "1," * 100_001 + "1]",
+        "".join(f"- &a{at} 1\n" for at in range(2000)),
+        "%TAG !a! x\n--- 1",
+        "a: 0x" + "f" * 1000,
+    ],
+    ids=["values", "anchors", "directives", "digits"],
+)
+def test_yaml_that_would_take_long_is_refused(text: str) -> None:
+    with pytest.raises(MalformedDocument):
+        from_yaml(text)
+
+
+def test_json_of_very_many_values_is_refused() -> None:
+    with pytest.raises(MalformedDocument, match="more than 100,000 values"):
+        decode(b"[" + b"1," * 100_001 + b"1]", JSON_TYPE)

@@ -1,10 +1,12 @@
 """The OpenAPI document against the live service: schemathesis makes requests up, and holds every answer to what is described."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -36,20 +38,72 @@ def own_service(tmp_path: Path) -> Iterator[RunningService]:
 def test_the_live_service_does_what_its_description_says(own_service: RunningService, tmp_path: Path) -> None:
     with own_service.client() as client:
         _has_something_to_find(own_service, client)
-        # Made when first asked for: on a busy machine that takes longer than schemathesis waits.
-        token = {"Authorization": f"Bearer {own_service.token}"}
-        httpx.get(f"{own_service.url}/openapi.json", headers=token, timeout=60, trust_env=False).raise_for_status()
+        _described(own_service, tmp_path)  # by one of the two threads alone
         with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(lambda phases: _tested(own_service, phases, tmp_path), _PHASES))
+            answers = list(pool.map(lambda phases: _tested(own_service, phases, tmp_path, own_service.token), _PHASES))
         for answer in answers:
             assert answer.returncode == 0, answer.stdout[-8000:] + answer.stderr[-2000:]
         assert client.datasets().builtins, "it still answers"
 
 
-def _tested(service: RunningService, phases: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def test_a_stranger_gets_nothing_but_401_and_a_viewer_changes_nothing(own_service: RunningService, tmp_path: Path) -> None:
+    with own_service.client() as client:
+        _has_something_to_find(own_service, client)
+        before = _seen(own_service)
+        viewer = _viewer(own_service)
+        answers = {}
+        for who, token in (("viewer", viewer), ("stranger", None)):
+            har = tmp_path / f"{who}.har"
+            done = _tested(own_service, "fuzzing", tmp_path, token, ["--report", "har", "--report-har-path", str(har)])
+            assert done.returncode == 0 or who == "stranger", done.stdout[-8000:] + done.stderr[-2000:]
+            answers[who] = _answers(har)
+        opened = {path for path, _, status in answers["stranger"] if status not in {401, 429}}
+        assert opened <= {"/healthz", "/readyz", "/login"}, opened
+        assert len({path for path, _, _ in answers["stranger"]}) > 20
+        changed = [one for one in answers["viewer"] if one[1] not in {"GET", "HEAD"} and one[2] < 400]
+        assert [one for one in changed if not one[0].endswith(":preview")] == []
+        assert _seen(own_service) == before
+
+
+def _viewer(service: RunningService) -> str:
+    wanted = {"name": "looker", "role": "viewer", "project": "default"}
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+        return str(operator.post("/v1/tokens", json=wanted).raise_for_status().json()["token"])
+
+
+def _seen(service: RunningService) -> tuple[str, ...]:
+    """What there is that could be changed."""
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+        return tuple(operator.get(path).raise_for_status().text for path in ("/v1/datasets", "/v1/projects"))
+
+
+def _answers(har: Path) -> list[tuple[str, str, int]]:
+    """Path, method and status of each request in a HAR file."""
+    entries = json.loads(har.read_text())["log"]["entries"]
+    return [
+        (urlsplit(one["request"]["url"]).path, one["request"]["method"], one["response"]["status"])
+        for one in entries
+        if one["response"]["status"]
+    ]
+
+
+def _described(service: RunningService, folder: Path) -> Path:
+    """The OpenAPI document, as a file: a stranger does not get it."""
+    described = folder / "openapi.json"
+    if not described.exists():
+        known = {"Authorization": f"Bearer {service.token}"}
+        described.write_text(httpx.get(f"{service.url}/openapi.json", headers=known, timeout=60, trust_env=False).text)
+    return described
+
+
+def _tested(
+    service: RunningService, phases: str, folder: Path, token: str | None, more: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    described = _described(service, folder)
+    header = ["--header", f"Authorization: Bearer {token}"] if token else []
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG),
-        "run", f"{service.url}/openapi.json", "--header", f"Authorization: Bearer {service.token}", "--phases", phases,
+        "run", str(described), "--url", service.url, *header, *more, "--phases", phases,
         "--max-examples", str(_EXAMPLES), "--seed", "1", "--no-shrink", "--continue-on-failure", "--request-timeout", "20",
         "--warnings", "off", "--generation-database", "none",
     ]  # fmt: skip

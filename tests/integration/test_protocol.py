@@ -1,15 +1,18 @@
 """Requests as bytes on a socket, long and odd ones: what the parser is spared, and what it has to take."""
 
+import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.protocol import HEAD_BYTES
+from service.api.protocol import HEAD_BYTES, BoundedProtocol
 from service.app import configure
 
 pytestmark = pytest.mark.integration
@@ -32,17 +35,60 @@ async def _tells_what_it_got(scope: Scope, receive: Receive, send: Send) -> None
     await send({"type": "http.response.body", "body": told})
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[Address]:
+async def _answers_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """Without a look at the body."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+@contextmanager
+def serving(app: ASGIApp, protocol: type[BoundedProtocol] = BoundedProtocol) -> Iterator[Address]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = configure(_tells_what_it_got, listening.fileno())
-        config.lifespan = "off"
+        config = configure(app, listening.fileno())
+        config.http, config.lifespan = protocol, "off"
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
         yield listening.getsockname()
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    with serving(_tells_what_it_got) as address:
+        yield address
+
+
+class _Hasty(BoundedProtocol):
+    """Waits for nobody."""
+
+    head_seconds = 0.3
+    body_seconds = 0.3
+    lingering_seconds = 0.3
+    slowest_bytes = 100
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Address]:
+    with serving(_tells_what_it_got, _Hasty) as address:
+        yield address
+
+
+def is_let_go(address: Address, begun: bytes, dripped: bytes = b"") -> bool:
+    """Whether a connection that begins like this, and goes on a byte at a time, is closed by the other side."""
+    with socket.create_connection(address, timeout=5) as line, contextlib.suppress(ConnectionError):
+        line.sendall(begun)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            line.settimeout(0.1)
+            try:
+                if not line.recv(2**16):
+                    return True
+            except TimeoutError:
+                line.sendall(dripped)
+        return False
+    return True
 
 
 def heard(address: Address, *pieces: bytes) -> bytes:
@@ -127,3 +173,57 @@ def test_requests_sent_ahead_are_answered_in_turn_but_not_any_number_of_them(add
     answer = heard(address, (_GET + b"\r\n") * 2000)
     assert b"wait for the answers to those before" in answer
     assert answer.count(b"HTTP/1.1 200 OK") < 2000
+
+
+@pytest.mark.parametrize(
+    ("begun", "dripped"),
+    [
+        (b"", b""),
+        (b"GET /", b"x"),
+        (b"", b"\r\n"),
+        (_GET + b"X: ", b"x"),
+        (_GET + b"\r\n", b"\r\n"),
+        (_GET + b"\r\n" + b"GET /", b"x"),
+        (_POST + b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (_POST + _CHUNKED + b"\r\n", b"1\r\nx\r\n"),
+    ],
+    ids=["nothing", "a first line", "blank lines", "a header", "after an answer", "a second head", "a body", "chunks"],
+)
+def test_a_connection_that_drips_is_let_go(hasty: Address, begun: bytes, dripped: bytes) -> None:
+    assert is_let_go(hasty, begun, dripped)
+
+
+def test_a_body_that_comes_on_is_waited_for(hasty: Address) -> None:
+    with socket.create_connection(hasty, timeout=10) as line:
+        line.sendall(_POST + b"Content-Length: 20000\r\nConnection: close\r\n\r\n")
+        for _ in range(20):
+            line.sendall(b"x" * 1000)
+            time.sleep(0.05)
+        assert b"20000 bytes" in line.recv(2**16)
+
+
+def is_broken_off(line: socket.socket) -> bool:
+    """Whether the other side stops to take what is sent."""
+    for _ in range(200):
+        try:
+            line.sendall(b"x" * 10_000)
+        except ConnectionError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_body_that_nobody_waits_for_is_not_read_for_ever() -> None:
+    with serving(_answers_at_once, _Hasty) as address, socket.create_connection(address, timeout=10) as line:
+        line.sendall(_POST + b"Content-Length: 10000000000\r\n\r\n")
+        assert line.recv(2**16).startswith(b"HTTP/1.1 401")
+        assert is_broken_off(line)
+
+
+def test_an_answer_that_takes_its_time_is_not_cut_off() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1)
+        await _tells_what_it_got(scope, receive, send)
+
+    with serving(slow, _Hasty) as address:
+        assert b"200 OK" in heard(address, _GET + _LAST)

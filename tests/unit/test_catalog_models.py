@@ -358,3 +358,41 @@ def test_a_configuration_too_large_to_be_one_is_not_even_downloaded(tmp_path: Pa
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
     with pytest.raises(UnusableModel, match=r"config\.json of 'a/b' is too large"):
         HuggingFaceHub(tmp_path).look("a/b")
+
+
+def test_an_adapter_is_refused_as_it_names_another_model(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "root" / "tiny")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}')
+    with pytest.raises(UnusableModel, match="merge the two"):
+        models_in(tmp_path, tmp_path / "root").look("tiny")
+
+
+@pytest.mark.parametrize("said", ["owner/attention", {"": "owner/attention@main:f"}, "paged|owner/attention"])
+def test_a_configuration_that_asks_for_compiled_code_is_refused(tmp_path: Path, said: object) -> None:
+    write_model(tmp_path / "root" / "tiny", attn_implementation=said)
+    with pytest.raises(UnusableModel, match="asks for code of the hub"):
+        models_in(tmp_path, tmp_path / "root").look("tiny")
+
+
+def test_a_configuration_may_name_attention_that_is_there(tmp_path: Path) -> None:
+    write_model(tmp_path / "root" / "tiny", attn_implementation="sdpa")
+    assert models_in(tmp_path, tmp_path / "root").look("tiny").model_type
+
+
+def test_a_folder_with_a_link_that_leaves_the_roots_is_refused(tmp_path: Path) -> None:
+    elsewhere = write_model(tmp_path / "elsewhere")
+    folder = write_model(tmp_path / "root" / "tiny")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(elsewhere / "model.safetensors")
+    for name in ("tiny", str(folder)):
+        with pytest.raises(UnusableModel, match=r"model\.safetensors of .* is a link to where nothing may be read"):
+            models_in(tmp_path, tmp_path / "root").fetch(name)
+    assert models_in(tmp_path, tmp_path / "root", tmp_path / "elsewhere").fetch("tiny") == folder
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "root" / "tiny")
+    (folder / "a.json").symlink_to(folder / "b.json")
+    (folder / "b.json").symlink_to(folder / "a.json")
+    with pytest.raises(UnusableModel):
+        models_in(tmp_path, tmp_path / "root").look("tiny")

@@ -104,6 +104,8 @@ def needed() -> dict[str, str]:
             continue
         seen.add(str(wanted))
         package = metadata.distribution(wanted.name)
+        if package.name == "pip":  # it comes with the virtual environment
+            continue
         found[canonicalize_name(wanted.name)] = package.version
         for line in package.requires or ():
             requirement = Requirement(line)
