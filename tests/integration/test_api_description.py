@@ -28,7 +28,8 @@ _PHASES = ("coverage", "examples,fuzzing,stateful")
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[RunningService]:
     """A service of its own: what is made up here may delete everything."""
-    running = RunningService(tmp_path)
+    # It is asked with wrong tokens too, more often than anybody else may.
+    running = RunningService(tmp_path, TUNEYARD_MAX_FAILED_LOGINS_PER_MINUTE="100000")
     try:
         yield running.start()
     finally:
@@ -57,7 +58,7 @@ def test_a_stranger_gets_nothing_but_401_and_a_viewer_changes_nothing(own_servic
             done = _tested(own_service, "fuzzing", tmp_path, token, ["--report", "har", "--report-har-path", str(har)])
             assert done.returncode == 0 or who == "stranger", done.stdout[-8000:] + done.stderr[-2000:]
             answers[who] = _answers(har)
-        opened = {path for path, _, status in answers["stranger"] if status not in {401, 429}}
+        opened = {path for path, _, status in answers["stranger"] if status != 401}
         assert opened <= {"/healthz", "/readyz", "/login"}, opened
         assert len({path for path, _, _ in answers["stranger"]}) > 20
         changed = [one for one in answers["viewer"] if one[1] not in {"GET", "HEAD"} and one[2] < 400]

@@ -942,7 +942,7 @@ def test_a_study_is_written_to_a_file_and_never_over_another(tmp_path: Path, cap
     ("text", "said"),
     [
         ("just words", "must be an object"),
-        ("a: [", "Line 1"),
+        ("a: [", "Line "),
         ("a: &x {b: 1}\nc: *x", "aliases"),
         (f"{KATIB_GRID}---\n{KATIB_GRID}", "holds several documents: keep the one to import"),
         ("a: !!python/object:os.system {}", "Line 1"),
