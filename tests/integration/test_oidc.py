@@ -133,7 +133,7 @@ PAST = datetime(2020, 1, 1, tzinfo=UTC)
         {"tuneyard_project": ["*"]},
         {"key": EC, "algorithm": "ES256"},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_any_other_token_does_not_count(provider: Provider, change: dict[str, Any]) -> None:
     assert caller_of(provider, provider.token(**change)) is None
