@@ -76,15 +76,19 @@ def own_study(service: RunningService, member: Client, study: StudyView) -> Stud
     document = a_study(service, name="members-own", strategy={"kind": "random"}, budget={"trials": 1})
     ended = member.wait(member.apply(document).id, timeout=200)
     assert ended.id != study.id
-    wait_until(lambda: champion_of(service, ended.id), 60, "MLflow does not have the study's model")
+    wait_until(lambda: is_whole(service, ended.id), 60, "MLflow does not have the study's model and analysis")
     return member.study(ended.id)
 
 
-def champion_of(service: RunningService, study_id: str) -> bool:
-    query = {"name": study_id, "alias": "champion"}
+def is_whole(service: RunningService, study_id: str) -> bool:
+    """Whether MLflow has the study's model, and the analysis of its trial."""
     headers = {"Authorization": f"Bearer {service.token}"}
-    address = f"{service.url}/mlflow/api/2.0/mlflow/registered-models/alias"
-    return httpx.get(address, params=query, headers=headers, trust_env=False).is_success
+    with httpx.Client(base_url=f"{service.url}/mlflow/api/2.0/mlflow/", headers=headers, trust_env=False) as mlflow:
+        found = mlflow.get("registered-models/alias", params={"name": study_id, "alias": "champion"})
+        if not found.is_success:
+            return False
+        files = mlflow.get("artifacts/list", params={"run_id": found.json()["model_version"]["run_id"]}).json()["files"]
+    return {file["path"] for file in files} == {"analysis", "model"}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from service.domain.access import PROJECT_TAG
 from service.domain.deletion import Forgotten
 from service.domain.ports import Change
 from service.domain.study import StudyReason
@@ -323,3 +324,25 @@ def test_the_uis_page_scripts_and_queries_come_through_the_gateway(world: RealWo
         found = ui.post("/mlflow/graphql", json=body).json()
         assert found["data"]["mlflowGetExperiment"]["experiment"]["name"] == study.id
     assert httpx.get(f"{gateway}/mlflow/", trust_env=False).status_code == 401
+
+
+def test_what_a_version_before_projects_wrote_is_tagged_with_whose_it_is(world: RealWorld, mlflow: MlflowClient) -> None:
+    study = world.has_study("untagged-abc123")
+    bare = world.has_study("modelless-abc123")
+    world.starts(study)
+    world.reports(study, 0, [0.5])
+    world.ends(study, 0)
+    world.exports.trials = {0}
+    world.finishes(study)
+    world.mirror.sync_once()
+    experiments = {one: world.store.mirror.experiment(one) or "" for one in (study.id, bare.id)}
+    for experiment_id in experiments.values():
+        mlflow.delete_experiment_tag(experiment_id, PROJECT_TAG)
+    mlflow.delete_registered_model_tag(study.id, PROJECT_TAG)
+    mlflow.delete_model_version_tag(study.id, "1", PROJECT_TAG)
+    assert {name: found for name, found in world.real.unowned().items() if name in experiments} == experiments
+    Mirror(world.store, world.real, world.exports, ENVIRONMENT, world.clock).sync_once()
+    assert not set(experiments) & set(world.real.unowned())
+    assert {mlflow.get_experiment(one).tags[PROJECT_TAG] for one in experiments.values()} == {"default"}
+    assert mlflow.get_registered_model(study.id).tags[PROJECT_TAG] == "default"
+    assert mlflow.get_model_version(study.id, "1").tags[PROJECT_TAG] == "default"
