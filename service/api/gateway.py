@@ -149,11 +149,15 @@ def _refusal(request: Request) -> errors.TuneyardError:
 
 
 async def _body(request: Request) -> bytes:
+    detail = f"A request to MLflow has at most {_MAX_BODY_BYTES} bytes."
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdecimal() and int(declared[:20]) > _MAX_BODY_BYTES:
+        raise BodyTooLarge(detail)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
-            raise BodyTooLarge(f"A request to MLflow has at most {_MAX_BODY_BYTES} bytes.")
+            raise BodyTooLarge(detail)
     return bytes(body)
 
 

@@ -4,7 +4,7 @@ import logging
 import time
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.audit import note
@@ -50,6 +50,8 @@ class Shell:
 
         try:
             await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            return  # in the middle of its body: there is nobody to answer, and nothing of ours to mend
         except Exception as error:
             if started:
                 raise

@@ -47,6 +47,7 @@ def run(root: Path, seed: int, kills: int, at_once: int, *, seconds_to_end: floa
     service = RunningService(
         root, TUNEYARD_CPUS=str(_CPUS), TUNEYARD_SHARE_QUANTUM_SECONDS="5",
         PYTHONPATH=os.pathsep.join(filter(None, [str(WATCHING), os.environ.get("PYTHONPATH")])), CHAOS_JOURNAL=str(journal),
+        TUNEYARD_WORKER_ENVIRONMENT='["CHAOS_JOURNAL"]',
     )  # fmt: skip
     chaos = _Chaos(service, journal, Outcome(seed))
     try:

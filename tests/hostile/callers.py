@@ -19,9 +19,10 @@ _FOREIGN = (
     ("POST", "/trials"), ("PATCH", ""),
 )  # fmt: skip
 _MLFLOW = (
-    "/mlflow/", "/mlflow/api/2.0/mlflow/experiments/search", "/mlflow/ajax-api/2.0/mlflow/runs/get?run_id=0",
-    "/mlflow/get-artifact?path=model/config.json&run_uuid=0",
+    "/mlflow/ajax-api/2.0/mlflow/runs/get?run_id=0", "/mlflow/ajax-api/2.0/mlflow/experiments/get?experiment_id=0",
+    "/mlflow/get-artifact?path=model/config.json&run_uuid=0", "/mlflow/ajax-api/2.0/mlflow/artifacts/list?run_id=0",
 )  # fmt: skip
+"""What is nobody's is answered as what is another project's: tests/integration/test_gateway_projects.py tries all of it."""
 
 
 def attacks() -> Iterator[Attack]:
@@ -48,7 +49,7 @@ def attacks() -> Iterator[Attack]:
     yield attack("a warm start from another project", _warm_start, 422, 404)
     yield attack("a list of another project's studies", _listed, 200)
     for path in _MLFLOW:
-        yield attack(f"a member at {path}", asking("GET", path), 403)
+        yield attack(f"a member at {path}", asking("GET", path), 404)
 
 
 def _with_headers(headers: Mapping[str, str]) -> Act:

@@ -128,7 +128,8 @@ def test_checkpoints_stay_within_their_budget_and_each_that_is_deleted_is_told(
     best = client.best(study.id)
     assert best.has_checkpoint
     assert (best.number, "export", best.best_report) not in {(one["trial"], one["kind"], one["report"]) for one in deleted}
-    assert sum(sizes_in(service.home / "checkpoints" / study.id)) == _storage(client, study)
+    folder = service.home / "checkpoints" / study.id
+    wait_until(lambda: sum(sizes_in(folder)) == _storage(client, study), 10, "what is there was not measured again")
     view = client.study(study.id)
     assert view.storage is not None
     assert view.storage.max_bytes == _LIMIT_BYTES

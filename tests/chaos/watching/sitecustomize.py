@@ -58,6 +58,8 @@ class _Journal:
 
 
 def _watch(module: Any) -> None:
+    from service.checkpoints.local import TrialFolder  # noqa: PLC0415 - most processes have no use for it
+
     assert _JOURNAL is not None
     journal = _Journal(_JOURNAL)
     make_trainer = module.contract.make_trainer
@@ -69,8 +71,8 @@ def _watch(module: Any) -> None:
         begin(run, assignment, worker, clock, make, **others)
 
     module.AttemptRun.__init__ = begun
-    _around(module.TrialFolder, "save_resume", journal, "save")
-    _around(module.TrialFolder, "save_export", journal, "export")
+    _around(TrialFolder, "save_resume", journal, "save")
+    _around(TrialFolder, "save_export", journal, "export")
     _around(module.AttemptRun, "advance", journal, "work")
 
 
