@@ -81,7 +81,8 @@ def _viewer(service: RunningService) -> str:
 def _seen(service: RunningService) -> tuple[str, ...]:
     """What there is that could be changed."""
     with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
-        return tuple(operator.get(path).raise_for_status().text for path in ("/v1/datasets", "/v1/projects"))
+        rows, projects = (operator.get(path).raise_for_status() for path in ("/v1/datasets", "/v1/projects"))
+        return rows.text, *(project["name"] for project in projects.json()["items"])
 
 
 def _answers(har: Path) -> list[tuple[str, str, int]]:
