@@ -21,7 +21,7 @@ help:
 	@echo 'make demo          start the service, run a real study, pull its best checkpoint into ./best'
 	@echo 'make serve         run the service in the foreground; options: make serve ARGS="--port 8081"'
 	@echo 'make test          lint, types, import contracts and all tests but the slow ones and those in a browser'
-	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, packed GPUs, the API by its description'
+	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, object storage, other strategies and tasks'
 	@echo 'make test-gpu      what the trainers promise, on a GPU'
 	@echo 'make test-cluster  several hosts in network namespaces: a cut link, a dead node, a new one; as root'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'

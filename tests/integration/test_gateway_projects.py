@@ -27,7 +27,7 @@ from tests.api.conftest import TOKEN
 from tests.builders import NOW, a_study
 from tests.integration.serving import RealWorld, free_port, serving_api, serving_mlflow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MEMBER = "ty_" + "m" * 43
 NOBODY = "ty_" + "n" * 43

@@ -16,7 +16,7 @@ from tests.integration.agreement import Finished, check_mlflow, check_store, fin
 from tests.integration.test_four_strategies import a_study, run_to_end
 from tests.running import RunningService
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 _SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True},

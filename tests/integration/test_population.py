@@ -12,7 +12,7 @@ from tests.integration.agreement import Finished, check_checkpoint, check_mlflow
 from tests.integration.test_four_strategies import a_study, kill_driver_after, run_to_end
 from tests.running import RunningService
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(700)]
 
 _SPACE = {
     "learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2, "log": True},

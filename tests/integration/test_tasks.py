@@ -12,7 +12,7 @@ from tests.integration.agreement import check_analysis_in_mlflow, check_mlflow, 
 from tests.running import RunningService
 from tests.trainers.cases import CASES, Case
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(500)]
 
 _NAMES = ("token-classification", "causal-lm-lora", "seq2seq-t5", "image-classification-resnet")
 _WAIT_SECONDS = 180.0
