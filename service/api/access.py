@@ -1,15 +1,14 @@
 """Who may use the service: tokens and projects, and the log of who did what."""
 
 import base64
-import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from service.api.access_views import (
     AuditEntryView,
@@ -23,15 +22,15 @@ from service.api.access_views import (
     TokensView,
     TokenView,
 )
-from service.api.auth import require_admin, require_operator, small_body
+from service.api.auth import require_admin, require_operator
+from service.api.bodies import body_of, read_as, small_body
 from service.api.dependencies import all_parts_of
-from service.api.documents import JSON_TYPE, YAML_TYPES, decode
+from service.api.documents import decode
 from service.api.identity import TOKEN_PREFIX, new_secret, sha256_of
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import ViolationView
 from service.domain import errors
 from service.domain.access import PROJECT_PATTERN, AccessToken, Caller, Project, Usage
-from service.domain.pointers import violations_of
 
 router = APIRouter(tags=["access"])
 
@@ -51,11 +50,6 @@ ProjectName = Annotated[
 _QUOTAS = {"max_running_studies": 4, "max_gpu_hours": 500}
 
 
-def _body(model: type[BaseModel], example: Any) -> dict[str, Any]:
-    media = {"schema": model.model_json_schema(), "example": example}
-    return {"requestBody": {"required": True, "content": dict.fromkeys((JSON_TYPE, *YAML_TYPES), media)}}
-
-
 @router.get("/v1/me", operation_id="getMe", summary="Who am I?", response_description="You.")
 def get_me(request: Request) -> CallerView:
     """Who the service takes you for."""
@@ -69,7 +63,7 @@ def get_me(request: Request) -> CallerView:
     status_code=status.HTTP_201_CREATED,
     response_description="The token. Its secret is shown only here.",
     responses=documented(*_BODIES),
-    openapi_extra=_body(TokenRequest, {"name": "ada", "role": "editor", "project": "vision", "expires_in_days": 90}),
+    openapi_extra=body_of(TokenRequest, {"name": "ada", "role": "editor", "project": "vision", "expires_in_days": 90}),
 )
 def create_token(request: Request, response: Response, admin: Admin, body: SmallBody) -> NewTokenView:
     """A token for a person or a program, with a role in one project or in all. Only an admin's token makes further ones."""
@@ -132,7 +126,7 @@ def list_projects(request: Request) -> ProjectsView:
     status_code=status.HTTP_201_CREATED,
     response_description="The project.",
     responses=documented(*_BODIES, errors.ProjectExists),
-    openapi_extra=_body(ProjectRequest, {"name": "vision", **_QUOTAS}),
+    openapi_extra=body_of(ProjectRequest, {"name": "vision", **_QUOTAS}),
 )
 def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectView:
     """A place for studies and data sets that only its members see."""
@@ -146,7 +140,7 @@ def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectVie
     summary="Set a project's quotas",
     response_description="The project.",
     responses=documented(*_BODIES, errors.ProjectNotFound),
-    openapi_extra=_body(QuotasRequest, _QUOTAS),
+    openapi_extra=body_of(QuotasRequest, _QUOTAS),
 )
 def set_quotas(request: Request, name: ProjectName, _: Operator, body: SmallBody) -> ProjectView:
     """What the project's studies may take together, from now on. Studies wait while a quota is used up; nothing is stopped."""
@@ -185,9 +179,8 @@ def export_audit(
 
 def _read(model: type[_Wanted], request: Request, body: bytes) -> _Wanted:
     """What was sent. Raises InvalidParameters."""
-    document = decode(body, request.headers.get("Content-Type"))
-    try:
-        return model.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        found = violations_of(document, {}, error.errors(include_url=False))
-        raise InvalidParameters([ViolationView(pointer=one.pointer, detail=one.detail) for one in found]) from error
+    return read_as(model, decode(body, request.headers.get("Content-Type")), _refusal)
+
+
+def _refusal(violations: Sequence[errors.Violation]) -> InvalidParameters:
+    return InvalidParameters([ViolationView(pointer=one.pointer, detail=one.detail) for one in violations])

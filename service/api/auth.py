@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from service.api.bodies import small_body
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
 from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of
@@ -33,7 +34,6 @@ _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
 _PROJECT_HEADER = "Tuneyard-Project"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_MAX_BODY_BYTES = 16 * 1024
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
 _DEFAULT_NEXT = "/mlflow/"
@@ -116,20 +116,6 @@ def _project_for(request: Request, parts: ApiParts, caller: Caller) -> str | Non
 
 
 router = APIRouter(tags=["access"])
-
-
-async def small_body(request: Request) -> bytes:
-    """A body of a few keys. Raises BodyTooLarge."""
-    too_large = BodyTooLarge(f"This body has at most {_MAX_BODY_BYTES} bytes.")
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared[:20]) > _MAX_BODY_BYTES:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise too_large
-    return bytes(body)
 
 
 @router.post(

@@ -3,24 +3,23 @@
 Each is one write of the store, so that a crash leaves nothing half done.
 """
 
-import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response, status
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.api.bodies import body_of, read_as, whole_body
 from service.api.dependencies import ApiParts, Caller, Parts
 from service.api.documents import JSON_TYPE, YAML_TYPES, decode
 from service.api.paths import STUDY, TRIAL, StudyId, TrialNumber
 from service.api.problems import BodyTooLarge, InvalidParameters, PreconditionFailed, PreconditionRequired, documented
 from service.api.schemas import StudyView, TrialView
-from service.api.studies import etag_of, view_of, whole_body
+from service.api.studies import etag_of, view_of
 from service.domain import errors
 from service.domain.amending import amended, larger, spent_already
 from service.domain.budget import Spending
-from service.domain.pointers import violations_of
 from service.domain.study import Study, StudyReason
 
 router = APIRouter(tags=["studies"])
@@ -76,14 +75,6 @@ class ExtendRequest(BaseModel):
     )
 
 
-def _body_of(
-    description: str, example: Any, model: type[BaseModel] | None, *types: str, required: bool = False
-) -> dict[str, Any]:
-    schema = model.model_json_schema() if model else {"type": "object"}
-    media = {"schema": schema, "example": example}
-    return {"requestBody": {"required": required, "description": description, "content": dict.fromkeys(types, media)}}
-
-
 @router.post(
     STUDY + ":pause",
     operation_id="pauseStudy",
@@ -91,7 +82,7 @@ def _body_of(
     status_code=status.HTTP_202_ACCEPTED,
     response_description="The study, pausing or paused.",
     responses=documented(*_CONFLICTS, *_BODIES),
-    openapi_extra=_body_of("How to pause.", {"now": True}, PauseRequest, JSON_TYPE, *YAML_TYPES),
+    openapi_extra=body_of(PauseRequest, {"now": True}, "How to pause.", required=False),
 )
 def pause_study(response: Response, study_id: StudyId, parts: Parts, by: Caller, sent: Sent) -> StudyView:
     """Let running trials leave at their next report, or at once with `now`, and free the workers. Asking twice does no harm.
@@ -160,7 +151,7 @@ def cancel_study(response: Response, study_id: StudyId, parts: Parts, by: Caller
     status_code=status.HTTP_202_ACCEPTED,
     response_description="The study with the larger budget.",
     responses=documented(*_CONFLICTS, *_BODIES),
-    openapi_extra=_body_of("What becomes larger.", _LARGER, ExtendRequest, JSON_TYPE, *YAML_TYPES),
+    openapi_extra=body_of(ExtendRequest, _LARGER, "What becomes larger.", required=False),
 )
 def extend_study(response: Response, study_id: StudyId, parts: Parts, by: Caller, sent: Sent) -> StudyView:
     """Give a study more to spend. One that was completed or stopped is queued again and goes on with all it knows.
@@ -187,7 +178,7 @@ def extend_study(response: Response, study_id: StudyId, parts: Parts, by: Caller
     summary="Change a study",
     response_description="The study as it is now.",
     responses=documented(*_CONFLICTS, *_BODIES, PreconditionFailed, PreconditionRequired),
-    openapi_extra=_body_of("What changes.", _PATCH, None, PATCH_TYPE, JSON_TYPE, *YAML_TYPES, required=True),
+    openapi_extra=body_of(None, _PATCH, "What changes.", (PATCH_TYPE, JSON_TYPE, *YAML_TYPES)),
 )
 def patch_study(
     response: Response,
@@ -280,8 +271,4 @@ def _require_match(if_match: str | None, study: Study) -> None:
 
 def _read(model: type[_Wanted], sent: Any) -> _Wanted:
     """What was sent; nothing at all stands for the defaults. Raises InvalidDefinition."""
-    document = {} if sent is None else sent
-    try:
-        return model.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise errors.InvalidDefinition(violations_of(document, {}, error.errors(include_url=False))) from error
+    return read_as(model, {} if sent is None else sent)

@@ -1,12 +1,11 @@
 """Forks: new studies that begin with what an old one knows."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response, status
-from pydantic import ValidationError
 
 from search_spaces import count
+from service.api.bodies import read_as, whole_body
 from service.api.dependencies import ApiParts, Caller, Parts, all_parts_of
 from service.api.documents import decode
 from service.api.paths import STUDY, StudyId
@@ -15,11 +14,10 @@ from service.api.refine import REFUSALS, refinement_of
 from service.api.schemas import StudyView
 from service.api.scope import parts_within
 from service.api.step_schemas import ForkRequest
-from service.api.studies import IdempotencyHeader, etag_of, key_of, store_new, view_of, whole_body
+from service.api.studies import IdempotencyHeader, etag_of, key_of, store_new, view_of
 from service.domain import errors
 from service.domain.definition import parse_definition
 from service.domain.forking import forked_document
-from service.domain.pointers import violations_of
 from service.domain.ports import IdempotencyKey
 from service.domain.study import Study
 
@@ -80,7 +78,4 @@ def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKe
 def _read(body: bytes, content_type: str | None) -> ForkRequest:
     """What was sent, in JSON or YAML; nothing at all asks for the same study again."""
     document: Any = decode(body, content_type) if body.strip() else {}
-    try:
-        return ForkRequest.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise errors.InvalidDefinition(violations_of(document, {}, error.errors(include_url=False))) from error
+    return read_as(ForkRequest, document)

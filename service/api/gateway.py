@@ -14,13 +14,13 @@ from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
+from service.api.bodies import limited_body
 from service.api.dependencies import parts_of
 from service.api.gateway_answers import is_looked_through, looked_through
 from service.api.gateway_graphql import narrowed_query
 from service.api.gateway_rules import PREFIX, Kind, canonical_path, is_listed, kind_of, read_only_query
 from service.api.gateway_scope import Asked, within
 from service.api.gateway_values import Refusal
-from service.api.problems import BodyTooLarge
 from service.api.scope import TrackedOf
 from service.domain import errors
 
@@ -80,7 +80,7 @@ async def pass_on(request: Request) -> Response:
     path = canonical_path(_raw_path(request))
     if path is None or not is_listed(request.method, path):
         raise _refusal(request)
-    body = await _body(request)
+    body = await limited_body(request, _MAX_BODY_BYTES, f"A request to MLflow has at most {_MAX_BODY_BYTES} bytes.")
     asked = Asked(request.method, path, request.scope.get("query_string", b""), body)
     if request.state.project is not None:
         return await _pass_within(request, asked, TrackedOf(parts_of(request).store.tracked, request.state.project))
@@ -146,19 +146,6 @@ def _refusal(request: Request) -> errors.TuneyardError:
     return errors.Forbidden(
         "MLflow can only be read here: its runs mirror the studies. Change a study through `/v1/studies` or `tuneyard study`."
     )
-
-
-async def _body(request: Request) -> bytes:
-    detail = f"A request to MLflow has at most {_MAX_BODY_BYTES} bytes."
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared[:20]) > _MAX_BODY_BYTES:
-        raise BodyTooLarge(detail)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise BodyTooLarge(detail)
-    return bytes(body)
 
 
 async def _ask(request: Request, asked: Asked, headers: Mapping[str, str]) -> httpx.Response:

@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from search_spaces import CategoricalParameter, ConstantParameter
+from service.api.bodies import whole_body
 from service.api.dependencies import Parts
 from service.api.documents import decode
 from service.api.problems import BodyTooLarge, documented
 from service.api.step_schemas import PreviewView, ReportTimeView
-from service.api.studies import whole_body
 from service.api.warm_start import resolve
 from service.domain import errors
 from service.domain.definition import StudyDefinition, parse_definition

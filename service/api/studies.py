@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 
+from service.api.bodies import whole_body
 from service.api.checkpoints import has_checkpoint
 from service.api.dependencies import ApiParts, Caller, Parts
-from service.api.documents import MAX_BYTES, decode
+from service.api.documents import decode
 from service.api.final import best_of, final_of
 from service.api.pagination import Cursor, Limit
 from service.api.paths import STUDY, StudyId
@@ -35,25 +36,6 @@ IdempotencyHeader = Annotated[
         description="A name for this request: sent again with the same body, it answers what came of it the first time.",
     ),
 ]  # fmt: skip
-
-
-async def whole_body(request: Request) -> bytes:
-    """The request's body, if it is no larger than a definition may be. Raises BodyTooLarge."""
-    advice = "upload rows as a data set and name it in the definition"
-    return await limited_body(request, f"A study definition has at most {MAX_BYTES} bytes: {advice}.")
-
-
-async def limited_body(request: Request, detail: str) -> bytes:
-    """The request's body, if it is no larger than a definition may be. Raises BodyTooLarge with this detail."""
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared[:20]) > MAX_BYTES:
-        raise BodyTooLarge(detail)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise BodyTooLarge(detail)
-    return bytes(body)
 
 
 @router.post(

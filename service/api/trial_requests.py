@@ -1,22 +1,21 @@
 """Configurations that a user asks a running study to try."""
 
-import json
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, status
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from search_spaces import Value
+from service.api.bodies import body_of, limited_body, read_as
 from service.api.decision_views import TrialRequestView
 from service.api.dependencies import ApiParts, Caller, Parts
-from service.api.documents import JSON_TYPE, MAX_BYTES, YAML_TYPES, decode
+from service.api.documents import MAX_BYTES, decode
 from service.api.paths import STUDY, StudyId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
-from service.api.studies import IdempotencyHeader, key_of, limited_body
+from service.api.studies import IdempotencyHeader, key_of
 from service.domain import errors
 from service.domain.configuration_rules import configuration_violations
-from service.domain.pointers import violations_of
 from service.domain.ports import TrialQuery
 from service.domain.study import Study
 from service.domain.trial import Trial, TrialRequest
@@ -37,7 +36,7 @@ class _Asked(BaseModel):
 
 
 async def _body(request: Request) -> bytes:
-    return await limited_body(request, f"A trial's parameters have at most {MAX_BYTES} bytes: send them alone.")
+    return await limited_body(request, MAX_BYTES, f"A trial's parameters have at most {MAX_BYTES} bytes: send them alone.")
 
 
 @router.post(
@@ -50,15 +49,7 @@ async def _body(request: Request) -> bytes:
         errors.MalformedDocument, errors.StudyNotFound, errors.StudyEnded, errors.ConfigurationKnown, errors.TooManyRequests,
         errors.IdempotencyConflict, BodyTooLarge, errors.UnsupportedMediaType, errors.InvalidConfiguration, InvalidParameters,
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "description": "What to try, in JSON or YAML.",
-            "content": {
-                kind: {"schema": _Asked.model_json_schema(), "example": _EXAMPLE} for kind in (JSON_TYPE, *YAML_TYPES)
-            },
-        }
-    },
+    openapi_extra=body_of(_Asked, _EXAMPLE, "What to try, in JSON or YAML."),
 )  # fmt: skip
 def request_trial(
     request: Request,
@@ -73,20 +64,13 @@ def request_trial(
     It counts as any other trial: for the budget, for the strategy's comparisons, and for its model.
     """
     study = parts.store.studies.get(study_id)
-    parameters = _asked(decode(body, request.headers.get("Content-Type"))).parameters
+    document = decode(body, request.headers.get("Content-Type"))
+    parameters = read_as(_Asked, document, errors.InvalidConfiguration).parameters
     violations = configuration_violations(study.definition, parameters, ("parameters",))
     if violations:
         raise errors.InvalidConfiguration(violations)
     stored = parts.store.trials.request(study_id, parameters, parts.clock.now(), key_of(parts, idempotency_key, body), by)
     return _view(parts, study, stored)
-
-
-def _asked(document: Any) -> _Asked:
-    """What a decoded body asks for. Raises InvalidConfiguration."""
-    try:
-        return _Asked.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise errors.InvalidConfiguration(violations_of(document, {}, error.errors(include_url=False))) from error
 
 
 def _view(parts: ApiParts, study: Study, request: TrialRequest) -> TrialRequestView:
