@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.checkpoints.files import files_in
 from service.checkpoints.local import Resume, TrialFolder
+from service.checkpoints.manifests import files_in
 from service.checkpoints.names import CheckpointName
 from service.checkpoints.trial_objects import StateObject, TrialObjects
 from service.domain.checkpoint import Manifest

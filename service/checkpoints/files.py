@@ -1,6 +1,5 @@
-"""Folders of files on their way to object storage and back: listed with their hashes, sent some at once, fetched and verified."""
+"""Files on their way to object storage and back: sent some at once, fetched and verified."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,16 +10,6 @@ from service.domain.errors import DamagedObject
 
 _AT_ONCE = 3
 """Each is sent in parts, of which some are in memory."""
-
-
-def files_in(folder: Path) -> list[CheckpointFile]:
-    """Every file below it, with its size and SHA-256; links are followed."""
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(CheckpointFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
-    return found
 
 
 def send_files(storage: Storage, folder: Path, files: Sequence[CheckpointFile], prefix: str) -> None:

@@ -14,7 +14,6 @@ the best is only certain once the newer report is recorded.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from service.checkpoints import listing
-from service.checkpoints.manifests import file_of, manifest_of, no_analysis, no_checkpoint, replaced
+from service.checkpoints.manifests import file_of, files_in, manifest_of, no_analysis, no_checkpoint, replaced
 from service.checkpoints.names import CheckpointName, name_of
 from service.checkpoints.space import Free, Room, free_bytes, has_room
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
@@ -76,35 +75,33 @@ class TrialFolder:
         `interrupted` is the number of an attempt that has trained on since the last of the reports. No other one has it, so that
         what was there before is there until this is.
         """
-        name = f"resume-{len(reports):06d}{'' if interrupted is None else f'-{interrupted}'}"
-        with _Staging(self._path, name, self._room) as staging:
+        name = CheckpointName("resume", len(reports), interrupted)
+        with self._staging(name) as staging:
             (staging / "reports.json").write_text(json.dumps(list(reports), allow_nan=True))
             if write_state is not None:
                 (staging / "state").mkdir()
                 write_state(staging / "state")
-        for earlier in self._resumes():
-            if earlier.name != name:
-                shutil.rmtree(earlier, ignore_errors=True)
+        self.keep_only(name)
 
     def resume(self) -> Resume | None:
         """The furthest readable state, or None for a trial that starts from nothing. Clears what a killed writer left."""
         for path in _entries(self._path):
             if path.name.startswith("."):
                 shutil.rmtree(path, ignore_errors=True)
-        for folder in reversed(self._resumes()):
+        for name in reversed(self._resumes()):
+            folder = self.path(name)
             try:
                 reports = json.loads((folder / "reports.json").read_text())
             except (OSError, ValueError) as error:
                 _LOG.warning("%s cannot be read, going on from before it: %s", folder, error)
                 continue
             state = folder / "state"
-            name = name_of(folder.name) or CheckpointName("resume", len(reports))
             return Resume(name=name, number=len(reports), reports=reports, state=state if state.is_dir() else None)
         return None
 
     def take(self, name: CheckpointName, fill: Callable[[Path], None]) -> Path:
         """Have a checkpoint that was written elsewhere: `fill` writes all of it into an empty folder."""
-        with _Staging(self._path, str(name), self._room) as staging:
+        with self._staging(name) as staging:
             fill(staging)
         return self.path(name)
 
@@ -115,8 +112,8 @@ class TrialFolder:
     def keep_only(self, name: CheckpointName) -> None:
         """Drop all states but that one."""
         for other in self._resumes():
-            if other.name != str(name):
-                shutil.rmtree(other, ignore_errors=True)
+            if other != name:
+                shutil.rmtree(self.path(other), ignore_errors=True)
 
     def begin_as(self, parent: "TrialFolder", report: int) -> int:
         """Take over the parent's furthest state up to `report`, unless there is one here; answers its report, 0 for none.
@@ -129,14 +126,14 @@ class TrialFolder:
         found = parent.furthest(report)
         if found is None:
             return 0
-        with _Staging(self._path, f"resume-{found.number:06d}", self._room) as staging:
+        with self._staging(CheckpointName("resume", found.number)) as staging:
             shutil.copytree(found.folder, staging, copy_function=_shared, dirs_exist_ok=True)
         return found.number
 
     def furthest(self, report: int) -> "State | None":
         """The state of that report or, where it is gone, the last one before it."""
         for number in sorted((one for one in self._numbers("resume") if one <= report), reverse=True):
-            folder = self._path / f"resume-{number:06d}"
+            folder = self.path(CheckpointName("resume", number))
             if (folder / "state").is_dir() and _is_readable(folder / "reports.json"):
                 return State(number, folder)
         return None
@@ -152,15 +149,17 @@ class TrialFolder:
 
         Raises ValueError for files that may not leave.
         """
-        with _Staging(self._path, f"export-{report:06d}", self._room) as staging:
+        with self._staging(CheckpointName("export", report)) as staging:
             (staging / "model").mkdir()
             write_model(staging / "model")
             if analysis is not None:
                 (staging / "analysis.json").write_text(json.dumps(dict(analysis), allow_nan=False))
-            manifest = Manifest(self._study_id, self._trial, report, tuple(_listed(staging / "model")))
+            manifest = Manifest(self._study_id, self._trial, report, _exported(staging / "model"))
             (staging / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1))
         # A trial that had to start over reports again what is known: a later export may be the one the store names.
-        self._drop([number for number in self._numbers("export") if number < report and number != before], "export")
+        for number in self._numbers("export"):
+            if number < report and number != before:
+                shutil.rmtree(self._export(number), ignore_errors=True)
         return manifest
 
     def manifest(self, report: int) -> Manifest:
@@ -192,21 +191,22 @@ class TrialFolder:
             raise replaced() from error
 
     def _export(self, report: int) -> Path:
-        return self._path / f"export-{report:06d}"
+        return self.path(CheckpointName("export", report))
+
+    def _staging(self, name: CheckpointName) -> "_Staging":
+        return _Staging(self.path(name), self._room)
 
     def _numbers(self, kind: str) -> list[int]:
         """Reports of which there is one, what was saved between two reports aside."""
-        names = [name_of(path.name) for path in _entries(self._path)]
-        return [name.report for name in names if name is not None and name.kind == kind and name.interrupted is None]
+        return [name.report for name in self._names(kind) if name.interrupted is None]
 
-    def _resumes(self) -> list[Path]:
+    def _resumes(self) -> list[CheckpointName]:
         """What the trial may resume from, the furthest last."""
-        found = [(name, path) for path in _entries(self._path) if (name := name_of(path.name)) and name.kind == "resume"]
-        return [path for _, path in sorted(found, key=lambda one: one[0].how_far)]
+        return sorted(self._names("resume"), key=lambda name: name.how_far)
 
-    def _drop(self, numbers: Sequence[int], kind: str) -> None:
-        for number in numbers:
-            shutil.rmtree(self._path / f"{kind}-{number:06d}", ignore_errors=True)
+    def _names(self, kind: str) -> list[CheckpointName]:
+        names = [name_of(path.name) for path in _entries(self._path)]
+        return [name for name in names if name is not None and name.kind == kind]
 
 
 class LocalCheckpointStore:
@@ -256,9 +256,9 @@ class LocalCheckpointStore:
 class _Staging:
     """A folder that appears under its name when the block ends well, and not at all otherwise. Raises NoSpace."""
 
-    def __init__(self, parent: Path, name: str, room: Room) -> None:
-        self._final = parent / name
-        self._temporary = parent / f".{name}.{os.getpid()}"
+    def __init__(self, final: Path, room: Room) -> None:
+        self._final = final
+        self._temporary = final.with_name(f".{final.name}.{os.getpid()}")
         self._room = room
 
     def __enter__(self) -> Path:
@@ -328,13 +328,9 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _listed(folder: Path) -> list[CheckpointFile]:
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if not may_leave(name):
-            raise ValueError(f"an export may hold only safetensors, JSON and text, not {name!r}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(CheckpointFile(path=name, bytes=path.stat().st_size, sha256=digest))
-    return found
+def _exported(model: Path) -> tuple[CheckpointFile, ...]:
+    files = files_in(model)
+    for file in files:
+        if not may_leave(file.path):
+            raise ValueError(f"an export may hold only safetensors, JSON and text, not {file.path!r}")
+    return tuple(files)

@@ -1,9 +1,21 @@
-"""Manifests as they are kept, and what is said where something of a checkpoint is not there."""
+"""Manifests and what they say of files, and what is said where something of a checkpoint is not there."""
 
+import hashlib
 import json
+from pathlib import Path
 
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
 from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
+
+
+def files_in(folder: Path) -> list[CheckpointFile]:
+    """Every file below it, with its size and SHA-256; links are followed."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append(CheckpointFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
+    return found
 
 
 def manifest_of(stored: bytes) -> Manifest:

@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from service.checkpoints.cache import WorkerCache
-from service.checkpoints.files import fetch_files, files_in, send_files
+from service.checkpoints.files import fetch_files, send_files
+from service.checkpoints.manifests import files_in
 from service.checkpoints.storage import Entry, Storage
 from service.checkpoints.trial_objects import grouped
 from service.domain.checkpoint import CheckpointFile
