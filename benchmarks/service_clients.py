@@ -18,8 +18,8 @@ import httpx
 
 from service.client import Client
 from service.domain.events import EventKind
+from service.domain.paging import all_studies
 from service.domain.ports import Store, StudyQuery
-from service.domain.study import Study
 from service.domain.trial import TrialState
 from service.store.sql import open_store
 from tests.running import RunningService
@@ -138,14 +138,7 @@ async def _watch(client: httpx.AsyncClient, tally: Tally, study_id: str) -> None
 
 def _checked(tally: Tally, store: Store, number: int) -> list[tuple[str, int]]:
     """What the store says of all that was asked for."""
-    studies: list[Study] = []
-    cursor: str | None = None
-    while True:
-        page = store.studies.find(StudyQuery(limit=500, cursor=cursor, order="created_at"))
-        studies += page.items
-        cursor = page.cursor
-        if cursor is None:
-            break
+    studies = list(all_studies(store.studies, StudyQuery(limit=500, order="created_at")))
     stored, named = {study.id: study for study in studies}, Counter(study.definition.name for study in studies)
     counts = store.trials.counts(list(stored))
     missed = 0

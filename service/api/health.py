@@ -20,6 +20,7 @@ from service.api.dependencies import ApiParts, Parts
 from service.api.schemas import HealthView, ReadinessView
 from service.domain.errors import StorageAway
 from service.domain.leadership import Leader, leader_seen_from
+from service.domain.paging import pages_of
 from service.domain.ports import StudyQuery
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
@@ -169,15 +170,11 @@ class _StoreCollector:
     def collect(self) -> Iterator[Any]:
         studies: Counter[StudyState] = Counter()
         trials: Counter[TrialState] = Counter()
-        cursor: str | None = None
-        while True:
-            page = self._parts.store.studies.find(StudyQuery(limit=_PAGE, order="created_at", cursor=cursor))
-            studies.update(study.state for study in page.items)
-            for counts in self._parts.store.trials.counts([study.id for study in page.items]).values():
+        store = self._parts.store
+        for page in pages_of(store.studies.find, StudyQuery(limit=_PAGE, order="created_at")):
+            studies.update(study.state for study in page)
+            for counts in store.trials.counts([study.id for study in page]).values():
                 trials.update(counts)
-            cursor = page.cursor
-            if cursor is None:
-                break
         yield _by_state("tuneyard_studies", "Studies, by state.", {state.value: studies[state] for state in StudyState})
         yield _by_state("tuneyard_trials", "Trials, by state.", {state.value: trials[state] for state in TrialState})
         is_here = leader_of(self._parts) is Leader.HERE

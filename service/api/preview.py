@@ -17,8 +17,8 @@ from service.api.warm_start import resolve
 from service.domain import errors
 from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.grouped import said_of
+from service.domain.paging import all_studies
 from service.domain.ports import Store, StudyQuery, TrialQuery
-from service.domain.study import Study
 
 router = APIRouter(tags=["studies"])
 
@@ -70,7 +70,7 @@ def report_time_of(store: Store, definition: StudyDefinition) -> ReportTimeView:
 def _measured(store: Store, definition: StudyDefinition) -> Iterator[tuple[float, bool]]:
     """Seconds of a report of each trial like these, those of the latest studies first, and whether it had the same data."""
     models = _models(definition)
-    for study in islice(_studies(store), _MOST_STUDIES):
+    for study in islice(all_studies(store.studies, StudyQuery(limit=100)), _MOST_STUDIES):
         if not _is_alike(study.definition, definition):
             continue
         try:
@@ -82,16 +82,6 @@ def _measured(store: Store, definition: StudyDefinition) -> Iterator[tuple[float
             trained = trial.own_reports
             if trained and trial.seconds and trial.parameters.get("model", study.definition.trainer.model) in models:
                 yield trial.seconds / trained, is_same_data
-
-
-def _studies(store: Store) -> Iterator[Study]:
-    cursor: str | None = None
-    while True:
-        page = store.studies.find(StudyQuery(limit=100, cursor=cursor))
-        yield from page.items
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 def _is_alike(one: StudyDefinition, other: StudyDefinition) -> bool:

@@ -1,6 +1,5 @@
 """Configurations that a user asks a running study to try."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, status
@@ -16,13 +15,12 @@ from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.studies import IdempotencyHeader, key_of
 from service.domain import errors
 from service.domain.configuration_rules import configuration_violations
-from service.domain.ports import TrialQuery
+from service.domain.paging import all_trials
 from service.domain.study import Study
-from service.domain.trial import Trial, TrialRequest
+from service.domain.trial import TrialRequest
 
 router = APIRouter(tags=["trials"])
 
-_PAGE = 1000
 _EXAMPLE = {"parameters": {"learning_rate": 3e-5, "batch_size": 32}}
 
 
@@ -76,17 +74,9 @@ def request_trial(
 def _view(parts: ApiParts, study: Study, request: TrialRequest) -> TrialRequestView:
     """The request, and how many that nobody has begun are before it."""
     space = study.definition.search_space
-    tried = {space.key(trial.parameters): trial.number for trial in _trials(parts, study.id) if trial.repeats is None}
+    tried = {
+        space.key(trial.parameters): trial.number for trial in all_trials(parts.store.trials, study.id) if trial.repeats is None
+    }
     waiting = [one.number for one in parts.store.trials.requests(study.id) if space.key(one.parameters) not in tried]
     place = waiting.index(request.number) + 1 if request.number in waiting else 0
     return TrialRequestView.of(study.id, request, place, tried.get(space.key(request.parameters)))
-
-
-def _trials(parts: ApiParts, study_id: str) -> Iterator[Trial]:
-    cursor: str | None = None
-    while True:
-        page = parts.store.trials.find(study_id, TrialQuery(limit=_PAGE, cursor=cursor))
-        yield from page.items
-        cursor = page.cursor
-        if cursor is None:
-            return

@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from service.domain.ports import Clock, Store, StudyQuery
-from service.domain.study import StudyState
+from service.domain.paging import active_studies
+from service.domain.ports import Clock, Store
 from service.folders import remove
 
 _LOG = logging.getLogger("tuneyard.controller")
-_ACTIVE = frozenset(state for state in StudyState if not state.is_end)
 _EVERY = timedelta(minutes=5)
 _UNUSED = timedelta(minutes=10)
 """How old prepared rows must be of a study that has ended, until they are deleted."""
@@ -59,7 +58,7 @@ class Follower:
         if self._swept_at is not None and now - self._swept_at < _EVERY:
             return
         self._swept_at = now
-        active = self._active()
+        active = {study.id for study in active_studies(self._store.studies)}
         driven = {*self._store.leases.holders(now), *self._drivers.by_process().values()}
         self._sweep(driven, active, now)
         for folder in self._prepared.iterdir() if self._prepared.is_dir() else []:
@@ -67,13 +66,3 @@ class Follower:
             if folder.name not in active and folder.name not in driven and now - changed > _UNUSED:
                 _LOG.info("study %s is over: its prepared rows are deleted", folder.name)
                 remove(folder)
-
-    def _active(self) -> frozenset[str]:
-        found: set[str] = set()
-        cursor: str | None = None
-        while True:
-            page = self._store.studies.find(StudyQuery(states=_ACTIVE, order="created_at", limit=500, cursor=cursor))
-            found |= {study.id for study in page.items}
-            cursor = page.cursor
-            if cursor is None:
-                return frozenset(found)

@@ -15,11 +15,11 @@ from service.controller.repairs import Reconciler
 from service.controller.shares import SharesKept
 from service.domain.closing import closing_changes, lost_with_driver
 from service.domain.errors import StaleWrite
-from service.domain.ports import CheckpointStore, Clock, Store, StudyQuery
+from service.domain.paging import active_studies
+from service.domain.ports import CheckpointStore, Clock, Store
 from service.domain.study import Study, StudyReason, StudyState
 
 _LOG = logging.getLogger("tuneyard.controller")
-_ACTIVE = frozenset(state for state in StudyState if not state.is_end)
 _OWNER = "controller"
 _LEASE = timedelta(seconds=30)
 _NO_SOONER = timedelta(minutes=1)
@@ -67,7 +67,7 @@ class Controller:
 
     def turn(self) -> None:
         """One look and what follows from it; a study that cannot be helped now does not keep the others waiting."""
-        studies = self._active()
+        studies = list(active_studies(self._store.studies))
         if self._reconciler is not None:  # first: who was only kept waiting by what is repaired need not wait for the next turn
             self._reconciler.look({study.id: study for study in studies})
         capacity, now = self._capacity(), self._clock.now()  # a study can be ended without a cluster
@@ -101,16 +101,6 @@ class Controller:
 
     def _forget(self, study_id: str) -> None:
         self._drivers.forget(study_id)
-
-    def _active(self) -> list[Study]:
-        found: list[Study] = []
-        cursor = None
-        while True:
-            page = self._store.studies.find(StudyQuery(states=_ACTIVE, order="created_at", limit=500, cursor=cursor))
-            found += page.items
-            cursor = page.cursor
-            if cursor is None:
-                return found
 
     def _guarded(self, study_id: str, act: Callable[[], None]) -> None:
         try:

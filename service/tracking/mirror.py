@@ -6,7 +6,7 @@ the store says was deleted here: a tracker may also hold the studies of another 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,8 @@ from service.domain.deletion import Forgotten
 from service.domain.errors import CheckpointNotFound, LeadershipLost, StudyNotFound
 from service.domain.final import FinalResult, export_sizes, final_result
 from service.domain.front import front_of
-from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store, TrialQuery
+from service.domain.paging import all_trials
+from service.domain.ports import CheckpointStore, Clock, MirroredTrial, Store
 from service.domain.repairs import Repaired, repaired
 from service.domain.study import Study
 from service.domain.trial import Trial
@@ -32,7 +33,6 @@ from service.tracking.surroundings import surroundings
 from service.tracking.tracker import STUDY, Batch, Tracker, TrackerAway, TrackerForgot, TrackerRefused
 
 _LOG = logging.getLogger("tuneyard.mirror")
-_PAGE = 500
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOOK_AGAIN = timedelta(minutes=5)
@@ -188,7 +188,7 @@ class Mirror:
 
     def _sync(self, study_id: str, *, is_whole: bool) -> int:
         study = self._store.studies.get(study_id)  # before its trials: they may only be newer
-        trials = list(self._trials(study_id))
+        trials = list(all_trials(self._store.trials, study_id))
         runs = Runs(self._store, self._tracker, study, anew=study_id in self._anew, is_whole=is_whole)
         parent = runs.of(STUDY, records.study_run(study))
         behind = [trial for trial in trials if runs.is_behind(trial)]
@@ -311,15 +311,6 @@ class Mirror:
                 with self._checkpoints.open(study.id, best.number, manifest.report, file.path) as content:
                     self._tracker.upload(run_id, f"{records.MODEL_FOLDER}/{file.path}", content, file.bytes)
         self._tracker.register(records.champion_of(study, best, manifest.report, run_id))
-
-    def _trials(self, study_id: str) -> Iterator[Trial]:
-        cursor: str | None = None
-        while True:
-            page = self._store.trials.find(study_id, TrialQuery(limit=_PAGE, cursor=cursor))
-            yield from page.items
-            cursor = page.cursor
-            if cursor is None:
-                return
 
 
 @dataclass(frozen=True)
