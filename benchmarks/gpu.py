@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
+from benchmarks.hugging_face import text_classifier
 from trainers.configs import TextClassificationConfig
 from trainers.contract import TrialContext, make_trainer
 
@@ -149,7 +150,7 @@ def _seconds(folder: Path, asked: argparse.Namespace, **changes: Any) -> list[fl
 
 
 def _theirs(folder: Path, asked: argparse.Namespace, *, bf16: bool = False) -> float:
-    from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments  # noqa: PLC0415
+    from transformers import TrainerCallback  # noqa: PLC0415
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -159,34 +160,21 @@ def _theirs(folder: Path, asked: argparse.Namespace, *, bf16: bool = False) -> f
             torch.cuda.synchronize()
             self.at.append(time.perf_counter())
 
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    rows = {split: _read(folder / f"{split}.csv") for split in ("train", "validation")}
-
-    def tokenised(split: str) -> Any:
-        ids = tokenizer([text for text, _ in rows[split]], truncation=True, max_length=128)["input_ids"]
-        return [{"input_ids": one, "labels": int(label[1:])} for one, (_, label) in zip(ids, rows[split], strict=True)]
-
     clock = Clock()
-    trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=_LABELS),
-        args=TrainingArguments(
-            output_dir=str(folder / "theirs"),
-            num_train_epochs=asked.epochs,
-            per_device_train_batch_size=asked.batch_size,
-            per_device_eval_batch_size=64,
-            learning_rate=2e-5,
-            eval_strategy="epoch",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            bf16=bf16,
-        ),
-        train_dataset=tokenised("train"),
-        eval_dataset=tokenised("validation"),
-        data_collator=DataCollatorWithPadding(tokenizer),
+    trainer = text_classifier(
+        AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=_LABELS),
+        AutoTokenizer.from_pretrained(folder / "model"),
+        {split: [(text, int(label[1:])) for text, label in _read(folder / f"{split}.csv")] for split in ("train", "validation")},
+        folder / "theirs",
+        max_length=128,
+        arguments={
+            "num_train_epochs": asked.epochs,
+            "per_device_train_batch_size": asked.batch_size,
+            "learning_rate": 2e-5,
+            "bf16": bf16,
+        },
         callbacks=[clock],
     )
-    trainer.log = lambda *_, **__: None  # it prints
     trainer.train()
     return clock.at[-1] - clock.at[-2]
 

@@ -32,6 +32,7 @@ from pyarrow import parquet
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification
 
+from benchmarks.hugging_face import text_classifier
 from service.catalog.builtin import fetch_builtin
 from trainers.configs import TextClassificationConfig
 from trainers.contract import TrialContext
@@ -210,39 +211,23 @@ def _ours(setting: Setting, **changes: Any) -> tuple[float, float]:
 
 def _theirs(setting: Setting) -> tuple[float, float]:
     """The same with `transformers.Trainer`, whose defaults are those of our configuration but for grouping and precision."""
-    # Seconds that the other measurements need not pay.
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments  # noqa: PLC0415
-
     config = setting.config()
-    tokenizer = load_tokenizer(_MODEL)
-    rows = {split: _read(setting.root / f"{split}.csv") for split in ("train", "validation")}
-    labels = sorted({row["label"] for row in rows["train"]})
-
-    def tokenised(split: str) -> Any:
-        ids = tokenizer([row["text"] for row in rows[split]], truncation=True, max_length=config.max_length)["input_ids"]
-        return [{"input_ids": one, "labels": labels.index(row["label"])} for one, row in zip(ids, rows[split], strict=True)]
-
-    model = AutoModelForSequenceClassification.from_pretrained(_MODEL, num_labels=len(labels))
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(setting.root / "theirs"),
-            num_train_epochs=config.epochs,
-            per_device_train_batch_size=config.batch_size,
-            per_device_eval_batch_size=64,
-            learning_rate=config.learning_rate,
-            eval_strategy="epoch",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=True,
-        ),
-        train_dataset=tokenised("train"),
-        eval_dataset=tokenised("validation"),
-        data_collator=DataCollatorWithPadding(tokenizer),
+    read = {split: _read(setting.root / f"{split}.csv") for split in ("train", "validation")}
+    labels = sorted({row["label"] for row in read["train"]})
+    trainer = text_classifier(
+        AutoModelForSequenceClassification.from_pretrained(_MODEL, num_labels=len(labels)),
+        load_tokenizer(_MODEL),
+        {split: [(row["text"], labels.index(row["label"])) for row in rows] for split, rows in read.items()},
+        setting.root / "theirs",
+        max_length=config.max_length,
+        arguments={
+            "num_train_epochs": config.epochs,
+            "per_device_train_batch_size": config.batch_size,
+            "learning_rate": config.learning_rate,
+            "use_cpu": True,
+        },
         compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
     )
-    trainer.log = lambda *_, **__: None  # it prints
     begun = time.process_time()
     trainer.train()
     seconds = time.process_time() - begun
