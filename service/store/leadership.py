@@ -4,15 +4,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import IntegrityError
 
 from service.domain.errors import LeadershipLost
-from service.store import tables
+from service.store import holding, tables
 from service.store.database import Database
 
 _LEADERSHIP = tables.leadership.c
-_ROLE = "controller"
-_HERE = _LEADERSHIP.role == _ROLE
+_KEY = {"role": "controller"}
+_HERE = _LEADERSHIP.role == _KEY["role"]
 
 
 class SqlLeadership:
@@ -22,23 +21,10 @@ class SqlLeadership:
         self._database = database
 
     def acquire(self, owner: str, now: datetime, lasting: timedelta) -> bool:
-        row = {"owner": owner, "expires_at": now + lasting}
-        may_take = _HERE & ((_LEADERSHIP.owner == owner) | (_LEADERSHIP.expires_at <= now))
-        take = tables.leadership.update().where(may_take).values(row)
-        try:
-            with self._database.writing() as connection:
-                if connection.execute(take).rowcount:
-                    return True
-                if connection.execute(select(_LEADERSHIP.owner).where(_HERE)).first() is not None:
-                    return False
-                connection.execute(tables.leadership.insert().values(role=_ROLE, **row))
-                return True
-        except IntegrityError:  # another was a moment faster
-            return False
+        return holding.acquire(self._database, tables.leadership, _KEY, owner, now, lasting)
 
     def release(self, owner: str) -> None:
-        with self._database.writing() as connection:
-            connection.execute(tables.leadership.delete().where(_HERE & (_LEADERSHIP.owner == owner)))
+        holding.release(self._database, tables.leadership, _KEY, owner)
 
     def holder(self, now: datetime) -> str | None:
         statement = select(_LEADERSHIP.owner).where(_HERE & (_LEADERSHIP.expires_at > now))

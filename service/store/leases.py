@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
-from service.store import tables
+from service.store import holding, tables
 from service.store.database import Database
 
 _LEASES = tables.leases.c
@@ -19,26 +18,10 @@ class SqlLeases:
         self._database = database
 
     def acquire(self, study_id: str, owner: str, now: datetime, lasting: timedelta) -> bool:
-        row = {"owner": owner, "expires_at": now + lasting}
-        may_take = (_LEASES.study_id == study_id) & ((_LEASES.owner == owner) | (_LEASES.expires_at <= now))
-        take = tables.leases.update().where(may_take).values(row)
-        try:
-            with self._database.writing() as connection:
-                if connection.execute(take).rowcount:
-                    return True
-                holder = connection.execute(select(_LEASES.owner).where(_LEASES.study_id == study_id)).scalar()
-                if holder is not None:
-                    return bool(holder == owner)
-                connection.execute(tables.leases.insert().values(study_id=study_id, **row))
-                return True
-        except IntegrityError:  # somebody else was a moment faster, perhaps under the same name, or there is no such study
-            with self._database.writing() as connection:
-                return connection.execute(take).rowcount > 0
+        return holding.acquire(self._database, tables.leases, {"study_id": study_id}, owner, now, lasting)
 
     def release(self, study_id: str, owner: str) -> None:
-        own = (_LEASES.study_id == study_id) & (_LEASES.owner == owner)
-        with self._database.writing() as connection:
-            connection.execute(tables.leases.delete().where(own))
+        holding.release(self._database, tables.leases, {"study_id": study_id}, owner)
 
     def holders(self, now: datetime) -> Mapping[str, str]:
         statement = select(_LEASES.study_id, _LEASES.owner).where(_LEASES.expires_at > now)
