@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -27,10 +27,11 @@ from service.api.bodies import body_of, read_as, small_body
 from service.api.dependencies import all_parts_of
 from service.api.documents import decode
 from service.api.identity import TOKEN_PREFIX, new_secret, sha256_of
+from service.api.paths import ProjectName, TokenId
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import ViolationView
 from service.domain import errors
-from service.domain.access import PROJECT_PATTERN, AccessToken, Caller, Project, Usage
+from service.domain.access import AccessToken, Caller, Project, Usage
 
 router = APIRouter(tags=["access"])
 
@@ -43,10 +44,6 @@ _NDJSON = "application/x-ndjson"
 SmallBody = Annotated[bytes, Depends(small_body)]
 Admin = Annotated[Caller, Depends(require_admin)]
 Operator = Annotated[Caller, Depends(require_operator)]
-TokenId = Annotated[str, Path(description="The token's id.", examples=["k3v9x2ab"])]
-ProjectName = Annotated[
-    str, Path(description="The project's name.", examples=["vision"], json_schema_extra={"pattern": PROJECT_PATTERN})
-]
 _QUOTAS = {"max_running_studies": 4, "max_gpu_hours": 500}
 
 
@@ -105,9 +102,7 @@ def list_tokens(request: Request, admin: Admin) -> TokensView:
 def revoke_token(request: Request, token_id: TokenId, admin: Admin) -> TokenView:
     """Let nobody in with it any more, nor with a browser session that came of it. Asking twice does no harm."""
     parts = all_parts_of(request)
-    if all(one.id != token_id for one in parts.store.access.tokens(admin.project)):
-        raise errors.TokenNotFound(token_id[:80])
-    return TokenView.of(parts.store.access.revoke(token_id, parts.clock.now()))
+    return TokenView.of(parts.store.access.revoke(token_id, parts.clock.now(), admin.project))
 
 
 @router.get("/v1/projects", operation_id="listProjects", summary="List projects", response_description="The projects.")
@@ -145,7 +140,7 @@ def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectVie
 def set_quotas(request: Request, name: ProjectName, _: Operator, body: SmallBody) -> ProjectView:
     """What the project's studies may take together, from now on. Studies wait while a quota is used up; nothing is stopped."""
     store, wanted = all_parts_of(request).store, _read(QuotasRequest, request, body)
-    project = store.projects.set_quotas(name[:80], wanted.quotas)
+    project = store.projects.set_quotas(name, wanted.quotas)
     return ProjectView.of(project, store.projects.usage([project.name])[project.name])
 
 

@@ -1,15 +1,20 @@
 """Path parameters that several routes share. What cannot be an id is simply not found."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Path
 from pydantic import AfterValidator
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.domain.errors import StudyNotFound
+from service.domain.access import PROJECT_PATTERN
+from service.domain.errors import NotFound, ProjectNotFound, StudyNotFound, TokenNotFound
 
 _STUDY_ID = r"^[a-z0-9-]{1,60}$"
+_TOKENS_ID = r"^[a-z0-9]{1,40}$"
+_MOST_SHOWN = 80
+"""Characters of what somebody sent, where the answer repeats it."""
 MAX_TRIAL_NUMBER = 999_999_999
 
 
@@ -37,10 +42,13 @@ class _TrialNumberConvertor(Convertor[int]):
         return str(value)
 
 
-def _known_form(study_id: str) -> str:
-    if not re.fullmatch(_STUDY_ID, study_id):
-        raise StudyNotFound(study_id)
-    return study_id
+def _of_form(pattern: str, not_found: Callable[[str], NotFound]) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise not_found(value[:_MOST_SHOWN])
+        return value
+
+    return AfterValidator(check)
 
 
 register_url_convertor("study_id", _StudyIdConvertor())
@@ -51,8 +59,18 @@ TRIAL = STUDY + "/trials/{number:trial_number}"
 
 StudyId = Annotated[
     str,
-    AfterValidator(_known_form),
+    _of_form(_STUDY_ID, StudyNotFound),
     Path(description="The study's id.", examples=["intents-abc123"], json_schema_extra={"pattern": _STUDY_ID}),
+]
+TokenId = Annotated[
+    str,
+    _of_form(_TOKENS_ID, TokenNotFound),
+    Path(description="The token's id.", examples=["k3v9x2ab"], json_schema_extra={"pattern": _TOKENS_ID}),
+]
+ProjectName = Annotated[
+    str,
+    _of_form(PROJECT_PATTERN, ProjectNotFound),
+    Path(description="The project's name.", examples=["vision"], json_schema_extra={"pattern": PROJECT_PATTERN}),
 ]
 TrialNumber = Annotated[
     int,

@@ -413,8 +413,11 @@ class AccessStore(Protocol):
         """All tokens, or those of one project, the newest first."""
         ...
 
-    def revoke(self, token_id: str, now: datetime) -> AccessToken:
-        """Let nobody in with it any more, nor with a session that came of it. Raises TokenNotFound."""
+    def revoke(self, token_id: str, now: datetime, project: str | None = None) -> AccessToken:
+        """Let nobody in with it any more, nor with a session that came of it.
+
+        Raises TokenNotFound, for one that is not of `project` too, where one is named.
+        """
         ...
 
     def note_use(self, token_id: str, now: datetime) -> None: ...

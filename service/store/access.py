@@ -41,8 +41,10 @@ class SqlAccess:
         with self._database.reading() as connection:
             return [_token_of(row) for row in connection.execute(statement).mappings()]
 
-    def revoke(self, token_id: str, now: datetime) -> AccessToken:
+    def revoke(self, token_id: str, now: datetime, project: str | None = None) -> AccessToken:
         here = _TOKENS.id == token_id
+        if project is not None:
+            here &= _TOKENS.project == project
         with self._database.writing() as connection:
             connection.execute(tables.tokens.update().where(here, _TOKENS.revoked_at.is_(None)).values(revoked_at=now))
             row = connection.execute(select(tables.tokens).where(here)).mappings().one_or_none()

@@ -250,6 +250,16 @@ def test_a_token_for_a_project_that_is_not_there_is_refused(client: TestClient) 
     assert problem(client.post("/v1/tokens", json={"name": "ada", "project": "speech"})) == (404, "project-not-found")
 
 
+@pytest.mark.parametrize("name", ["%00", "%20", "Vision", "a" * 300])
+def test_what_cannot_be_a_name_or_an_id_is_not_there(client: TestClient, name: str) -> None:
+    for answer, kind in (
+        (client.put(f"/v1/projects/{name}/quotas", json={}), "project-not-found"),
+        (client.delete(f"/v1/tokens/{name}"), "token-not-found"),
+    ):
+        assert problem(answer) == (404, kind)
+        assert len(answer.json()["detail"]) < 200
+
+
 def test_a_project_has_quotas_and_says_what_is_used(world: World, client: TestClient) -> None:
     made = client.post("/v1/projects", json={"name": "vision", "max_gpu_hours": 2})
     assert (made.status_code, made.json()["max_gpu_hours"], made.json()["gpu_hours"]) == (201, 2, 0)
