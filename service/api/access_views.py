@@ -1,15 +1,16 @@
 """What the API says of callers, tokens, projects and the audit log. No FastAPI here."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.domain.access import PROJECT_PATTERN, AccessToken, AuditEntry, Caller, Project, Quotas, Role, Usage
+from service.domain.access import CALLER_PATTERN, PROJECT_PATTERN, AccessToken, AuditEntry, Caller, Project, Quotas, Role, Usage
 
 _AT = "2030-01-02T03:04:05Z"
-_NAME = r"^[!-~]([ -~]{0,62}[!-~])?$"
+_QUOTAS = tuple(field.name for field in fields(Quotas))
 ProjectText = Annotated[str, Field(pattern=PROJECT_PATTERN)]
 
 
@@ -38,7 +39,9 @@ class CallerView(_View):
 class TokenRequest(_Asked):
     """A token to make."""
 
-    name: str = Field(pattern=_NAME, description="Whose it is: the name in events and in the audit log.", examples=["ada"])
+    name: str = Field(
+        pattern=CALLER_PATTERN, description="Whose it is: the name in events and in the audit log.", examples=["ada"]
+    )
     role: Role = Field(default=Role.EDITOR, strict=False, description="What it lets them do.", examples=["editor"])
     project: ProjectText | None = Field(
         default=None, description="The project that they see; left out, yours, and null for every one if you see every one.",
@@ -88,17 +91,13 @@ class QuotasRequest(_Asked):
 
     @property
     def quotas(self) -> Quotas:
-        return Quotas(**self.model_dump())
+        return Quotas(**{name: getattr(self, name) for name in _QUOTAS})
 
 
 class ProjectRequest(QuotasRequest):
     """A project to make."""
 
     name: ProjectText = Field(description="Small letters, digits and dashes, at most 40.", examples=["vision"])
-
-    @property
-    def quotas(self) -> Quotas:
-        return Quotas(**self.model_dump(exclude={"name"}))
 
 
 class ProjectView(_View):

@@ -15,9 +15,6 @@ from service.domain.preview import Previewer
 from service.domain.study_analysis import StudyAnalyst
 from service.settings import Settings
 
-CALLER_PATTERN = r"^[!-~]([ -~]{0,62}[!-~])?$"
-"""At most 64 printable ASCII characters, as a header can carry them."""
-
 
 class Identities(Protocol):
     """An identity provider whose tokens count here."""
@@ -76,7 +73,7 @@ def caller_of(
     user: Annotated[
         str | None,
         Header(
-            alias="Tuneyard-User", pattern=CALLER_PATTERN, examples=["ada"],
+            alias="Tuneyard-User", pattern=access.CALLER_PATTERN, examples=["ada"],
             description="Who asks, for the study's events. It counts with the service's own token alone, whose holders are "
             "trusted alike; others are who their token says.",
         ),

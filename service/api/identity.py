@@ -9,7 +9,7 @@ from fastapi import Request
 from service.api.dependencies import ApiParts
 from service.api.limits import Limits
 from service.domain import errors
-from service.domain.access import OPERATOR, AccessToken, Caller, Role
+from service.domain.access import OPERATOR, Caller, Role
 
 SESSION_COOKIE = "tuneyard_session"
 _LONGEST_ADDRESS = 64
@@ -91,10 +91,6 @@ def _with_token(given: str, parts: ApiParts) -> Caller | None:
     now = parts.clock.now()
     if found is None or not found.works(now):
         return None
-    if _is_note_due(found, parts):
+    if found.last_used_at is None or now - found.last_used_at >= _NOTE_USE_EVERY:
         parts.store.access.note_use(found.id, now)
     return found.caller
-
-
-def _is_note_due(token: AccessToken, parts: ApiParts) -> bool:
-    return token.last_used_at is None or parts.clock.now() - token.last_used_at >= _NOTE_USE_EVERY

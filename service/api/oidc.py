@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import httpx
 import jwt
 
 from service.api.dependencies import Identities
@@ -79,8 +80,6 @@ class OidcIdentities:
         """Where its public keys are: as set, or as its discovery document says."""
         if self._settings.oidc_jwks_url:
             return self._settings.oidc_jwks_url
-        import httpx  # noqa: PLC0415 - only where it is asked
-
         where = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
             document = httpx.get(where, timeout=_TIMEOUT_SECONDS, follow_redirects=False).raise_for_status().json()

@@ -9,6 +9,8 @@ from service.domain.errors import InvalidQuery
 
 DEFAULT_PROJECT = "default"
 PROJECT_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
+CALLER_PATTERN = r"^[!-~]([ -~]{0,62}[!-~])?$"
+"""At most 64 printable ASCII characters, as a header can carry them."""
 PROJECT_TAG = "tuneyard.project"
 """The tag that says in the tracker whose an experiment or a registered model is."""
 OPERATOR = "token"
