@@ -10,14 +10,14 @@ from service.api.dependencies import ApiParts
 from service.api.identity import address_of
 from service.domain.access import AuditEntry, Caller
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _MOST_CHARACTERS = 500
 
 
 async def note(scope: Scope, status: int, parts: ApiParts) -> None:
     """Write down a request that may have changed something. What a stranger sent is not: it changed nothing."""
-    caller: Caller | None = scope.get("state", {}).get("caller")
-    if caller is None or scope["method"] in _READING or scope["path"].startswith("/mlflow/"):
+    state = scope.get("state", {})
+    caller: Caller | None = state.get("caller")
+    if caller is None or state["is_reading"]:
         return
     request = Request(scope)
     entry = AuditEntry(

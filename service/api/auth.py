@@ -52,18 +52,19 @@ def authenticate(request: Request) -> None:
     caller = _who_asks(request, parts)
     route = getattr(request.scope.get("route"), "path", "")
     is_reading = request.method in _SAFE_METHODS or route in _READING_POSTS
+    if not is_reading:
+        _check_pace(request, caller)  # first: the audit log has every change that is refused from here on
+    request.state.caller, request.state.is_reading = caller, is_reading
     needed = Role.VIEWER if is_reading else Role.EDITOR
     if not caller.role.covers(needed):
         raise errors.Forbidden(
             f"You may look, and not change anything: your token's role is {caller.role}. Ask for an {needed}'s."
         )
-    if not is_reading:
-        _check_pace(request, caller)
     project = _project_for(request, parts, caller)
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
         raise errors.StudyNotFound(study_id)
-    request.state.caller, request.state.project = caller, project
+    request.state.project = project
     request.state.parts = parts_within(parts, project)
 
 

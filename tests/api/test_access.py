@@ -313,6 +313,25 @@ def test_what_was_refused_is_written_down_too_and_what_strangers_send_is_not(
     assert [(one["caller"], one["status"]) for one in audit_of(client)][1:] == [("ada", 403)]
 
 
+def test_what_a_viewer_was_refused_is_written_down_and_what_they_read_is_not(
+    world: World, client: TestClient, vision: str
+) -> None:
+    with client_with(world, a_token(client, "eve", role="viewer", project=vision)) as viewer:
+        viewer.post("/v1/studies:preview", json=DEFINITION)
+        viewer.post("/v1/studies", json=DEFINITION)
+    assert [(one["caller"], one["action"], one["project"], one["status"]) for one in audit_of(client)][1:] == [
+        ("eve", "createStudy", "vision", 403)
+    ]
+
+
+def test_changes_beyond_the_limit_do_not_fill_the_log(world: World, client: TestClient) -> None:
+    made = a_token(client, "eve", role="viewer")
+    parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 2}))
+    with client_of(parts, made) as viewer:
+        assert [viewer.post("/v1/studies", json=DEFINITION).status_code for _ in range(4)] == [403, 403, 429, 429]
+    assert [one["status"] for one in audit_of(client)][1:] == [403, 403]
+
+
 def test_a_projects_admin_reads_the_projects_log(world: World, client: TestClient, ada: TestClient, vision: str) -> None:
     client.post("/v1/studies", json=DEFINITION)
     ada.post("/v1/studies", json=DEFINITION)
