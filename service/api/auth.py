@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from service.api.bodies import small_body
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
-from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of
+from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of, token_holder
 from service.api.limits import Limits
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
@@ -70,7 +70,7 @@ def authenticate(request: Request) -> None:
 
 def require_admin(request: Request) -> Caller:
     """The caller, who is an admin and no browser: a session cannot make tokens. Raises NotAuthenticated, Forbidden."""
-    caller = bearer(request, all_parts_of(request))
+    caller = token_holder(request)
     if not caller.role.covers(Role.ADMIN):
         raise errors.Forbidden(f"Only an admin may do this, and your token's role is {caller.role}.")
     return caller

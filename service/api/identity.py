@@ -50,6 +50,14 @@ def bearer(request: Request, parts: ApiParts) -> Caller:
     return caller
 
 
+def token_holder(request: Request) -> Caller:
+    """Who was let through, by a token and no browser's session. Raises NotAuthenticated, TooOften."""
+    if "Authorization" not in request.headers:
+        raise refused(request, errors.NotAuthenticated(_HOW))
+    caller: Caller = request.state.caller
+    return caller
+
+
 def session_of(request: Request, parts: ApiParts) -> Caller:
     """Whose session the request's cookie names. Raises NotAuthenticated, TooOften."""
     session = request.cookies.get(session_cookie(request))
