@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.checkpoints.space import Free, free_bytes, is_full, refusal
-from service.domain.errors import DamagedObject, NoSpace, StorageAway, UnusableCache
+from service.domain.errors import DamagedObject, NoSpace, StorageAway, TuneyardError, UnusableCache
 from service.domain.objective import Objective
 from service.domain.outcomes import outcome_of, point_of
 from service.domain.ports import Clock, LocalSources
@@ -92,11 +92,11 @@ class AttemptRun:
         """What a failure comes to."""
         match error:
             case NoSpace():
-                return self._without_room(error)
+                return self._held_up("no_space", error)
             case StorageAway() | DamagedObject() | UnusableCache():
-                return self._held_up(error.detail)
+                return self._held_up("away", error)
             case _ if self._place is not None and is_full(error):  # what is prepared or cached had no room
-                return self._without_room(refusal(self._place.study, error, self._place.cache, self._free))
+                return self._held_up("no_space", refusal(self._place.study, error, self._place.cache, self._free))
             case contract.TrainerError():
                 return self._failure(_known_reason(error.reason), str(error))
             case MemoryError():
@@ -292,13 +292,10 @@ class AttemptRun:
             seconds=seconds,
         )
 
-    def _without_room(self, full: NoSpace) -> Progress:
-        detail = f"On node {self._worker.partition(':')[0]}: {full.detail}"
-        return replace(self._failure(TrialReason.TRAINER_ERROR, detail), outcome="no_space", reason=None)
-
-    def _held_up(self, detail: str) -> Progress:
-        said = f"On node {self._worker.partition(':')[0]}: {detail}"
-        return replace(self._failure(TrialReason.TRAINER_ERROR, said), outcome="away", reason=None)
+    def _held_up(self, outcome: Literal["no_space", "away"], error: TuneyardError) -> Progress:
+        """What is this node's fault and not the trial's."""
+        detail = f"On node {self._worker.partition(':')[0]}: {error.detail}"
+        return replace(self._failure(TrialReason.TRAINER_ERROR, detail), outcome=outcome, reason=None)
 
     def _failure(self, reason: TrialReason, detail: str) -> Progress:
         return Progress(
