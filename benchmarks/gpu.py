@@ -152,7 +152,7 @@ def _seconds(folder: Path, asked: argparse.Namespace, **changes: Any) -> list[fl
 def _theirs(folder: Path, asked: argparse.Namespace, *, bf16: bool = False) -> float:
     from transformers import TrainerCallback  # noqa: PLC0415
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.at = [0.0]
 

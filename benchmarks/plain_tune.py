@@ -96,10 +96,10 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
         ]
 
     collate = DataCollatorWithPadding(tokenizer)
-    training = DataLoader(
-        prepared(rows[VALIDATION_ROWS:]), batch_size=config["batch_size"], shuffle=True, collate_fn=collate
+    training: DataLoader[Any] = DataLoader(  # a list of rows is as good as a data set
+        prepared(rows[VALIDATION_ROWS:]), batch_size=config["batch_size"], shuffle=True, collate_fn=collate  # type: ignore[arg-type]
     )  # fmt: skip
-    validation = DataLoader(prepared(rows[:VALIDATION_ROWS]), batch_size=64, collate_fn=collate)
+    validation: DataLoader[Any] = DataLoader(prepared(rows[:VALIDATION_ROWS]), batch_size=64, collate_fn=collate)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
     for _ in range(epochs):
         model.train()

@@ -33,7 +33,8 @@ from service.domain.study import Study, new_study_id
 from service.domain.trial import Report, Trial
 from service.execution.assignment import Progress
 from service.execution.ledger import Ledger
-from service.store.sql import migrate, open_store
+from service.store.sql import open_store
+from service.store.versions import upgrade
 
 _LEASE = timedelta(seconds=10)
 _HEARTBEAT_SECONDS = 2.0
@@ -61,7 +62,7 @@ def main() -> None:
 
 def _measure(workers: int, asked: argparse.Namespace, root: Path) -> None:
     url = asked.database or f"sqlite:///{root / 'tuneyard.db'}"
-    migrate(url)
+    upgrade(url)
     store = open_store(url)
     studies = [_a_study(max(1, workers // asked.studies)) for _ in range(min(asked.studies, workers))]
     for study in studies:

@@ -150,7 +150,7 @@ def regrets_of(name: str, method: str, seed: int, budgets: Sequence[int], worker
     seed = (zlib.crc32(table.name.encode()) + seed) % 2**31
     random = np.random.default_rng(seed)
     # The mean is 1, so that a budget buys as much.
-    duration = (lambda: float(random.lognormal(-(sigma**2) / 2, sigma))) if sigma else (lambda: 1.0)
+    duration: Callable[[], float] = (lambda: float(random.lognormal(-(sigma**2) / 2, sigma))) if sigma else (lambda: 1.0)
     definition = a_tabled_study(table, STRATEGIES.get(method, {"kind": "random"}), seconds, workers, seed)
     if method in PEERS:
         peer = PEERS[method](table, definition.definition.search_space, seed)
@@ -187,7 +187,7 @@ def a_tabled_study(table: Table, strategy: dict[str, Any], seconds: float, worke
 
 def learning_curve(parameters: Mapping[str, Value], report: int) -> float:
     """A loss that falls with a power of the epochs to a floor that the parameters decide; slow learners start badly."""
-    rate, dropout, decay, frozen = (float(parameters[name] or 0) for name in list(SPACE)[:4])
+    rate, dropout, decay, frozen = (float(str(parameters[name] or 0)) for name in list(SPACE)[:4])
     off = (math.log10(rate) + 4) / 2
     floor = 0.1 + 0.5 * off**2 + (dropout - 0.1) ** 2 + (decay - 0.05) ** 2 + 0.01 * frozen
     return floor + (1 + abs(off)) * math.pow(report, -0.7) - math.pow(EPOCHS, -0.7)

@@ -7,6 +7,7 @@
     pull         one large checkpoint, beside `python -m http.server` for the same file
     watchers     50 clients that follow the events of one study
     clients      200 clients at once on PostgreSQL, each of which posts, watches, pauses, resumes and stops a study
+    costs        what a trial and a report take of each process's time and of each table
     plain        a real study, beside a script of plain Ray Tune: needs rows and a model
 
 Each starts a service of its own, and then its peer on the same machine. The trainer is `simulated`, which trains nothing, but for
@@ -32,9 +33,11 @@ import psutil
 
 from benchmarks.plain_tune import VALIDATION_ROWS
 from benchmarks.service_clients import clients
+from benchmarks.service_costs import costs
 from benchmarks.service_load import load, pull, watchers
 from service.client import Client
 from service.domain.ports import Store
+from service.domain.trial import TrialState
 from service.store.sql import open_store
 from tests.running import RunningService, wait_until
 
@@ -146,7 +149,7 @@ def memory(_: argparse.Namespace) -> None:
     with a_service(TUNEYARD_IDLE_SECONDS="40") as (service, client):
         idle = _megabytes(service)
         study = client.apply(a_study(1000, seconds_per_epoch=5))
-        wait_until(lambda: client.study(study.id).trials.get("running", 0), 100, "no trial runs")
+        wait_until(lambda: client.study(study.id).trials.get(TrialState.RUNNING, 0), 100, "no trial runs")
         time.sleep(10)
         running = _megabytes(service)
         client.cancel(study.id)
@@ -282,6 +285,7 @@ def main() -> None:
     of_clients = command("clients", lambda asked: clients(asked, a_service))
     of_clients.add_argument("--clients", type=int, default=200)
     of_clients.add_argument("--seconds", type=float, default=60, help="until the last study is told to stop")
+    command("costs", lambda asked: costs(asked, a_service)).add_argument("--trials", type=int, default=300)
     of_plain = command("plain", plain)
     of_plain.add_argument("--rows", type=Path, required=True, help="a CSV file")
     of_plain.add_argument("--text", default="text")

@@ -56,8 +56,10 @@ def clients(asked: argparse.Namespace, a_service: Services) -> None:
             after = api.cpu_times()
             tally.cpu_seconds = after.user + after.system - before.user - before.system
             logs = {path.stem: path.read_text(errors="replace") for path in (service.home / "logs").glob("*.log")}
-        store = open_store(url)
-        _show(tally, _checked(tally, store, asked.clients), server.log, logs)
+        checked = _checked(tally, open_store(url), asked.clients)
+        wrong = _show(tally, checked, server.log, logs)
+    if wrong:
+        raise SystemExit(f"That should not be: {', '.join(wrong)}")
 
 
 async def _all(service: RunningService, number: int, seconds: float) -> Tally:
@@ -99,10 +101,11 @@ async def _asked(client: httpx.AsyncClient, tally: Tally, verb: str, path: str, 
         begun = time.perf_counter()
         try:
             answer = await client.post(path, **request)
-        except httpx.TransportError:  # a connection that was kept for a while may be closed just as it is used
-            tally.odd[f"{verb}: connection closed, asked again"] += 1
+        except httpx.TransportError as error:  # a connection that was kept for a while may be closed just as it is used
+            tally.odd[f"{verb}: {type(error).__name__}, asked again"] += 1
             continue
-        tally.seconds[verb].append(time.perf_counter() - begun)
+        finally:  # what got no answer in time was waited for as well
+            tally.seconds[verb].append(time.perf_counter() - begun)
         if answer.is_success:
             return str(answer.json()["id"])
         problem = answer.json()["type"].rpartition(":")[2]
@@ -136,8 +139,8 @@ async def _watch(client: httpx.AsyncClient, tally: Tally, study_id: str) -> None
         tally.odd["watch: dropped, watched again"] += 1
 
 
-def _checked(tally: Tally, store: Store, number: int) -> list[tuple[str, int]]:
-    """What the store says of all that was asked for."""
+def _checked(tally: Tally, store: Store, number: int) -> list[tuple[str, int, int | None]]:
+    """What the store says of all that was asked for, and what it has to say, where that is known."""
     studies = list(all_studies(store.studies, StudyQuery(limit=500, order="created_at")))
     stored, named = {study.id: study for study in studies}, Counter(study.definition.name for study in studies)
     counts = store.trials.counts(list(stored))
@@ -151,41 +154,45 @@ def _checked(tally: Tally, store: Store, number: int) -> list[tuple[str, int]]:
             missed += 1
             print(f"{study_id}: heard {heard}, and there is {[(event.id, event.kind.value) for event in told]}")
     return [
-        ("clients", number),
-        ("studies in the store", len(studies)),
-        ("ended", sum(study.state.is_end for study in studies)),
-        ("lost: answered, and not in the store", sum(study_id not in stored for study_id in tally.made.values())),
-        ("doubled: more than one of a client", sum(found - 1 for found in named.values())),
+        ("studies in the store", len(studies), number),
+        ("ended", sum(study.state.is_end for study in studies), number),
+        ("lost: answered, and not in the store", sum(study_id not in stored for study_id in tally.made.values()), 0),
+        ("doubled: more than one of a client", sum(found - 1 for found in named.values()), 0),
         ("ended with trials that stand as running", sum(
             bool(counts[study.id].get(TrialState.RUNNING)) for study in studies if study.state.is_end
-        )),
-        ("watchers that did not hear every event, once and in order", missed),
-        ("trials", sum(sum(found.values()) for found in counts.values())),
-        ("events", sum(len(heard) for heard in tally.heard.values())),
+        ), 0),
+        ("watchers that did not hear every event, once and in order", missed, 0),
+        ("trials", sum(sum(found.values()) for found in counts.values()), None),
+        ("events", sum(len(heard) for heard in tally.heard.values()), None),
     ]  # fmt: skip
 
 
-def _show(tally: Tally, checked: list[tuple[str, int]], log: Path, logs: dict[str, str]) -> None:
+def _show(tally: Tally, checked: list[tuple[str, int, int | None]], log: Path, logs: dict[str, str]) -> list[str]:
+    """Print everything; answers what is not as it has to be."""
     print(f"{'':10}{'answers':>10}{'p50 ms':>10}{'p99 ms':>10}{'longest':>10}")
     for verb in ("create", "watch", "pause", "resume", "stop"):
-        found = tally.seconds[verb]
-        if len(found) > 1:
-            cuts = quantiles(found, n=100)
-            print(f"{verb:10}{len(found):10}{1000 * cuts[49]:10.0f}{1000 * cuts[98]:10.0f}{1000 * max(found):10.0f}")
+        took = tally.seconds[verb]
+        if len(took) > 1:
+            cuts = quantiles(took, n=100)
+            print(f"{verb:10}{len(took):10}{1000 * cuts[49]:10.0f}{1000 * cuts[98]:10.0f}{1000 * max(took):10.0f}")
     asked = sum(map(len, tally.seconds.values()))
     print(f"the API took {tally.cpu_seconds:.1f} s of a processor, {1000 * tally.cpu_seconds / asked:.0f} ms an answer")
     print(
         f"the machine has {os.cpu_count()} processors, and for the last 5 minutes {os.getloadavg()[1]:.1f} processes wanted one"
     )
-    for name, value in [*checked, *sorted(tally.odd.items())]:
+    wrong = [name for name, value, wanted in checked if wanted is not None and value != wanted]
+    for name, value in [*((name, value) for name, value, _ in checked), *sorted(tally.odd.items())]:
         print(f"{value:8}  {name}")
     said = log.read_text(errors="replace").splitlines()
     for word in _TROUBLE:
         lines = [line for line in said if word in line]
         print(f"{len(lines):8}  lines of PostgreSQL's log with `{word}`{': ' + lines[0] if lines else ''}")
+        wrong += [word] if lines else []
     for name, text in logs.items():
         if found := text.count("Traceback"):
             print(f"{found:8}  tracebacks in {name}.log: {text[text.index('Traceback') :][:2000]}")
+            wrong.append(f"tracebacks in {name}.log")
+    return wrong
 
 
 def _a_study(place: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def load(asked: argparse.Namespace, a_service: Services) -> None:
     with a_service() as (service, client):
         fill(Database(f"sqlite:///{service.home}/tuneyard.db"), asked.studies, asked.trials)
         running = client.apply(a_running_study(seconds=1.0))
-        wait_until(lambda: client.study(running.id).trials.get("completed", 0), 100, "no trial ends")
+        wait_until(lambda: client.study(running.id).trials.get(TrialState.COMPLETED, 0), 100, "no trial ends")
         paths = _paths(service, running.id)
         api = process_of(service, "service.app")
         before, begun = _cpu_seconds(api), time.perf_counter()
@@ -194,7 +194,7 @@ def watchers(asked: argparse.Namespace, a_service: Services) -> None:
     """The share of a core that the API process takes, with and without clients that follow the events of a study that runs."""
     with a_service() as (service, client):
         running = client.apply(a_running_study(seconds=1.0))
-        wait_until(lambda: client.study(running.id).trials.get("completed", 0), 100, "no trial ends")
+        wait_until(lambda: client.study(running.id).trials.get(TrialState.COMPLETED, 0), 100, "no trial ends")
         api = process_of(service, "service.app")
         without = _share(api, _WATCHED_SECONDS)
         url = f"{service.url}/v1/studies/{running.id}/events"
