@@ -80,7 +80,7 @@ class Quotas:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the studies of a project have taken: GPU time of all that are still there, and bytes of their checkpoints."""
+    """What the studies of a project have taken: GPU time, of those that are deleted by now too, and bytes of checkpoints."""
 
     gpu_seconds: float = 0.0
     stored_bytes: int = 0

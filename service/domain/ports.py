@@ -287,6 +287,10 @@ class ShareStore(Protocol):
 
     def get(self, study_id: str) -> Share | None: ...
 
+    def of(self, study_ids: Collection[str]) -> Mapping[str, Share]:
+        """Of those of these studies that have one."""
+        ...
+
     def poll(self, study_id: str) -> tuple[int, int]:
         """The study's version and its slots: a cheap look for its driver. Raises StudyNotFound.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
@@ -34,6 +34,8 @@ _AWAY = frozenset(
     }
 )  # fmt: skip
 """What SQLite says while its file cannot be used, rather than of a statement."""
+_READ_ONLY = "25006"
+"""What PostgreSQL says of a statement that writes, by the number of the standard."""
 _TURNS_LOCK = 0x74756E65
 """A number that no other user of a PostgreSQL server is likely to lock."""
 
@@ -190,7 +192,14 @@ def _postgresql(url: URL) -> Engine:
             raise InvalidatePoolError from error  # all that are older are closed, and one is made anew
 
     event.listen(engine, "checkout", ask_whether_it_lives)
+    event.listen(engine, "handle_error", _on_error_of_postgresql)
     return engine
+
+
+def _on_error_of_postgresql(context: ExceptionContext) -> None:
+    """A server that only reads has handed its part to another one, which is found by connecting anew."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _on_checkin(_: object, record: Any) -> None:

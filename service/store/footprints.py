@@ -7,8 +7,9 @@ from sqlalchemy import select
 from service.domain.stored import Footprint
 from service.store import tables
 from service.store.database import Database
+from service.store.studies import keep_study
 
-_FOOTPRINTS, _STUDIES = tables.footprints.c, tables.studies.c
+_FOOTPRINTS = tables.footprints.c
 
 
 class SqlFootprints:
@@ -29,7 +30,7 @@ class SqlFootprints:
         row = {"bytes": footprint.bytes, "at": footprint.at, "detail": footprint.detail, "missing": list(footprint.missing)}
         here = _FOOTPRINTS.study_id == study_id
         with self._database.writing() as connection:
-            if connection.execute(select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update()).first() is None:
+            if not keep_study(connection, study_id):
                 return
             if connection.execute(tables.footprints.update().where(here).values(row)).rowcount == 0:
                 connection.execute(tables.footprints.insert().values(study_id=study_id, **row))

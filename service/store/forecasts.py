@@ -8,7 +8,7 @@ from sqlalchemy import select
 from service.domain.forecast import Forecast
 from service.store import tables
 from service.store.database import Database
-from service.store.studies import require_study
+from service.store.studies import keep_study, require_study
 
 _FORECASTS = tables.forecasts.c
 
@@ -20,12 +20,11 @@ class SqlForecasts:
         self._database = database
 
     def add(self, study_id: str, forecast: Forecast) -> None:
-        study = select(tables.studies.c.id).where(tables.studies.c.id == study_id).with_for_update()
         same = select(_FORECASTS.number).where(_FORECASTS.study_id == study_id, _FORECASTS.number == forecast.ended)
         document = {**asdict(forecast), "at": forecast.at.isoformat(), "notes": list(forecast.notes)}
         row = {"study_id": study_id, "number": forecast.ended, "at": forecast.at, "document": document}
         with self._database.writing() as connection:
-            if connection.execute(study).first() is not None and connection.execute(same).first() is None:
+            if keep_study(connection, study_id) and connection.execute(same).first() is None:
                 connection.execute(tables.forecasts.insert().values(row))
 
     def of(self, study_id: str) -> Sequence[Forecast]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, null, select, union
+from sqlalchemy import ColumnElement, and_, case, func, null, select, union
 
 from service.domain.deletion import Forgotten
 from service.domain.ports import MirroredTrial
@@ -11,6 +11,7 @@ from service.domain.study import StudyState
 from service.store import tables
 from service.store.database import Database
 from service.store.deletions import set_forgotten
+from service.store.studies import keep_study
 
 _STUDIES, _TRIALS = tables.studies.c, tables.trials.c
 _EXPERIMENTS, _MIRRORED, _DELETIONS = tables.experiments.c, tables.mirrored.c, tables.deletions.c
@@ -41,7 +42,7 @@ class SqlMirror:
         here = _EXPERIMENTS.study_id == study_id
         with self._database.writing() as connection:
             changed = connection.execute(tables.experiments.update().where(here).values(experiment_id=experiment_id)).rowcount
-            if not changed and _lives(connection, study_id):
+            if not changed and keep_study(connection, study_id):
                 connection.execute(tables.experiments.insert().values(study_id=study_id, experiment_id=experiment_id))
 
     def mirrored(self, study_id: str) -> Mapping[int, MirroredTrial]:
@@ -52,7 +53,7 @@ class SqlMirror:
     def set_mirrored(self, entries: Sequence[MirroredTrial]) -> None:
         with self._database.writing() as connection:
             for study_id in {entry.study_id for entry in entries}:
-                if not _lives(connection, study_id):
+                if not keep_study(connection, study_id):
                     continue
                 own = [entry for entry in entries if entry.study_id == study_id]
                 numbers = [entry.number for entry in own]
@@ -104,9 +105,3 @@ def _behind(
 ) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """How a row meets what is mirrored of it, and whether that is older; what never was mirrored is."""
     return and_(_MIRRORED.study_id == study_id, same), version > func.coalesce(_MIRRORED.version, -1)
-
-
-def _lives(connection: Connection, study_id: str) -> bool:
-    """Whether the study is there, and stays to the end of the transaction."""
-    statement = select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update(read=True)
-    return connection.execute(statement).first() is not None

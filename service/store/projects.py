@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.access import DEFAULT_PROJECT, Project, Quotas, Usage
@@ -13,7 +14,7 @@ from service.domain.errors import ProjectExists, ProjectNotFound
 from service.store import tables
 from service.store.database import Database
 
-_PROJECTS = tables.projects.c
+_PROJECTS, _PAST = tables.projects.c, tables.past_usage.c
 _QUOTAS = [field.name for field in fields(Quotas)]
 _ALWAYS = Project(DEFAULT_PROJECT, datetime(1970, 1, 1, tzinfo=UTC))
 """It is there before anybody makes it; a row holds its quotas once it has some."""
@@ -67,10 +68,24 @@ class SqlProjects:
         held = select(studies.project, func.sum(footprints.bytes)).join_from(
             tables.footprints, tables.studies, footprints.study_id == studies.id
         )
+        past = select(_PAST.project, _PAST.gpu_seconds).where(_PAST.project.in_(list(names)))
         with self._database.reading() as connection:
             seconds = _by_project(connection, spent.where(of_these))
             stored = _by_project(connection, held.where(of_these))
-        return {name: Usage(float(seconds.get(name) or 0.0), int(stored.get(name) or 0)) for name in names}
+            before = {row.project: row.gpu_seconds for row in connection.execute(past)}
+        return {name: Usage((seconds.get(name) or 0.0) + before.get(name, 0.0), int(stored.get(name) or 0)) for name in names}
+
+
+def keep_usage(connection: Connection, study_id: str, project: str) -> None:
+    """Let what a study has used, which is about to be deleted in this transaction, go on to count."""
+    of_study = tables.trials.c.study_id == study_id
+    seconds = connection.execute(select(func.sum(tables.trials.c.gpu_seconds)).where(of_study)).scalar()
+    if not seconds:
+        return
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(tables.past_usage)
+    more = {"gpu_seconds": _PAST.gpu_seconds + seconds}
+    row = insert.values(project=project, gpu_seconds=seconds)
+    connection.execute(row.on_conflict_do_update(index_elements=[_PAST.project], set_=more))
 
 
 def _by_project(connection: Connection, sums: Select[Any]) -> Mapping[str, float]:

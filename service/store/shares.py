@@ -1,16 +1,18 @@
 """How many slots each study has, and how many it could use."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from service.domain.errors import StudyNotFound
 from service.domain.share import Share
 from service.domain.waiting import Waiting, WaitingCause
 from service.store import tables
 from service.store.database import Database
+from service.store.studies import keep_study
 
 _SHARES = tables.shares.c
 _STUDIES = tables.studies.c
@@ -27,10 +29,12 @@ class SqlShares:
             return {row["study_id"]: _share_of(row) for row in connection.execute(select(tables.shares)).mappings()}
 
     def get(self, study_id: str) -> Share | None:
-        statement = select(tables.shares).where(_SHARES.study_id == study_id)
+        return self.of([study_id]).get(study_id)
+
+    def of(self, study_ids: Collection[str]) -> Mapping[str, Share]:
+        statement = select(tables.shares).where(_SHARES.study_id.in_(study_ids))
         with self._database.reading() as connection:
-            row = connection.execute(statement).mappings().one_or_none()
-        return None if row is None else _share_of(row)
+            return {row["study_id"]: _share_of(row) for row in connection.execute(statement).mappings()}
 
     def poll(self, study_id: str) -> tuple[int, int]:
         joined = tables.studies.outerjoin(tables.shares, _SHARES.study_id == _STUDIES.id)
@@ -62,13 +66,13 @@ class SqlShares:
 
 
 def _put(connection: Connection, study_id: str, row: dict[str, Any]) -> None:
+    """Write some columns: the controller and the study's driver have each their own, and either may be the first."""
     if connection.execute(tables.shares.update().where(_SHARES.study_id == study_id).values(row)).rowcount:
         return
-    study = select(tables.studies.c.id).where(tables.studies.c.id == study_id).with_for_update()
-    if connection.execute(study).first() is None:
-        return
-    if connection.execute(tables.shares.update().where(_SHARES.study_id == study_id).values(row)).rowcount == 0:
-        connection.execute(tables.shares.insert().values(**{"study_id": study_id, "slots": 0, "lag": 0.0, **row}))
+    if keep_study(connection, study_id):
+        insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(tables.shares)
+        whole = {"study_id": study_id, "slots": 0, "lag": 0.0, **row}
+        connection.execute(insert.values(whole).on_conflict_do_update(index_elements=[_SHARES.study_id], set_=row))
 
 
 def _share_of(row: RowMapping) -> Share:

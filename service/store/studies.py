@@ -17,6 +17,7 @@ from service.store import tables
 from service.store.cursors import after, decode, encode
 from service.store.database import Database
 from service.store.deletions import add_deletion
+from service.store.projects import keep_usage
 from service.store.rows import changes_between, event_of, prior_row, study_of, study_payload, study_row
 
 _STUDIES = tables.studies.c
@@ -129,6 +130,8 @@ class SqlStudies:
 
     def delete(self, study_id: str, by: str | None = None) -> Deletion:
         with self._database.writing() as connection:
+            # First, as a driver's transaction does, and goes on to the study: in the other order each would wait for the other.
+            connection.execute(select(tables.leases.c.owner).where(tables.leases.c.study_id == study_id).with_for_update())
             statement = select(_STUDIES.state, _STUDIES.name, _STUDIES.project).where(_STUDIES.id == study_id).with_for_update()
             row = connection.execute(statement).one_or_none()
             if row is None:
@@ -136,6 +139,7 @@ class SqlStudies:
             if not StudyState(row.state).is_end:
                 raise StudyStillActive(f"Study {study_id!r} is {row.state}: cancel it, and delete it once it has ended.")
             deletion = add_deletion(connection, study_id, row.name, row.project, self._clock.now(), by)
+            keep_usage(connection, study_id, row.project)
             connection.execute(tables.studies.delete().where(_STUDIES.id == study_id))
         return deletion
 
@@ -149,7 +153,7 @@ class SqlEvents:
     def add(self, events: Sequence[Event]) -> None:
         with self._database.writing() as connection:
             for study_id in dict.fromkeys(event.study_id for event in events):
-                if connection.execute(select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update()).first() is not None:
+                if keep_study(connection, study_id):
                     append_events(connection, study_id, [event for event in events if event.study_id == study_id])
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
@@ -174,6 +178,12 @@ def read_study(connection: Connection, study_id: str) -> Study:
     if row is None:
         raise StudyNotFound(study_id)
     return study_of(row)
+
+
+def keep_study(connection: Connection, study_id: str) -> bool:
+    """Whether the study is there, and so stays to the end of the transaction. It may be changed meanwhile, and not deleted."""
+    statement = select(_STUDIES.id).where(_STUDIES.id == study_id).with_for_update(read=True, key_share=True)
+    return connection.execute(statement).first() is not None
 
 
 def require_study(connection: Connection, study_id: str) -> None:

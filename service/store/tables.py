@@ -340,6 +340,14 @@ projects = Table(
     Column("max_stored_gb", Float),
 )
 
+past_usage = Table(
+    "past_usage",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("gpu_seconds", Float, nullable=False),
+)
+"""What each project's studies had used that are deleted by now."""
+
 audit = Table(
     "audit",
     metadata,
@@ -354,4 +362,4 @@ audit = Table(
     Column("status", Integer, nullable=False),
     Column("address", Text, nullable=False),
 )
-"""What callers did: rows are only ever added."""
+"""What callers did. Rows are only ever added: a trigger that the migrations make refuses everything else."""

@@ -111,10 +111,11 @@ def store(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> I
                 tables.sessions,
                 tables.tokens,
                 tables.projects,
-                tables.audit,
+                tables.past_usage,
                 tables.leadership,
             ):
                 connection.execute(table.delete())
+            connection.execute(text("TRUNCATE audit"))  # whose rows nobody deletes
         yield store_on(shared, clock)
 
 

@@ -78,6 +78,8 @@ def fill(store: Store) -> None:
     store.access.add_session("ef" * 32, after(10**9), ADA)
     ending = store.studies.save(emptied.stopping(StudyReason.CANCEL_REQUESTED, "nobody wants it"))
     store.studies.save(ending.ended(after(70)))
+    assert store.leases.acquire(DELETED, DRIVER, NOW, timedelta(days=10_000))
+    store.trials.record(DRIVER, [Change(a_trial(0, DELETED, created_at=after(4), gpu_seconds=7.5))])
     ending = store.studies.save(deleted.stopping(StudyReason.CANCEL_REQUESTED))
     store.studies.save(ending.ended(after(71)))
     store.studies.delete(DELETED)

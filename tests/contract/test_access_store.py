@@ -175,6 +175,16 @@ def test_what_a_project_has_taken_is_added_up_over_its_studies(store: Store) -> 
     assert store.projects.usage(["vision", "default"]) == {"vision": Usage(6.0, 200), "default": Usage()}
 
 
+def test_gpu_time_counts_whether_its_study_is_still_there_or_not(store: Store) -> None:
+    for study_id in ("one-aaaaaa", "two-aaaaaa"):
+        study = store.studies.add(replace(a_study(study_id), project="vision"))
+        assert store.leases.acquire(study_id, "driver", NOW, MINUTE)
+        store.trials.record("driver", [Change(replace(a_trial(0, study_id), gpu_seconds=1.5))])
+        store.studies.save(store.studies.save(study.stopping(StudyReason.CANCEL_REQUESTED)).ended(NOW))
+        store.studies.delete(study_id)
+    assert store.projects.usage(["vision", "default"]) == {"vision": Usage(3.0), "default": Usage()}
+
+
 def test_studies_are_found_by_project(store: Store) -> None:
     store.studies.add(replace(a_study("one-aaaaaa"), project="vision"))
     store.studies.add(a_study("two-aaaaaa"))

@@ -30,7 +30,7 @@ from tests.builders import NOW, a_report, a_study, a_trial
 from tests.contract.conftest import DRIVER, POSTGRESQL, at_once, has_study, has_trial
 from tests.fakes import FakeClock
 
-NEWEST = "0008"
+NEWEST = "0009"
 
 
 @pytest.fixture(params=["sqlite", POSTGRESQL])

@@ -113,3 +113,16 @@ def test_a_leader_that_stands_still_in_the_middle_of_a_write_keeps_nobody_from_l
     with pytest.raises(StoreAway):
         stand_still()
     stopped.engine.dispose()
+
+
+@pytest.mark.integration
+def test_a_server_that_only_reads_is_away_and_its_connections_are_not_kept(empty_postgresql: str, server: Database) -> None:
+    store, operator = store_on(server, FakeClock()), Database(empty_postgresql)
+    with operator.writing() as connection:
+        connection.execute(text("ALTER DATABASE empty SET default_transaction_read_only = on"))
+    with pytest.raises(StoreAway):
+        store.studies.add(a_study())
+    with operator.writing() as connection:
+        connection.execute(text("ALTER DATABASE empty RESET default_transaction_read_only"))
+    operator.engine.dispose()
+    assert store.studies.add(a_study()).id == STUDY

@@ -32,7 +32,7 @@ def test_what_is_granted_and_what_is_wanted_are_written_apart(shared: Store) -> 
     assert shared.shares.get(STUDY) == Share(slots=2, wanted=None, lag=-1.5, waiting=WAITING)
     shared.shares.want(STUDY, 3)
     shared.shares.grant({STUDY: Share(slots=1)})
-    assert shared.shares.all() == {STUDY: Share(slots=1, wanted=3)}
+    assert shared.shares.all() == shared.shares.of([STUDY, "other-abc123"]) == {STUDY: Share(slots=1, wanted=3)}
     shared.shares.want(STUDY, None)
     assert shared.shares.get(STUDY) == Share(slots=1)
 

@@ -18,6 +18,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from service.api.identity import operator
 from service.domain.access import Quotas, Role
@@ -226,6 +227,16 @@ def test_projects_tokens_and_the_audit_log_are_kept(upgraded: Store, revision: s
     assert [(token.name, token.role, token.project) for token in upgraded.access.tokens()] == [("ada", Role.EDITOR, "vision")]
     assert upgraded.projects.get("vision").quotas == Quotas(3, 2.5, 10.0)
     assert [entry.action for entry in upgraded.audit.after(0)] == ["pauseStudy"]
+    assert upgraded.projects.usage(["default"])["default"].gpu_seconds == (5.0 if revision < "0009" else 12.5)
+
+
+def test_no_row_of_the_audit_log_is_changed_or_deleted(url: str) -> None:
+    write(url, NEWEST)
+    with opened(url) as database:
+        for statement in ("UPDATE audit SET caller = 'somebody else'", "DELETE FROM audit"):
+            with pytest.raises(IntegrityError, match="only ever added to"), database.writing() as connection:
+                connection.execute(text(statement))
+        assert [entry.caller for entry in store_on(database, FakeClock()).audit.after(0)] == ["ada"]
 
 
 def test_shares_footprints_stops_and_forecasts_are_kept(upgraded: Store, revision: str) -> None:
