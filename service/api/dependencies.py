@@ -65,10 +65,15 @@ def parts_of(request: Request) -> ApiParts:
     return parts
 
 
-Parts = Annotated[ApiParts, Depends(parts_of)]
+async def _parts_of(request: Request) -> ApiParts:
+    """The same for routes. Not on a thread, for which it would wait with everybody else: it asks nobody."""
+    return parts_of(request)
 
 
-def caller_of(
+Parts = Annotated[ApiParts, Depends(_parts_of)]
+
+
+async def caller_of(
     request: Request,
     user: Annotated[
         str | None,

@@ -45,9 +45,12 @@ class Summaries:
         return found
 
     def _read(self, studies: Sequence[Study]) -> Mapping[str, Summary]:
-        ids = [study.id for study in studies]
+        ids = [study.id for study in studies if study.started_at is not None]  # the others have no trial yet
+        new = {study.id: Summary({}, TrialTotals(), None) for study in studies if study.started_at is None}
+        if not ids:
+            return new
         counts, totals, bests = self._trials.counts(ids), self._trials.totals(ids), self._trials.bests(studies)
-        return {one: Summary(counts[one], totals[one], bests.get(one)) for one in ids}
+        return {**new, **{one: Summary(counts[one], totals[one], bests.get(one)) for one in ids}}
 
     def _keep(self, found: Mapping[tuple[str, int], Summary]) -> None:
         with self._lock:

@@ -13,8 +13,8 @@ from service.domain.waiting import Waiting, study_waiting, trial_waiting
 
 def why_studies_wait(parts: ApiParts, studies: Sequence[Study]) -> Mapping[str, WaitingView | None]:
     """Of each study, why it waits; None where it does not."""
-    active = [study for study in studies if study.state in {StudyState.QUEUED, StudyState.RUNNING}]
-    shares = parts.store.shares.all() if active else {}
+    active = [study.id for study in studies if study.state in {StudyState.QUEUED, StudyState.RUNNING}]
+    shares = parts.store.shares.of(active) if active else {}
     return {study.id: WaitingView.of(_of_study(study, shares.get(study.id))) for study in studies}
 
 

@@ -9,6 +9,7 @@ from service.controller.sharing import too_large
 from service.domain.study import Study, StudyState
 from service.domain.waiting import WaitingCause
 
+_TOLD = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 LAUNCHES_WITHOUT_PROGRESS = 5
 """Drivers of one study that may end one after another, without a new report, before the study fails."""
 
@@ -138,7 +139,7 @@ def _own_cause(seen: Seen, study: Study) -> tuple[WaitingCause, str] | None:
 def _cause_in_queue(rules: SharingRules, study: Study, running: Sequence[Study], before: int) -> tuple[WaitingCause, str] | None:
     """Why a study does not get a driver beside those that run; `before` are in the queue before it."""
     if len(running) >= rules.most_running:
-        ahead = f", and {before} more go before it" if before else ", and it is the next"
+        ahead = f", and {_about(before)} more go before it" if before else ", and it is the next"
         return WaitingCause.QUEUE, f"{_run(len(running))}, as many as may at once (max_running_studies){ahead}."
     of_project = rules.of_project(study.project).most_running
     if of_project is not None and sum(one.project == study.project for one in running) >= of_project:
@@ -148,6 +149,11 @@ def _cause_in_queue(rules: SharingRules, study: Study, running: Sequence[Study],
     if user is not None and most is not None and sum(one.created_by == user for one in running) >= most:
         return WaitingCause.QUOTA, f"{_run(most, user)}, as many as may at once (max_running_studies_per_user)."
     return None
+
+
+def _about(number: int) -> str:
+    """A place in a long queue. To the one it would change, and be written, for each of many studies whenever one starts."""
+    return str(number) if number < _TOLD[0] else f"at least {max(step for step in _TOLD if step <= number)}"
 
 
 def _run(number: int, user: str | None = None) -> str:

@@ -61,7 +61,7 @@ def _definition_of(text: str) -> StudyDefinition:
     return _kept(text) if len(text) <= _KEPT_CHARACTERS else StudyDefinition.model_validate_json(text)
 
 
-@lru_cache(maxsize=200)
+@lru_cache(maxsize=1000)  # more than are active at once: what is read in turn, and does not fit, is never found again
 def _kept(text: str) -> StudyDefinition:
     """A definition never changes: one object does for all who read the same text again and again."""
     return StudyDefinition.model_validate_json(text)

@@ -61,7 +61,7 @@ def test_a_study_without_a_price_has_no_cost_and_names_as_many_trials_as_asked(c
 
 
 def test_the_studys_own_view_says_what_it_cost(client: TestClient, world: World) -> None:
-    study = world.has_study(budget=BUDGET, resources=GPU)
+    study = world.runs(world.has_study(budget=BUDGET, resources=GPU))
     world.has_trial(study, 0, [0.5])
     progress = client.get(f"/v1/studies/{study.id}").json()["progress"]
     assert progress["cost"] == {"spent": pytest.approx(1.0), "limit": 2}

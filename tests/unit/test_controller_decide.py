@@ -64,6 +64,15 @@ def test_no_more_studies_run_at_once_than_the_service_allows() -> None:
     assert detail == "2 studies run, as many as may at once (max_running_studies), and it is the next."
 
 
+def test_a_place_far_behind_is_told_roughly_as_it_would_be_written_again_for_each_study_that_starts() -> None:
+    studies = [waiting(f"s{number:03}", number) for number in range(130)]
+    whys = why_not_driven(seen(*studies, rules=SharingRules(most_running=1)))
+    told = [detail.partition("(max_running_studies)")[2] for _, detail in whys.values()]
+    assert told[:2] == [", and it is the next.", ", and 1 more go before it."]
+    assert told[9:21] == [", and 9 more go before it.", *[", and at least 10 more go before it."] * 10, told[20]]
+    assert told[-1] == ", and at least 100 more go before it."
+
+
 def test_of_the_waiting_the_higher_priority_comes_first() -> None:
     rules = SharingRules(most_running=1)
     assert commands(waiting("a", 0), waiting("b", 1, priority=51), rules=rules) == [StartDriver("b")]
