@@ -49,7 +49,7 @@ def _show(what: str, of_both: list[dict[str, float]], trials: int) -> None:
     """A table of two studies' costs, the dearest first."""
     few, many = of_both
     rows = {}
-    for name in {*few, *many}:
+    for name in {name for name in {*few, *many} if few.get(name) or many.get(name)}:
         report = (many.get(name, 0.0) - few.get(name, 0.0)) / (trials * (_MANY - 1))
         rows[name] = (few.get(name, 0.0) / trials - report, report)
     print(f"{what:42}{'a trial':>12}{'a report':>12}")
