@@ -105,6 +105,18 @@ def revoke_token(request: Request, token_id: TokenId, admin: Admin) -> TokenView
     return TokenView.of(parts.store.access.revoke(token_id, parts.clock.now(), admin.project))
 
 
+@router.delete(
+    "/v1/sessions",
+    operation_id="endSessions",
+    summary="End all sessions",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_description="Every browser is logged out.",
+)
+def end_sessions(request: Request, _: Operator) -> None:
+    """Log every browser out, whoever uses it, and let no login link that was made before open one."""
+    all_parts_of(request).store.access.delete_sessions()
+
+
 @router.get("/v1/projects", operation_id="listProjects", summary="List projects", response_description="The projects.")
 def list_projects(request: Request) -> ProjectsView:
     """The projects that you see, with their quotas and what their studies have taken."""

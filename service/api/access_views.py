@@ -7,7 +7,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.domain.access import CALLER_PATTERN, PROJECT_PATTERN, AccessToken, AuditEntry, Caller, Project, Quotas, Role, Usage
+from service.domain.access import (
+    CALLER_PATTERN,
+    PROJECT_PATTERN,
+    AccessToken,
+    AuditEntry,
+    Caller,
+    Project,
+    Quotas,
+    Role,
+    Source,
+    Usage,
+)
 
 _AT = "2030-01-02T03:04:05Z"
 _QUOTAS = tuple(field.name for field in fields(Quotas))
@@ -30,10 +41,14 @@ class CallerView(_View):
     name: str = Field(description="Your name in events and in the audit log.", examples=["ada"])
     role: Role = Field(description="What you may do.", examples=["editor"])
     project: str | None = Field(description="The project that you see; null for all of them.", examples=["vision"])
+    source: Source = Field(
+        description="What lets you in: the service's own token, one that was handed out, or an identity provider's.",
+        examples=["token"],
+    )
 
     @classmethod
     def of(cls, caller: Caller) -> "CallerView":
-        return cls(name=caller.name, role=caller.role, project=caller.project)
+        return cls(name=caller.name, role=caller.role, project=caller.project, source=caller.source)
 
 
 class TokenRequest(_Asked):

@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from service.api.dependencies import ApiParts
 from service.api.identity import address_of
-from service.domain.access import AuditEntry, Caller
+from service.domain.access import AuditEntry, Caller, Source
 
 _MOST_CHARACTERS = 500
 
@@ -36,7 +36,7 @@ async def note(scope: Scope, status: int, parts: ApiParts) -> None:
 
 def _name_of(request: Request, caller: Caller) -> str:
     """The operators among each other are who they say they are."""
-    said = request.headers.get("Tuneyard-User") if caller.is_operator and caller.token is None else None
+    said = request.headers.get("Tuneyard-User") if caller.source is Source.OPERATOR else None
     return (said or caller.name)[:64]
 
 

@@ -20,7 +20,17 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from service.api.bodies import small_body
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
-from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of, token_holder
+from service.api.identity import (
+    bearer,
+    counts,
+    new_secret,
+    operator,
+    refused,
+    session_cookie,
+    session_of,
+    sha256_of,
+    token_holder,
+)
 from service.api.limits import Limits
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
@@ -79,7 +89,7 @@ def require_admin(request: Request) -> Caller:
 def require_operator(request: Request) -> Caller:
     """The caller, who may do everything in every project. Raises NotAuthenticated, Forbidden."""
     caller = require_admin(request)
-    if not caller.is_operator:
+    if not caller.is_admin_of_all:
         raise errors.Forbidden(f"Only an admin of all projects may do this, and yours is {caller.project!r}.")
     return caller
 
@@ -101,7 +111,7 @@ def _who_asks(request: Request, parts: ApiParts) -> Caller:
 
 def _check_pace(request: Request, caller: Caller) -> None:
     limits: Limits = request.app.state.limits
-    seconds = limits.writes.count(caller.token or caller.name)
+    seconds = limits.writes.count(f"{caller.source} {caller.token or caller.name}")  # a provider's people choose their names
     if seconds:
         raise errors.TooOften(f"You have sent very many changes in the last minute: go on in {seconds} s.", seconds)
 
@@ -158,7 +168,7 @@ def create_login_link(request: Request, response: Response, body: Annotated[byte
     document = decode(body, request.headers.get("Content-Type")) if body.strip() else {}
     next_path = _wanted_next(document)
     response.headers.update(_PRIVATE)
-    expires_at = parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds)
+    expires_at = caller.until(parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds))
     return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path, caller), expires_at=expires_at)
 
 
@@ -177,20 +187,21 @@ def log_in(
     if not _NEXT.fullmatch(next_path):
         return _refused(request, "The link does not lead to a page of this service. Make a new one with `tuneyard login`.")
     parts = all_parts_of(request)
-    caller = parts.store.access.use_login_code(sha256_of(code), parts.clock.now()) if code else None
-    if caller is None:
+    now = parts.clock.now()
+    caller = parts.store.access.use_login_code(sha256_of(code), now) if code else None
+    if caller is None or not counts(caller, parts):
         error = refused(request, errors.InvalidLoginCode(_USED))
         if isinstance(error, errors.TooOften):
             raise error
         return _refused(request, _USED)
-    session, seconds = new_secret(), parts.settings.session_seconds
-    parts.store.access.add_session(sha256_of(session), parts.clock.now() + timedelta(seconds=seconds), caller)
+    session, expires_at = new_secret(), caller.until(now + timedelta(seconds=parts.settings.session_seconds))
+    parts.store.access.add_session(sha256_of(session), expires_at, caller)
     response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
     # Lax, not strict: the link is clicked in a terminal or a mail, and the page it leads to must get the cookie.
     response.set_cookie(
         session_cookie(request),
         session,
-        max_age=int(seconds),
+        max_age=int((expires_at - now).total_seconds()),
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
@@ -260,11 +271,14 @@ def load_or_make_token(path: Path) -> str:
             return token
 
 
-def new_login_path(access: AccessStore, clock: Clock, seconds: float, next_path: str = _DEFAULT_NEXT) -> str:
-    """The path of a new login link, which opens `next_path`; raises ValueError for one outside this service."""
+def new_login_path(access: AccessStore, clock: Clock, seconds: float, token: str, next_path: str = _DEFAULT_NEXT) -> str:
+    """The path of a new login link, which opens `next_path` for who holds the service's own `token`.
+
+    Raises ValueError for a path outside this service.
+    """
     if not _NEXT.fullmatch(next_path):
         raise ValueError(f"{next_path!r} is not a path of this service: it starts with one slash")
-    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path, operator())
+    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path, operator(token))
 
 
 def _login_path(access: AccessStore, expires_at: datetime, next_path: str, caller: Caller) -> str:

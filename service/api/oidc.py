@@ -1,13 +1,14 @@
 """Tokens of an OpenID Connect provider: who somebody is, what they may do, and in which project, by claims that it signs."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import jwt
 
 from service.api.dependencies import Identities
-from service.domain.access import PROJECT_PATTERN, Caller, Role
+from service.domain.access import PROJECT_PATTERN, Caller, Role, Source
 from service.domain.errors import NotReady
 from service.settings import Settings
 
@@ -69,7 +70,13 @@ class OidcIdentities:
         printable = re.sub(r"[^ -~]", "?", name)[:64].strip()
         if not printable:
             return None
-        return Caller(printable, Role(role), None if project == _EVERY_PROJECT else project)
+        return Caller(
+            printable,
+            Role(role),
+            Source.OIDC,
+            project=None if project == _EVERY_PROJECT else project,
+            ends_at=datetime.fromtimestamp(claims["exp"], UTC),
+        )
 
     def _key_client(self) -> jwt.PyJWKClient:
         if self._keys is None:

@@ -1,4 +1,4 @@
-"""`tuneyard token`, `tuneyard project` and `tuneyard audit`: who may use the service, and what they did."""
+"""`tuneyard token`, `project`, `logout` and `audit`: who may use the service, and what they did."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -112,6 +112,18 @@ def set_quotas(
     with session_of(context).client() as client:
         changed = client.access.set_quotas(name, **quotas)
     emit(output, changed, lambda: _projects_table([changed]))
+
+
+def logout(
+    context: typer.Context,
+    everybody: Annotated[bool, typer.Option("--all", help="Log every browser out, whoever uses it.")] = False,
+) -> None:
+    """End the sessions of all browsers, and the login links that nobody has used yet."""
+    if not everybody:
+        raise typer.BadParameter("it logs out everybody's browsers: say so with --all", param_hint="--all")
+    with session_of(context).client() as client:
+        client.access.end_sessions()
+    say("Every browser is logged out.")
 
 
 def audit(

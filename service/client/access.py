@@ -45,6 +45,10 @@ class Access:
         path = f"/v1/tokens/{quote(token_id, safe='')}"
         return TokenView.model_validate_json(self._connection.request("DELETE", path).content)
 
+    def end_sessions(self) -> None:
+        """Log every browser out."""
+        self._connection.request("DELETE", "/v1/sessions")
+
     def create_project(self, name: str, **quotas: float | None) -> ProjectView:
         """A new project; `quotas` are those of `ProjectView`."""
         return ProjectView.model_validate_json(self._send("POST", "/v1/projects", {"name": name, **quotas}))

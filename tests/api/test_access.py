@@ -1,6 +1,6 @@
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +9,9 @@ from starlette.testclient import TestClient
 
 from service.api.auth import new_login_path
 from service.api.identity import sha256_of
-from service.domain.access import Caller, Project, Quotas, Role
+from service.domain.access import Caller, Project, Quotas, Role, Source
 from service.domain.study import Study
-from tests.api.conftest import World, client_of, with_parts
+from tests.api.conftest import TOKEN, World, client_of, with_parts
 from tests.builders import NOW, a_study
 
 TYPE = "urn:tuneyard:problem:"
@@ -67,11 +67,11 @@ def problem(answer: Any) -> tuple[int, str]:
 
 
 def test_a_token_lets_its_owner_in_as_who_they_are(ada: TestClient) -> None:
-    assert ada.get("/v1/me").json() == {"name": "ada", "role": "editor", "project": "vision"}
+    assert ada.get("/v1/me").json() == {"name": "ada", "role": "editor", "project": "vision", "source": "token"}
 
 
 def test_the_services_own_token_sees_everything(client: TestClient) -> None:
-    assert client.get("/v1/me").json() == {"name": "token", "role": "admin", "project": None}
+    assert client.get("/v1/me").json() == {"name": "token", "role": "admin", "project": None, "source": "operator"}
 
 
 def test_a_tokens_secret_is_shown_once_and_stored_as_its_hash(world: World, client: TestClient) -> None:
@@ -223,7 +223,7 @@ def test_a_projects_admin_stays_in_the_project(world: World, client: TestClient,
 
 def test_a_browser_makes_no_tokens(world: World) -> None:
     with client_of(world.parts, None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         own = {"Origin": "http://127.0.0.1:8080"}
         assert problem(browser.post("/v1/tokens", json={"name": "eve"}, headers=own)) == (401, "not-authenticated")
 
@@ -357,22 +357,112 @@ def test_changes_are_limited_by_the_minute_and_reads_are_not(world: World) -> No
         assert busy.get("/v1/studies").status_code == 200
 
 
+ADA = Caller("ada@example.org", Role.VIEWER, Source.OIDC, "vision", ends_at=NOW + timedelta(hours=1))
+GIVEN = {"Authorization": "Bearer a.b.c"}
+
+
+@dataclass
 class FakeIdentities:
     """Knows one token."""
 
+    caller: Caller = ADA
+
     def caller_of(self, token: str) -> Caller | None:
-        return Caller("ada@example.org", Role.VIEWER, "vision") if token == "a.b.c" else None
+        return self.caller if token == "a.b.c" else None
+
+
+def with_identities(world: World, caller: Caller = ADA) -> TestClient:
+    """Somebody at a service that knows this caller by the token `a.b.c`."""
+    return client_of(with_parts(world, identities=FakeIdentities(caller)), None)
 
 
 def test_an_identity_providers_token_counts_where_one_is_set(world: World, stranger: TestClient, vision: str) -> None:
-    given = {"Authorization": "Bearer a.b.c"}
-    assert stranger.get("/v1/me", headers=given).status_code == 401
-    with client_of(with_parts(world, identities=FakeIdentities()), None) as somebody:
-        assert somebody.get("/v1/me", headers=given).json() == {"name": "ada@example.org", "role": "viewer", "project": "vision"}
+    assert stranger.get("/v1/me", headers=GIVEN).status_code == 401
+    with with_identities(world) as somebody:
+        me = {"name": "ada@example.org", "role": "viewer", "project": "vision", "source": "oidc"}
+        assert somebody.get("/v1/me", headers=GIVEN).json() == me
         assert somebody.get("/v1/me", headers={"Authorization": "Bearer a.b.d"}).status_code == 401
-        link = somebody.post("/v1/login-links", headers=given).json()["url"]
+        link = somebody.post("/v1/login-links", headers=GIVEN).json()["url"]
         assert somebody.get(link, follow_redirects=False).status_code == 303
-        assert somebody.get("/v1/me").json()["name"] == "ada@example.org"
+        assert somebody.get("/v1/me").json() == me
+
+
+def test_neither_a_link_nor_a_session_outlives_the_providers_token_that_it_came_of(world: World, vision: str) -> None:
+    soon = replace(ADA, ends_at=NOW + timedelta(minutes=2))
+    with with_identities(world, soon) as somebody:
+        made = somebody.post("/v1/login-links", headers=GIVEN).json()
+        assert made["expires_at"] == "2030-01-02T03:06:05Z"
+        opened = somebody.get(made["url"], follow_redirects=False)
+        assert "Max-Age=120" in opened.headers["Set-Cookie"].split("; ")
+        late = somebody.post("/v1/login-links", headers=GIVEN).json()["url"]
+        world.clock.pass_seconds(119)
+        assert somebody.get("/v1/me").status_code == 200
+        world.clock.pass_seconds(1)
+        assert problem(somebody.get("/v1/me")) == (401, "not-authenticated")
+        assert problem(somebody.get(late)) == (403, "invalid-login-code")
+
+
+def test_sessions_and_links_of_the_operator_end_when_the_services_own_token_is_replaced(world: World) -> None:
+    access = world.parts.store.access
+    links = [new_login_path(access, world.clock, 300, TOKEN) for _ in range(2)]
+    with client_of(world.parts, None) as browser:
+        browser.get(links[0], follow_redirects=False)
+        assert browser.get("/v1/me").json()["source"] == "operator"
+        cookies = dict(browser.cookies)
+    with client_of(with_parts(world, token="another-token-for-tests"), None) as browser:
+        browser.cookies.update(cookies)
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+        assert problem(browser.get(links[1])) == (403, "invalid-login-code")
+
+
+def test_an_admin_of_all_ends_every_session_and_nobody_else_does(world: World, client: TestClient, vision: str) -> None:
+    admin = a_token(client, role="admin", project=vision)
+    with client_of(world.parts, None) as browser, client_with(world, admin) as root:
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
+        assert problem(root.delete("/v1/sessions")) == (403, "forbidden")
+        own = {"Origin": "http://127.0.0.1:8080"}
+        assert problem(browser.delete("/v1/sessions", headers=own)) == (401, "not-authenticated")
+        assert browser.get("/v1/me").status_code == 200
+        assert client.delete("/v1/sessions").status_code == 204
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        Caller("token", Role.ADMIN, Source.OPERATOR),
+        Caller("ada@example.org", Role.ADMIN, Source.OIDC),
+    ],
+)
+def test_who_has_a_session_that_does_not_say_what_it_came_of_logs_in_again(world: World, caller: Caller) -> None:
+    world.parts.store.access.add_session(sha256_of("s"), NOW + timedelta(days=30), caller)
+    with client_of(world.parts, None) as browser:
+        browser.cookies.set("tuneyard_session", "s")
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+
+
+def test_an_admin_of_all_by_a_provider_signs_with_their_own_name_alone(world: World, client: TestClient) -> None:
+    root = replace(ADA, role=Role.ADMIN, project=None)
+    with with_identities(world, root) as somebody:
+        made = somebody.post("/v1/studies", json=DEFINITION, headers={**GIVEN, "Tuneyard-User": "grace"}).json()
+        assert made["created_by"] == root.name
+        somebody.get(somebody.post("/v1/login-links", headers=GIVEN).json()["url"], follow_redirects=False)
+        own = {"Origin": "http://127.0.0.1:8080", "Tuneyard-User": "grace"}
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=own).json()["created_by"] == root.name
+    assert {one["caller"] for one in audit_of(client)} == {root.name}
+
+
+def test_a_name_at_a_provider_takes_nothing_from_the_limit_of_a_token_with_that_id(
+    world: World, client: TestClient, vision: str
+) -> None:
+    parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 1}))
+    secret = a_token(client, project=vision)
+    (token,) = client.get("/v1/tokens").json()["items"]
+    namesake = FakeIdentities(replace(ADA, name=token["id"], role=Role.EDITOR))
+    with client_of(replace(parts, identities=namesake), None) as somebody:
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=GIVEN).status_code == 201
+        own = {"Authorization": f"Bearer {secret}"}
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=own).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -389,12 +479,12 @@ def test_an_identity_providers_token_counts_where_one_is_set(world: World, stran
 def test_a_browser_uses_the_names_that_the_service_has(world: World, host: str, allowed: tuple[str, ...], status: int) -> None:
     settings = world.parts.settings.model_copy(update={"allowed_hosts": allowed})
     with client_of(with_parts(world, settings=settings), None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         assert browser.get("/v1/me", headers={"Host": host}).status_code == status
 
 
 def test_a_session_lives_as_long_as_the_settings_say(world: World) -> None:
     with client_of(world.parts, None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         world.clock.pass_seconds(timedelta(days=31).total_seconds())
         assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
