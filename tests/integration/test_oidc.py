@@ -163,7 +163,7 @@ def test_a_provider_that_is_away_is_said(provider: Provider) -> None:
         identities = open_identities(Settings(**{"oidc_issuer": provider.issuer, "oidc_audience": "tuneyard", **changes}))
         assert identities is not None
         with pytest.raises(NotReady):
-            identities.caller_of(provider.token())
+            identities.caller_of(provider.token(iss=changes.get("oidc_issuer", provider.issuer)))
 
 
 def test_a_provider_that_speaks_for_another_is_refused() -> None:
