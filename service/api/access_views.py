@@ -59,8 +59,8 @@ class TokenRequest(_Asked):
     )
     role: Role = Field(default=Role.EDITOR, strict=False, description="What it lets them do.", examples=["editor"])
     project: ProjectText | None = Field(
-        default=None, description="The project that they see; left out, yours, and null for every one if you see every one.",
-        examples=["vision"],
+        default=None, examples=["vision"],
+        description="The project that they see: left out, yours. Who sees every one says which, or null for every one.",
     )  # fmt: skip
     expires_in_days: float | None = Field(
         default=90.0, gt=0, le=3660, description="How long it works; null is until it is revoked.", examples=[90]
@@ -101,8 +101,12 @@ class QuotasRequest(_Asked):
     """What a project's studies may take together; what is left out or null is not limited."""
 
     max_running_studies: int | None = Field(default=None, ge=1, description="Studies that run at once.", examples=[4])
-    max_gpu_hours: float | None = Field(default=None, gt=0, description="Hours of GPU of all its studies.", examples=[500])
-    max_stored_gb: float | None = Field(default=None, gt=0, description="Gigabytes of all its checkpoints.", examples=[200])
+    max_gpu_hours: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Hours of GPU of all its studies.", examples=[500]
+    )
+    max_stored_gb: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Gigabytes of all its checkpoints.", examples=[200]
+    )
 
     @property
     def quotas(self) -> Quotas:
@@ -150,9 +154,12 @@ class AuditEntryView(_View):
     at: datetime = Field(description="When it was answered.", examples=[_AT])
     caller: str = Field(description="Who asked.", examples=["ada"])
     role: Role = Field(description="As what.", examples=["editor"])
-    project: str | None = Field(description="In which project; null in all of them.", examples=["vision"])
+    project: str | None = Field(
+        description="Whose that is which it was about; null for what is of no project or of all of them.", examples=["vision"]
+    )
     token: str | None = Field(
-        description="The id of the token that it came with; null for the service's own.", examples=["k3v9x2ab"]
+        description="The id of the token that it came with; null for the service's own and for an identity provider's.",
+        examples=["k3v9x2ab"],
     )
     action: str = Field(description="The operation's name in this description.", examples=["pauseStudy"])
     target: str = Field(description="The path it was sent to.", examples=["/v1/studies/intents-abc123:pause"])

@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from service.api import audit
 from service.api.bodies import small_body
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
@@ -36,12 +37,14 @@ from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
 from service.api.scope import parts_within
 from service.domain import errors
-from service.domain.access import PROJECT_PATTERN, Caller, Role
+from service.domain.access import DEFAULT_PROJECT, PROJECT_PATTERN, Caller, Role
 from service.domain.ports import AccessStore, Clock
 from service.settings import Settings, write_exclusive
 
 _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
+_EVERYBODYS = frozenset({"/v1/login-links", "/logout"})
+"""Routes that change nothing but one's own sessions."""
 _PROJECT_HEADER = "Tuneyard-Project"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
@@ -64,13 +67,15 @@ def authenticate(request: Request) -> None:
     is_reading = request.method in _SAFE_METHODS or route in _READING_POSTS
     if not is_reading:
         _check_pace(request, caller)  # first: the audit log has every change that is refused from here on
-    request.state.caller, request.state.is_reading = caller, is_reading
-    needed = Role.VIEWER if is_reading else Role.EDITOR
+    audit.begin(request, caller, is_reading=is_reading)
+    project = _project_for(request, parts, caller)
+    if not is_reading:
+        audit.concerns(request, _concerned(request, parts, project))
+    needed = Role.VIEWER if is_reading or route in _EVERYBODYS else Role.EDITOR
     if not caller.role.covers(needed):
         raise errors.Forbidden(
             f"You may look, and not change anything: your token's role is {caller.role}. Ask for an {needed}'s."
         )
-    project = _project_for(request, parts, caller)
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
         raise errors.StudyNotFound(study_id)
@@ -118,12 +123,29 @@ def _check_pace(request: Request, caller: Caller) -> None:
 
 def _project_for(request: Request, parts: ApiParts, caller: Caller) -> str | None:
     """The project that the request is about; None for all, which only some callers see. Raises ProjectNotFound."""
-    asked = request.headers.get(_PROJECT_HEADER)
+    asked = request.headers.get(_PROJECT_HEADER, caller.project)
     if asked is None:
-        return caller.project
+        return None
     if not re.fullmatch(PROJECT_PATTERN, asked) or caller.project not in {None, asked}:
         raise errors.ProjectNotFound(asked[:80])
-    return parts.store.projects.get(asked).name
+    known: set[str] = request.app.state.projects  # none is ever removed: one look at the store does for each
+    if asked not in known:
+        known.add(parts.store.projects.get(asked).name)
+    return asked
+
+
+def _concerned(request: Request, parts: ApiParts, project: str | None) -> str | None:
+    """Whose that is which the request changes, as far as it can be told from its path, for the audit log."""
+    study_id = request.path_params.get("study_id")
+    if study_id is not None:
+        try:
+            return parts.store.studies.project_of(study_id)
+        except errors.StudyNotFound:
+            return None
+    if "access" in request.scope["route"].tags:  # people, not a project's things; what it names may be one
+        named = request.path_params.get("name", "")
+        return named if re.fullmatch(PROJECT_PATTERN, named) else None
+    return project or DEFAULT_PROJECT
 
 
 router = APIRouter(tags=["access"])
@@ -134,6 +156,7 @@ router = APIRouter(tags=["access"])
     operation_id="createLoginLink",
     summary="Make a login link",
     status_code=status.HTTP_201_CREATED,
+    dependencies=[Depends(authenticate)],
     response_description="The link. It is shown only here.",
     responses=documented(errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, InvalidParameters),
     openapi_extra={
@@ -163,8 +186,7 @@ router = APIRouter(tags=["access"])
 )
 def create_login_link(request: Request, response: Response, body: Annotated[bytes, Depends(small_body)]) -> LoginLinkView:
     """A path that logs one browser in as you, once, within a few minutes. Needs a token: a session cannot make further ones."""
-    parts = all_parts_of(request)
-    caller = bearer(request, parts)
+    parts, caller = all_parts_of(request), token_holder(request)
     document = decode(body, request.headers.get("Content-Type")) if body.strip() else {}
     next_path = _wanted_next(document)
     response.headers.update(_PRIVATE)
@@ -172,7 +194,7 @@ def create_login_link(request: Request, response: Response, body: Annotated[byte
     return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path, caller), expires_at=expires_at)
 
 
-@router.get("/login", include_in_schema=False)
+@router.get("/login", operation_id="logIn", include_in_schema=False)
 def log_in(
     request: Request,
     code: Annotated[str, Query(max_length=200)] = "",
@@ -194,6 +216,7 @@ def log_in(
         if isinstance(error, errors.TooOften):
             raise error
         return _refused(request, _USED)
+    audit.begin(request, caller, is_reading=False)
     session, expires_at = new_secret(), caller.until(now + timedelta(seconds=parts.settings.session_seconds))
     parts.store.access.add_session(sha256_of(session), expires_at, caller)
     response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
@@ -209,7 +232,13 @@ def log_in(
     return response
 
 
-@router.post("/logout", include_in_schema=False, dependencies=[Depends(authenticate)], status_code=status.HTTP_204_NO_CONTENT)
+@router.post(
+    "/logout",
+    operation_id="logOut",
+    include_in_schema=False,
+    dependencies=[Depends(authenticate)],
+    status_code=status.HTTP_204_NO_CONTENT,
+)
 def log_out(request: Request) -> Response:
     """End this browser's session."""
     session = request.cookies.get(session_cookie(request))
@@ -346,9 +375,16 @@ def _is_loopback(host: str) -> bool:
 def _check_origin(request: Request) -> None:
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     # Only the place is compared: behind a proxy that ends TLS, the scheme here is not the browser's.
-    is_ours = origin is not None and urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower() != ""
+    is_ours = origin is not None and _place_of(origin) == request.headers.get("Host", "").lower() != ""
     if (origin is not None and not is_ours) or (site is not None and site != "same-origin") or (origin is None and site is None):
         raise errors.Forbidden("With a session cookie, send this request from a page of this service, or use the token instead.")
+
+
+def _place_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _open_itself(path: str, flags: int) -> int:

@@ -30,7 +30,7 @@ class Access:
         project: str | object | None = _YOURS,
         expires_in_days: float | None = 90.0,
     ) -> NewTokenView:
-        """A new token, with its secret. `project` left out is this client's own, None every one."""
+        """A new token, with its secret. `project` left out is this client's own, where it has one; None is every one."""
         wanted: dict[str, Any] = {"name": name, "role": str(role), "expires_in_days": expires_in_days}
         if project is not _YOURS:
             wanted["project"] = project

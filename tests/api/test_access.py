@@ -37,7 +37,8 @@ def vision(world: World) -> str:
 
 
 def a_token(client: TestClient, name: str = "ada", role: str = "editor", **changes: Any) -> str:
-    answer = client.post("/v1/tokens", json={"name": name, "role": role, **changes})
+    """The secret of a new one, for every project unless one is named."""
+    answer = client.post("/v1/tokens", json={"name": name, "role": role, "project": None, **changes})
     assert answer.status_code == 201, answer.text
     token: str = answer.json()["token"]
     return token
@@ -207,7 +208,7 @@ def test_only_admins_see_and_make_tokens_and_read_the_log(ada: TestClient) -> No
 
 def test_a_projects_admin_stays_in_the_project(world: World, client: TestClient, vision: str) -> None:
     world.parts.store.projects.add(Project("speech", NOW))
-    a_token(client, "grace", project=None)
+    a_token(client, "grace")
     with client_with(world, a_token(client, "root", role="admin", project=vision)) as admin:
         made = admin.post("/v1/tokens", json={"name": "eve", "role": "viewer"}).json()
         assert made["project"] == "vision"
@@ -244,6 +245,22 @@ def test_a_token_that_makes_no_sense_is_refused(client: TestClient, body: Any, p
     answer = client.post("/v1/tokens", json=body)
     assert problem(answer) == (422, "invalid-parameters")
     assert answer.json()["violations"][0]["pointer"] == pointer
+
+
+def test_who_sees_every_project_says_what_a_token_is_to_see(client: TestClient) -> None:
+    answer = client.post("/v1/tokens", json={"name": "ada"})
+    assert problem(answer) == (422, "invalid-parameters")
+    assert answer.json()["violations"][0]["pointer"] == "/project"
+    assert client.get("/v1/tokens").json()["items"] == []
+    assert client.post("/v1/tokens", json={"name": "ada", "project": None}).json()["project"] is None
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+@pytest.mark.parametrize("quota", ["max_gpu_hours", "max_stored_gb"])
+def test_a_quota_is_a_number_that_can_be_used_up(client: TestClient, quota: str, number: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.put("/v1/projects/default/quotas", content=f'{{"{quota}": {number}}}', headers=headers)
+    assert answer.status_code in {400, 422}
 
 
 def test_a_token_for_a_project_that_is_not_there_is_refused(client: TestClient) -> None:
@@ -324,6 +341,96 @@ def test_what_a_viewer_was_refused_is_written_down_and_what_they_read_is_not(
     ]
 
 
+def test_what_was_done_is_in_the_log_of_whose_it_was_and_not_of_who_did_it(world: World, client: TestClient, vision: str) -> None:
+    study = world.parts.store.studies.add(replace(a_study(), project=vision))
+    client.post(f"/v1/studies/{study.id}:cancel")
+    world.ends(world.parts.store.studies.get(study.id))
+    client.delete(f"/v1/studies/{study.id}")
+    client.put("/v1/projects/vision/quotas", json={})
+    client.post("/v1/projects", json={"name": "speech"})
+    made = client.post("/v1/tokens", json={"name": "ada", "project": vision}).json()["id"]
+    client.delete(f"/v1/tokens/{made}")
+    client.post("/v1/studies", json=DEFINITION, headers={"Tuneyard-Project": vision})
+    assert [(one["action"], one["project"], one["status"]) for one in audit_of(client)] == [
+        ("cancelStudy", vision, 202),
+        ("deleteStudy", vision, 200),
+        ("setQuotas", vision, 200),
+        ("createProject", "speech", 201),
+        ("createToken", vision, 201),
+        ("revokeToken", vision, 200),
+        ("createStudy", vision, 201),
+    ]
+
+
+def test_what_is_of_no_project_or_of_the_default_one_is_logged_as_that(client: TestClient, vision: str) -> None:
+    client.post("/v1/studies", json=DEFINITION)
+    client.put("/v1/datasets/a/files/b.csv", content=b"text,label\na,b\n")
+    of_nobody = [
+        client.post("/v1/studies/none-abc123:cancel"),
+        client.post("/v1/login-links", headers={"Tuneyard-Project": vision}),
+        client.post("/v1/tokens", json={"name": "ada", "project": None}, headers={"Tuneyard-Project": vision}),
+        client.post("/v1/tokens", json={}),
+        client.put("/v1/projects/%00/quotas", json={}),
+        client.delete("/v1/tokens/a"),
+        client.delete("/v1/sessions"),
+    ]
+    assert [one["project"] for one in audit_of(client)] == ["default"] * 2 + [None] * len(of_nobody)
+
+
+def test_what_one_who_sees_every_project_was_refused_is_logged_there_too(world: World, client: TestClient, vision: str) -> None:
+    study = world.parts.store.studies.add(replace(a_study(), project=vision))
+    with client_with(world, a_token(client, "eve", role="viewer")) as viewer:
+        viewer.post(f"/v1/studies/{study.id}:cancel")
+        viewer.put("/v1/projects/vision/quotas", json={})
+    assert [(one["caller"], one["project"], one["status"]) for one in audit_of(client)][1:] == [("eve", vision, 403)] * 2
+
+
+def test_links_and_logins_are_logged_with_whose_they_are(world: World, client: TestClient, ada: TestClient) -> None:
+    link = ada.post("/v1/login-links").json()["url"]
+    with client_of(world.parts, None) as browser:
+        browser.get("/login?code=wrong")
+        browser.get(link, follow_redirects=False)
+        browser.get(link, follow_redirects=False)
+        browser.post("/logout", headers={"Origin": "http://127.0.0.1:8080"})
+    told = [(one["caller"], one["action"], one["target"], one["project"], one["status"]) for one in audit_of(client)]
+    assert told[1:] == [
+        ("ada", "createLoginLink", "/v1/login-links", "vision", 201),
+        ("ada", "logIn", "/login", "vision", 303),
+        ("ada", "logOut", "/logout", "vision", 204),
+    ]
+    assert {one["address"] for one in audit_of(client)} == {"testclient"}
+
+
+def test_login_links_are_limited_as_other_changes_are(world: World) -> None:
+    parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 2}))
+    with client_of(parts) as busy:
+        assert [busy.post("/v1/login-links").status_code for _ in range(3)] == [201, 201, 429]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_whoever_logged_in_can_log_out(world: World, client: TestClient, vision: str, role: Role) -> None:
+    with client_with(world, a_token(client, role=role, project=vision)) as somebody:
+        link = somebody.post("/v1/login-links").json()["url"]
+    with client_of(world.parts, None) as browser:
+        browser.get(link, follow_redirects=False)
+        cookie = {"Cookie": f"tuneyard_session={browser.cookies['tuneyard_session']}"}
+        assert browser.get("/v1/me", headers=cookie).json()["role"] == role
+        assert browser.post("/logout", headers={"Origin": "http://127.0.0.1:8080"}).status_code == 204
+        assert problem(browser.get("/v1/me", headers=cookie)) == (401, "not-authenticated")
+
+
+def test_nobody_is_let_into_a_project_that_is_not_there(world: World, client: TestClient) -> None:
+    with with_identities(world, replace(ADA, role=Role.EDITOR, project="ghost")) as somebody:
+        for answer in (
+            somebody.get("/v1/studies", headers=GIVEN),
+            somebody.put("/v1/datasets/a/files/b.csv", content=b"text,label\na,b\n", headers=GIVEN),
+            somebody.post("/v1/login-links", headers=GIVEN),
+        ):
+            assert problem(answer) == (404, "project-not-found")
+        client.post("/v1/projects", json={"name": "ghost"})
+        assert somebody.get("/v1/studies", headers=GIVEN).status_code == 200
+
+
 def test_changes_beyond_the_limit_do_not_fill_the_log(world: World, client: TestClient) -> None:
     made = a_token(client, "eve", role="viewer")
     parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 2}))
@@ -336,7 +443,8 @@ def test_a_projects_admin_reads_the_projects_log(world: World, client: TestClien
     client.post("/v1/studies", json=DEFINITION)
     ada.post("/v1/studies", json=DEFINITION)
     with client_with(world, a_token(client, "root", role="admin", project=vision)) as admin:
-        assert [one["caller"] for one in audit_of(admin)] == ["ada"]
+        told = [("token", "createToken"), ("ada", "createStudy"), ("token", "createToken")]
+        assert [(one["caller"], one["action"]) for one in audit_of(admin)] == told
 
 
 def test_wrong_tokens_are_slowed_down_and_right_ones_are_not(world: World, client: TestClient) -> None:

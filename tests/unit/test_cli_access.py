@@ -110,3 +110,16 @@ def test_every_browser_is_logged_out_by_who_says_all(world: World, tuneyard: Tun
     assert access.caller_of("s", NOW) == caller
     assert tuneyard("logout", "--all") == 0
     assert access.caller_of("s", NOW) is None
+
+
+def test_who_sees_every_project_is_told_to_say_which_a_token_is_to_see(
+    tuneyard: Tuneyard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tuneyard("token", "create", "ada") == ExitCode.USAGE
+    assert "--all-projects" in capsys.readouterr().err
+    tuneyard("project", "create", "vision")
+    capsys.readouterr()
+    tuneyard("token", "create", "root", "--role", "admin", "--project", "vision", "-o", "json")
+    admin = json.loads(capsys.readouterr().out)["token"]
+    assert tuneyard("token", "create", "eve", token=admin) == 0
+    assert tuneyard("token", "create", "eve", "--role", "root", token=admin) == ExitCode.INVALID
