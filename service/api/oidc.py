@@ -69,7 +69,7 @@ class OidcIdentities:
         """
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
-        except (jwt.PyJWTError, RecursionError):
+        except jwt.PyJWTError:
             return None
         header, claims = unverified["header"], unverified["payload"]
         if header.get("alg") not in _ALGORITHMS or claims.get("iss") != self._issuer:
