@@ -4,7 +4,6 @@ A login link's code and a session's secret are stored as SHA-256 only, and never
 """
 
 import html
-import ipaddress
 import os
 import re
 import stat
@@ -12,13 +11,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from service.api import audit
 from service.api.bodies import small_body
+from service.api.browsers import SAFE_METHODS, check_host, check_origin
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
 from service.api.identity import (
@@ -46,12 +46,10 @@ _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 _EVERYBODYS = frozenset({"/v1/login-links", "/logout"})
 """Routes that change nothing but one's own sessions."""
 _PROJECT_HEADER = "Tuneyard-Project"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
 _DEFAULT_NEXT = "/mlflow/"
 _TOKEN = re.compile(r"[!-~]{16,}")
-_LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 _USED = "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -64,7 +62,7 @@ def authenticate(request: Request) -> None:
     parts = all_parts_of(request)
     caller = _who_asks(request, parts)
     route = getattr(request.scope.get("route"), "path", "")
-    is_reading = request.method in _SAFE_METHODS or route in _READING_POSTS
+    is_reading = request.method in SAFE_METHODS or route in _READING_POSTS
     if not is_reading:
         _check_pace(request, caller)  # first: the audit log has every change that is refused from here on
     audit.begin(request, caller, is_reading=is_reading)
@@ -100,17 +98,13 @@ def require_operator(request: Request) -> Caller:
 
 
 def _who_asks(request: Request, parts: ApiParts) -> Caller:
-    """The caller, by the token or the cookie that came along.
-
-    A request that a browser sends by itself carries the cookie whoever caused it. So a cookie only counts under a name this
-    service is bound to (against DNS rebinding), and for unsafe methods only on requests from the service's own pages.
-    """
+    """The caller, by the token or the cookie that came along."""
     if "Authorization" in request.headers:
         return bearer(request, parts)
     caller = session_of(request, parts)
-    _check_host(request, parts)
-    if request.method not in _SAFE_METHODS:
-        _check_origin(request)
+    check_host(request, parts.settings)
+    if request.method not in SAFE_METHODS:
+        check_origin(request)
     return caller
 
 
@@ -346,45 +340,6 @@ def _refused(request: Request, detail: str) -> Response:
     )
     policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
     return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
-
-
-def _check_host(request: Request, parts: ApiParts) -> None:
-    """A name that somebody else's DNS points here is not ours. Raises Forbidden."""
-    host = request.headers.get("Host", "")
-    allowed = parts.settings.allowed_hosts
-    if _is_loopback(parts.settings.host) and _LOOPBACK_HOST.fullmatch(host):
-        return
-    if allowed and re.sub(r":\d{1,5}$", "", host).lower() in {one.lower() for one in allowed}:
-        return
-    if allowed or _is_loopback(parts.settings.host):
-        raise errors.Forbidden(
-            "Open the service under the address it printed: it is not known by this host name. Where it has another one, name it "
-            "in `TUNEYARD_ALLOWED_HOSTS`."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_origin(request: Request) -> None:
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    # Only the place is compared: behind a proxy that ends TLS, the scheme here is not the browser's.
-    is_ours = origin is not None and _place_of(origin) == request.headers.get("Host", "").lower() != ""
-    if (origin is not None and not is_ours) or (site is not None and site != "same-origin") or (origin is None and site is None):
-        raise errors.Forbidden("With a session cookie, send this request from a page of this service, or use the token instead.")
-
-
-def _place_of(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
 
 
 def _open_itself(path: str, flags: int) -> int:
