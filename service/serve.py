@@ -221,7 +221,7 @@ def _greet(settings: Settings, url: str) -> None:
     ]
     if sys.stdout.isatty():
         access = open_store(settings.store_url).access
-        login = new_login_path(access, SystemClock(), settings.login_code_seconds, "/mlflow/")
+        login = new_login_path(access, SystemClock(), settings.login_code_seconds, token_of(settings), "/mlflow/")
         minutes = settings.login_code_seconds / 60
         lines += [
             f"Open this in a browser; it works once, for {minutes:.0f} minutes (`tuneyard login` makes another):",

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from service.api import audit
 from service.api.access_views import (
     AuditEntryView,
     CallerView,
@@ -65,7 +66,8 @@ def get_me(request: Request) -> CallerView:
 def create_token(request: Request, response: Response, admin: Admin, body: SmallBody) -> NewTokenView:
     """A token for a person or a program, with a role in one project or in all. Only an admin's token makes further ones."""
     parts, wanted = all_parts_of(request), _read(TokenRequest, request, body)
-    project = wanted.project if "project" in wanted.model_fields_set else admin.project
+    project = _project_of(wanted, admin)
+    audit.concerns(request, project)
     if admin.project is not None and project != admin.project:
         raise errors.Forbidden(f"You make tokens for project {admin.project!r} alone.")
     if project is not None:
@@ -102,7 +104,21 @@ def list_tokens(request: Request, admin: Admin) -> TokensView:
 def revoke_token(request: Request, token_id: TokenId, admin: Admin) -> TokenView:
     """Let nobody in with it any more, nor with a browser session that came of it. Asking twice does no harm."""
     parts = all_parts_of(request)
-    return TokenView.of(parts.store.access.revoke(token_id, parts.clock.now(), admin.project))
+    revoked = parts.store.access.revoke(token_id, parts.clock.now(), admin.project)
+    audit.concerns(request, revoked.project)
+    return TokenView.of(revoked)
+
+
+@router.delete(
+    "/v1/sessions",
+    operation_id="endSessions",
+    summary="End all sessions",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_description="Every browser is logged out.",
+)
+def end_sessions(request: Request, _: Operator) -> None:
+    """Log every browser out, whoever uses it, and let no login link that was made before open one."""
+    all_parts_of(request).store.access.delete_sessions()
 
 
 @router.get("/v1/projects", operation_id="listProjects", summary="List projects", response_description="The projects.")
@@ -126,6 +142,7 @@ def list_projects(request: Request) -> ProjectsView:
 def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectView:
     """A place for studies and data sets that only its members see."""
     parts, wanted = all_parts_of(request), _read(ProjectRequest, request, body)
+    audit.concerns(request, wanted.name)
     return ProjectView.of(parts.store.projects.add(Project(wanted.name, parts.clock.now(), wanted.quotas)), Usage())
 
 
@@ -161,15 +178,25 @@ def export_audit(
     after: Annotated[int, Query(ge=0, le=_LARGEST_ID, description="Only entries with a greater id.", examples=[42])] = 0,
 ) -> StreamingResponse:
     """Who did what, when, and from where: every request that may have changed something, of your project or of all."""
-    audit = all_parts_of(request).store.audit
+    log = all_parts_of(request).store.audit
 
     def lines() -> Iterator[str]:
         last = after
-        while entries := audit.after(last, _PAGE, admin.project):
+        while entries := log.after(last, _PAGE, admin.project):
             yield "".join(AuditEntryView.of(entry).model_dump_json() + "\n" for entry in entries)
             last = entries[-1].id
 
     return StreamingResponse(lines(), media_type=_NDJSON, headers=_PRIVATE)
+
+
+def _project_of(wanted: TokenRequest, admin: Caller) -> str | None:
+    """The project that the token is to see: who sees every one says it. Raises InvalidParameters."""
+    if "project" in wanted.model_fields_set:
+        return wanted.project
+    if admin.project is None:
+        detail = "`project` is missing: name the one that the token is to see, or give null for every one"
+        raise InvalidParameters([ViolationView(pointer="/project", detail=detail)])
+    return admin.project
 
 
 def _read(model: type[_Wanted], request: Request, body: bytes) -> _Wanted:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.domain.access import CALLER_PATTERN, PROJECT_PATTERN, AccessToken, AuditEntry, Caller, Project, Quotas, Role, Usage
+from service.domain.access import (
+    CALLER_PATTERN,
+    PROJECT_PATTERN,
+    AccessToken,
+    AuditEntry,
+    Caller,
+    Project,
+    Quotas,
+    Role,
+    Source,
+    Usage,
+)
 
 _AT = "2030-01-02T03:04:05Z"
 _QUOTAS = tuple(field.name for field in fields(Quotas))
@@ -30,10 +41,14 @@ class CallerView(_View):
     name: str = Field(description="Your name in events and in the audit log.", examples=["ada"])
     role: Role = Field(description="What you may do.", examples=["editor"])
     project: str | None = Field(description="The project that you see; null for all of them.", examples=["vision"])
+    source: Source = Field(
+        description="What lets you in: the service's own token, one that was handed out, or an identity provider's.",
+        examples=["token"],
+    )
 
     @classmethod
     def of(cls, caller: Caller) -> "CallerView":
-        return cls(name=caller.name, role=caller.role, project=caller.project)
+        return cls(name=caller.name, role=caller.role, project=caller.project, source=caller.source)
 
 
 class TokenRequest(_Asked):
@@ -44,8 +59,8 @@ class TokenRequest(_Asked):
     )
     role: Role = Field(default=Role.EDITOR, strict=False, description="What it lets them do.", examples=["editor"])
     project: ProjectText | None = Field(
-        default=None, description="The project that they see; left out, yours, and null for every one if you see every one.",
-        examples=["vision"],
+        default=None, examples=["vision"],
+        description="The project that they see: left out, yours. Who sees every one says which, or null for every one.",
     )  # fmt: skip
     expires_in_days: float | None = Field(
         default=90.0, gt=0, le=3660, description="How long it works; null is until it is revoked.", examples=[90]
@@ -86,8 +101,12 @@ class QuotasRequest(_Asked):
     """What a project's studies may take together; what is left out or null is not limited."""
 
     max_running_studies: int | None = Field(default=None, ge=1, description="Studies that run at once.", examples=[4])
-    max_gpu_hours: float | None = Field(default=None, gt=0, description="Hours of GPU of all its studies.", examples=[500])
-    max_stored_gb: float | None = Field(default=None, gt=0, description="Gigabytes of all its checkpoints.", examples=[200])
+    max_gpu_hours: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Hours of GPU of all its studies.", examples=[500]
+    )
+    max_stored_gb: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Gigabytes of all its checkpoints.", examples=[200]
+    )
 
     @property
     def quotas(self) -> Quotas:
@@ -135,9 +154,12 @@ class AuditEntryView(_View):
     at: datetime = Field(description="When it was answered.", examples=[_AT])
     caller: str = Field(description="Who asked.", examples=["ada"])
     role: Role = Field(description="As what.", examples=["editor"])
-    project: str | None = Field(description="In which project; null in all of them.", examples=["vision"])
+    project: str | None = Field(
+        description="Whose that is which it was about; null for what is of no project or of all of them.", examples=["vision"]
+    )
     token: str | None = Field(
-        description="The id of the token that it came with; null for the service's own.", examples=["k3v9x2ab"]
+        description="The id of the token that it came with; null for the service's own and for an identity provider's.",
+        examples=["k3v9x2ab"],
     )
     action: str = Field(description="The operation's name in this description.", examples=["pauseStudy"])
     target: str = Field(description="The path it was sent to.", examples=["/v1/studies/intents-abc123:pause"])

@@ -1,16 +1,24 @@
 """The audit log's entries: who asked for a change, of what, from where, and what came of it."""
 
-from typing import Any
-
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.types import Scope
 
 from service.api.dependencies import ApiParts
 from service.api.identity import address_of
-from service.domain.access import AuditEntry, Caller
+from service.domain.access import AuditEntry, Caller, Source
 
 _MOST_CHARACTERS = 500
+
+
+def begin(request: Request, caller: Caller, *, is_reading: bool) -> None:
+    """Say whose request it is, and whether it can change anything: from here on it may be written down."""
+    request.state.caller, request.state.is_reading = caller, is_reading
+
+
+def concerns(request: Request, project: str | None) -> None:
+    """Say whose that is which the request changes, where the caller sees every project; None is no single one's."""
+    request.state.concerned = project
 
 
 async def note(scope: Scope, status: int, parts: ApiParts) -> None:
@@ -24,7 +32,7 @@ async def note(scope: Scope, status: int, parts: ApiParts) -> None:
         at=parts.clock.now(),
         caller=_name_of(request, caller),
         role=caller.role,
-        project=_project_of(scope, caller),
+        project=caller.project or state.get("concerned"),
         token=caller.token,
         action=_action_of(scope),
         target=scope["path"][:_MOST_CHARACTERS],
@@ -36,13 +44,8 @@ async def note(scope: Scope, status: int, parts: ApiParts) -> None:
 
 def _name_of(request: Request, caller: Caller) -> str:
     """The operators among each other are who they say they are."""
-    said = request.headers.get("Tuneyard-User") if caller.is_operator and caller.token is None else None
+    said = request.headers.get("Tuneyard-User") if caller.source is Source.OPERATOR else None
     return (said or caller.name)[:64]
-
-
-def _project_of(scope: Scope, caller: Caller) -> str | None:
-    seen: Any = scope.get("state", {}).get("parts")
-    return caller.project or (None if seen is None else seen.project)
 
 
 def _action_of(scope: Scope) -> str:

@@ -4,7 +4,6 @@ A login link's code and a session's secret are stored as SHA-256 only, and never
 """
 
 import html
-import ipaddress
 import os
 import re
 import stat
@@ -12,33 +11,45 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from service.api import audit
 from service.api.bodies import small_body
+from service.api.browsers import SAFE_METHODS, check_host, check_origin
 from service.api.dependencies import ApiParts, all_parts_of
 from service.api.documents import decode
-from service.api.identity import bearer, new_secret, operator, refused, session_cookie, session_of, sha256_of, token_holder
+from service.api.identity import (
+    bearer,
+    counts,
+    new_secret,
+    operator,
+    refused,
+    session_cookie,
+    session_of,
+    sha256_of,
+    token_holder,
+)
 from service.api.limits import Limits
 from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import LoginLinkView, ViolationView
 from service.api.scope import parts_within
 from service.domain import errors
-from service.domain.access import PROJECT_PATTERN, Caller, Role
+from service.domain.access import DEFAULT_PROJECT, PROJECT_PATTERN, Caller, Role
 from service.domain.ports import AccessStore, Clock
 from service.settings import Settings, write_exclusive
 
 _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
+_EVERYBODYS = frozenset({"/v1/login-links", "/logout"})
+"""Routes that change nothing but one's own sessions."""
 _PROJECT_HEADER = "Tuneyard-Project"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
 _DEFAULT_NEXT = "/mlflow/"
 _TOKEN = re.compile(r"[!-~]{16,}")
-_LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 _USED = "The login link was used already, has run out, or is not whole. Make a new one with `tuneyard login`."
 _PRIVATE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -51,16 +62,18 @@ def authenticate(request: Request) -> None:
     parts = all_parts_of(request)
     caller = _who_asks(request, parts)
     route = getattr(request.scope.get("route"), "path", "")
-    is_reading = request.method in _SAFE_METHODS or route in _READING_POSTS
+    is_reading = request.method in SAFE_METHODS or route in _READING_POSTS
     if not is_reading:
         _check_pace(request, caller)  # first: the audit log has every change that is refused from here on
-    request.state.caller, request.state.is_reading = caller, is_reading
-    needed = Role.VIEWER if is_reading else Role.EDITOR
+    audit.begin(request, caller, is_reading=is_reading)
+    project = _project_for(request, parts, caller)
+    if not is_reading:
+        audit.concerns(request, _concerned(request, parts, project))
+    needed = Role.VIEWER if is_reading or route in _EVERYBODYS else Role.EDITOR
     if not caller.role.covers(needed):
         raise errors.Forbidden(
             f"You may look, and not change anything: your token's role is {caller.role}. Ask for an {needed}'s."
         )
-    project = _project_for(request, parts, caller)
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
         raise errors.StudyNotFound(study_id)
@@ -79,41 +92,54 @@ def require_admin(request: Request) -> Caller:
 def require_operator(request: Request) -> Caller:
     """The caller, who may do everything in every project. Raises NotAuthenticated, Forbidden."""
     caller = require_admin(request)
-    if not caller.is_operator:
+    if not caller.is_admin_of_all:
         raise errors.Forbidden(f"Only an admin of all projects may do this, and yours is {caller.project!r}.")
     return caller
 
 
 def _who_asks(request: Request, parts: ApiParts) -> Caller:
-    """The caller, by the token or the cookie that came along.
-
-    A request that a browser sends by itself carries the cookie whoever caused it. So a cookie only counts under a name this
-    service is bound to (against DNS rebinding), and for unsafe methods only on requests from the service's own pages.
-    """
+    """The caller, by the token or the cookie that came along."""
     if "Authorization" in request.headers:
         return bearer(request, parts)
     caller = session_of(request, parts)
-    _check_host(request, parts)
-    if request.method not in _SAFE_METHODS:
-        _check_origin(request)
+    check_host(request, parts.settings)
+    if request.method not in SAFE_METHODS:
+        check_origin(request)
     return caller
 
 
 def _check_pace(request: Request, caller: Caller) -> None:
     limits: Limits = request.app.state.limits
-    seconds = limits.writes.count(caller.token or caller.name)
+    seconds = limits.writes.count(f"{caller.source} {caller.token or caller.name}")  # a provider's people choose their names
     if seconds:
         raise errors.TooOften(f"You have sent very many changes in the last minute: go on in {seconds} s.", seconds)
 
 
 def _project_for(request: Request, parts: ApiParts, caller: Caller) -> str | None:
     """The project that the request is about; None for all, which only some callers see. Raises ProjectNotFound."""
-    asked = request.headers.get(_PROJECT_HEADER)
+    asked = request.headers.get(_PROJECT_HEADER, caller.project)
     if asked is None:
-        return caller.project
+        return None
     if not re.fullmatch(PROJECT_PATTERN, asked) or caller.project not in {None, asked}:
         raise errors.ProjectNotFound(asked[:80])
-    return parts.store.projects.get(asked).name
+    known: set[str] = request.app.state.projects  # none is ever removed: one look at the store does for each
+    if asked not in known:
+        known.add(parts.store.projects.get(asked).name)
+    return asked
+
+
+def _concerned(request: Request, parts: ApiParts, project: str | None) -> str | None:
+    """Whose that is which the request changes, as far as it can be told from its path, for the audit log."""
+    study_id = request.path_params.get("study_id")
+    if study_id is not None:
+        try:
+            return parts.store.studies.project_of(study_id)
+        except errors.StudyNotFound:
+            return None
+    if "access" in request.scope["route"].tags:  # people, not a project's things; what it names may be one
+        named = request.path_params.get("name", "")
+        return named if re.fullmatch(PROJECT_PATTERN, named) else None
+    return project or DEFAULT_PROJECT
 
 
 router = APIRouter(tags=["access"])
@@ -124,6 +150,7 @@ router = APIRouter(tags=["access"])
     operation_id="createLoginLink",
     summary="Make a login link",
     status_code=status.HTTP_201_CREATED,
+    dependencies=[Depends(authenticate)],
     response_description="The link. It is shown only here.",
     responses=documented(errors.MalformedDocument, BodyTooLarge, errors.UnsupportedMediaType, InvalidParameters),
     openapi_extra={
@@ -153,16 +180,15 @@ router = APIRouter(tags=["access"])
 )
 def create_login_link(request: Request, response: Response, body: Annotated[bytes, Depends(small_body)]) -> LoginLinkView:
     """A path that logs one browser in as you, once, within a few minutes. Needs a token: a session cannot make further ones."""
-    parts = all_parts_of(request)
-    caller = bearer(request, parts)
+    parts, caller = all_parts_of(request), token_holder(request)
     document = decode(body, request.headers.get("Content-Type")) if body.strip() else {}
     next_path = _wanted_next(document)
     response.headers.update(_PRIVATE)
-    expires_at = parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds)
+    expires_at = caller.until(parts.clock.now() + timedelta(seconds=parts.settings.login_code_seconds))
     return LoginLinkView(url=_login_path(parts.store.access, expires_at, next_path, caller), expires_at=expires_at)
 
 
-@router.get("/login", include_in_schema=False)
+@router.get("/login", operation_id="logIn", include_in_schema=False)
 def log_in(
     request: Request,
     code: Annotated[str, Query(max_length=200)] = "",
@@ -177,20 +203,22 @@ def log_in(
     if not _NEXT.fullmatch(next_path):
         return _refused(request, "The link does not lead to a page of this service. Make a new one with `tuneyard login`.")
     parts = all_parts_of(request)
-    caller = parts.store.access.use_login_code(sha256_of(code), parts.clock.now()) if code else None
-    if caller is None:
+    now = parts.clock.now()
+    caller = parts.store.access.use_login_code(sha256_of(code), now) if code else None
+    if caller is None or not counts(caller, parts):
         error = refused(request, errors.InvalidLoginCode(_USED))
         if isinstance(error, errors.TooOften):
             raise error
         return _refused(request, _USED)
-    session, seconds = new_secret(), parts.settings.session_seconds
-    parts.store.access.add_session(sha256_of(session), parts.clock.now() + timedelta(seconds=seconds), caller)
+    audit.begin(request, caller, is_reading=False)
+    session, expires_at = new_secret(), caller.until(now + timedelta(seconds=parts.settings.session_seconds))
+    parts.store.access.add_session(sha256_of(session), expires_at, caller)
     response = RedirectResponse(next_path, status.HTTP_303_SEE_OTHER, headers=_PRIVATE)
     # Lax, not strict: the link is clicked in a terminal or a mail, and the page it leads to must get the cookie.
     response.set_cookie(
         session_cookie(request),
         session,
-        max_age=int(seconds),
+        max_age=int((expires_at - now).total_seconds()),
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
@@ -198,7 +226,13 @@ def log_in(
     return response
 
 
-@router.post("/logout", include_in_schema=False, dependencies=[Depends(authenticate)], status_code=status.HTTP_204_NO_CONTENT)
+@router.post(
+    "/logout",
+    operation_id="logOut",
+    include_in_schema=False,
+    dependencies=[Depends(authenticate)],
+    status_code=status.HTTP_204_NO_CONTENT,
+)
 def log_out(request: Request) -> Response:
     """End this browser's session."""
     session = request.cookies.get(session_cookie(request))
@@ -260,11 +294,14 @@ def load_or_make_token(path: Path) -> str:
             return token
 
 
-def new_login_path(access: AccessStore, clock: Clock, seconds: float, next_path: str = _DEFAULT_NEXT) -> str:
-    """The path of a new login link, which opens `next_path`; raises ValueError for one outside this service."""
+def new_login_path(access: AccessStore, clock: Clock, seconds: float, token: str, next_path: str = _DEFAULT_NEXT) -> str:
+    """The path of a new login link, which opens `next_path` for who holds the service's own `token`.
+
+    Raises ValueError for a path outside this service.
+    """
     if not _NEXT.fullmatch(next_path):
         raise ValueError(f"{next_path!r} is not a path of this service: it starts with one slash")
-    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path, operator())
+    return _login_path(access, clock.now() + timedelta(seconds=seconds), next_path, operator(token))
 
 
 def _login_path(access: AccessStore, expires_at: datetime, next_path: str, caller: Caller) -> str:
@@ -303,38 +340,6 @@ def _refused(request: Request, detail: str) -> Response:
     )
     policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
     return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
-
-
-def _check_host(request: Request, parts: ApiParts) -> None:
-    """A name that somebody else's DNS points here is not ours. Raises Forbidden."""
-    host = request.headers.get("Host", "")
-    allowed = parts.settings.allowed_hosts
-    if _is_loopback(parts.settings.host) and _LOOPBACK_HOST.fullmatch(host):
-        return
-    if allowed and re.sub(r":\d{1,5}$", "", host).lower() in {one.lower() for one in allowed}:
-        return
-    if allowed or _is_loopback(parts.settings.host):
-        raise errors.Forbidden(
-            "Open the service under the address it printed: it is not known by this host name. Where it has another one, name it "
-            "in `TUNEYARD_ALLOWED_HOSTS`."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_origin(request: Request) -> None:
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    # Only the place is compared: behind a proxy that ends TLS, the scheme here is not the browser's.
-    is_ours = origin is not None and urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower() != ""
-    if (origin is not None and not is_ours) or (site is not None and site != "same-origin") or (origin is None and site is None):
-        raise errors.Forbidden("With a session cookie, send this request from a page of this service, or use the token instead.")
 
 
 def _open_itself(path: str, flags: int) -> int:

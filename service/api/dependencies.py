@@ -86,7 +86,7 @@ async def caller_of(
 ) -> str:  # fmt: skip
     """Who asks: what the token says, or, with the service's own, the name that was sent along."""
     caller: access.Caller = request.state.caller
-    if not (caller.is_operator and caller.token is None):
+    if caller.source is not access.Source.OPERATOR:
         return caller.name
     if user is not None:
         return user

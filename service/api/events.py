@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
 import anyio
@@ -11,12 +13,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from service.api.dependencies import all_parts_of
+from service.api.identity import is_still_let_in
 from service.api.paths import STUDY, StudyId
 from service.api.problems import InvalidParameters, documented
 from service.api.schemas import EventView
 from service.domain import errors
 from service.domain.events import EventKind
-from service.domain.ports import Store
+from service.domain.ports import Clock, Store
 
 router = APIRouter(tags=["events"])
 
@@ -26,6 +30,8 @@ _BATCH = 500
 _LEAVING_SECONDS = 1.0
 """Given to the streams to end by themselves when the server stops; less than uvicorn waits for them."""
 _THREADS = 2
+_LET_IN_SECONDS = 60
+"""After which it is asked again whether who watches still may: a token may be revoked, and a session ended, meanwhile."""
 _LARGEST_ID = 2**63 - 1
 _OF_ALL = ("", 0)
 """The name of the question that is asked for all watchers; no study has it."""
@@ -80,21 +86,44 @@ async def watch_study(
     """Everything that has happened to the study, then everything that happens until it has ended.
 
     A comment is sent every 15 seconds while nothing happens. After a dropped connection, send the `id` of the last event
-    as `Last-Event-ID` to miss nothing.
+    as `Last-Event-ID` to miss nothing. The stream ends within about a minute of what let you in: a token, or a session.
     """
     looks: Looks = request.app.state.looks
     first = await looks.fresh(study_id, after if last_event_id is None else last_event_id)
     if first.is_last and not first.messages:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     leaving = anyio.Event()
+    parts = all_parts_of(request)
+    watcher = Watcher(partial(is_still_let_in, request, parts), parts.clock)
     return EventSourceResponse(
-        watch(looks, study_id, first, leaving, follow=follow),
+        watch(looks, study_id, first, leaving, watcher, follow=follow),
         ping=HEARTBEAT_SECONDS,
         sep="\n",
         headers={"Cache-Control": "no-store"},
         shutdown_event=leaving,
         shutdown_grace_period=_LEAVING_SECONDS,
     )
+
+
+class Watcher:
+    """Who watches. `is_let_in` says whether they may, by the store."""
+
+    def __init__(self, is_let_in: Callable[[], bool], clock: Clock) -> None:
+        self._is_let_in = is_let_in
+        self._clock = clock
+        self._asked_at = clock.now()
+
+    def is_due(self) -> bool:
+        """Whether it is time to ask again."""
+        return self._clock.now() - self._asked_at >= timedelta(seconds=_LET_IN_SECONDS)
+
+    def may_go_on(self) -> bool:
+        """Ask; whoever was let in stays so while the store cannot be asked."""
+        self._asked_at = self._clock.now()
+        try:
+            return self._is_let_in()
+        except errors.StoreAway:
+            return True
 
 
 @dataclass(frozen=True)
@@ -161,6 +190,10 @@ class Looks:
         """Ask the store what came after event `seen`. Raises StudyNotFound."""
         return await run_sync(self._look, study_id, seen, limiter=self._threads)
 
+    async def may_go_on(self, watcher: Watcher) -> bool:
+        """Whether who watches still may, asked of the store once in a while."""
+        return not watcher.is_due() or await run_sync(watcher.may_go_on, limiter=self._threads)
+
     async def _joined(self, key: tuple[str, int], ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` answers, or what another has just been answered who asked under the same key."""
         while (asked := self._asked.get(key)) and asked.is_worth_waiting_for(anyio.current_time()):
@@ -197,15 +230,17 @@ class Looks:
         return Step(messages, events[-1].id if events else seen, is_full=is_full, is_last=ended and not is_full)
 
 
-async def watch(looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *, follow: bool) -> AsyncIterator[ServerSentEvent]:
-    """The messages of a first step and of all that follow, until the study has ended or the server is `leaving`."""
+async def watch(
+    looks: Looks, study_id: str, step: Step, leaving: anyio.Event, watcher: Watcher, *, follow: bool
+) -> AsyncIterator[ServerSentEvent]:
+    """The messages of a first step and of all that follow, until the study has ended, the server leaves or they may not."""
     with looks.watching(study_id):
-        async for message in _watched(looks, study_id, step, leaving, follow=follow):
+        async for message in _watched(looks, study_id, step, leaving, watcher, follow=follow):
             yield message
 
 
 async def _watched(
-    looks: Looks, study_id: str, step: Step, leaving: anyio.Event, *, follow: bool
+    looks: Looks, study_id: str, step: Step, leaving: anyio.Event, watcher: Watcher, *, follow: bool
 ) -> AsyncIterator[ServerSentEvent]:
     while True:
         for message in step.messages:
@@ -215,7 +250,7 @@ async def _watched(
         if not step.is_full:
             with anyio.move_on_after(POLL_SECONDS):
                 await leaving.wait()
-        if leaving.is_set():
+        if leaving.is_set() or not await looks.may_go_on(watcher):
             return
         try:
             step = await looks.news(study_id, step.seen)

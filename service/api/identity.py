@@ -9,7 +9,7 @@ from fastapi import Request
 from service.api.dependencies import ApiParts
 from service.api.limits import Limits
 from service.domain import errors
-from service.domain.access import OPERATOR, Caller, Role
+from service.domain.access import OPERATOR, Caller, Role, Source
 
 SESSION_COOKIE = "tuneyard_session"
 _LONGEST_ADDRESS = 64
@@ -35,16 +35,15 @@ def sha256_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def operator() -> Caller:
-    """Whoever holds the service's own token."""
-    return Caller(OPERATOR, Role.ADMIN)
+def operator(token: str) -> Caller:
+    """Whoever holds the service's own token, which is this one."""
+    return Caller(OPERATOR, Role.ADMIN, Source.OPERATOR, fingerprint=sha256_of(token))
 
 
 def bearer(request: Request, parts: ApiParts) -> Caller:
     """Whose token the request carries. Raises NotAuthenticated, TooOften."""
-    headers = request.headers.getlist("Authorization")
-    scheme, _, given = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")  # of two, others might read the other
-    caller = _caller_with(given.strip(), parts) if scheme.lower() == "bearer" else None
+    given = _given(request)
+    caller = None if given is None else _caller_with(given, parts)
     if caller is None:
         raise refused(request, errors.NotAuthenticated(_HOW))
     return caller
@@ -60,13 +59,27 @@ def token_holder(request: Request) -> Caller:
 
 def session_of(request: Request, parts: ApiParts) -> Caller:
     """Whose session the request's cookie names. Raises NotAuthenticated, TooOften."""
-    session = request.cookies.get(session_cookie(request))
-    if not session:
+    if not request.cookies.get(session_cookie(request)):
         raise errors.NotAuthenticated(_HOW)
-    caller = parts.store.access.caller_of(sha256_of(session), parts.clock.now())
+    caller = _with_session(request, parts)
     if caller is None:
         raise refused(request, errors.NotAuthenticated(_HOW))
     return caller
+
+
+def counts(caller: Caller, parts: ApiParts) -> bool:
+    """Whether what let them in has not run out, nor been replaced."""
+    return caller.counts(parts.clock.now(), sha256_of(parts.token))
+
+
+def is_still_let_in(request: Request, parts: ApiParts) -> bool:
+    """Whether who was let in with this request would be again: nobody revoked their token, or ended their session."""
+    caller: Caller = request.state.caller
+    if "Authorization" not in request.headers:
+        return _with_session(request, parts) is not None
+    given = _given(request)
+    is_revoked = caller.source is Source.TOKEN and (given is None or _with_token(given, parts) is None)
+    return counts(caller, parts) and not is_revoked
 
 
 def refused(request: Request, error: errors.TuneyardError) -> errors.TuneyardError:
@@ -83,10 +96,17 @@ def address_of(request: Request) -> str:
     return request.client.host[:_LONGEST_ADDRESS] if request.client else "unknown"
 
 
+def _given(request: Request) -> str | None:
+    """The token that the request carries."""
+    headers = request.headers.getlist("Authorization")
+    scheme, _, given = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")  # of two, others might read the other
+    return given.strip() if scheme.lower() == "bearer" else None
+
+
 def _caller_with(given: str, parts: ApiParts) -> Caller | None:
     # As bytes: compare_digest refuses text that is not ASCII.
     if secrets.compare_digest(given.encode(), parts.token.encode()):
-        return operator()
+        return operator(parts.token)
     if given.startswith(TOKEN_PREFIX):
         return _with_token(given, parts)
     if parts.identities is not None and given.count(".") == 2:  # noqa: PLR2004 - the three parts of a JSON Web Token
@@ -102,3 +122,9 @@ def _with_token(given: str, parts: ApiParts) -> Caller | None:
     if found.last_used_at is None or now - found.last_used_at >= _NOTE_USE_EVERY:
         parts.store.access.note_use(found.id, now)
     return found.caller
+
+
+def _with_session(request: Request, parts: ApiParts) -> Caller | None:
+    session = request.cookies.get(session_cookie(request), "")
+    caller = parts.store.access.caller_of(sha256_of(session), parts.clock.now())
+    return caller if caller is not None and counts(caller, parts) else None

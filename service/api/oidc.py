@@ -1,14 +1,16 @@
 """Tokens of an OpenID Connect provider: who somebody is, what they may do, and in which project, by claims that it signs."""
 
 import re
+import time
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-import httpx
 import jwt
 
 from service.api.dependencies import Identities
-from service.domain.access import PROJECT_PATTERN, Caller, Role
-from service.domain.errors import NotReady
+from service.api.oidc_keys import SigningKeys, keys_of
+from service.domain.access import PROJECT_PATTERN, Caller, Role, Source
 from service.settings import Settings
 
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -16,7 +18,6 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _NAMES = ("preferred_username", "email", "sub")
 _EVERY_PROJECT = "*"
 _LEEWAY_SECONDS = 30
-_TIMEOUT_SECONDS = 5
 _MOST_BYTES = 16 * 1024
 
 
@@ -26,23 +27,27 @@ def open_identities(settings: Settings) -> Identities | None:
         return None
     if not settings.oidc_audience:
         raise ValueError("TUNEYARD_OIDC_ISSUER needs TUNEYARD_OIDC_AUDIENCE: without it every token of that provider would count")
-    return OidcIdentities(settings, settings.oidc_issuer, settings.oidc_audience)
+    keys = SigningKeys(partial(keys_of, settings.oidc_issuer, settings.oidc_jwks_url), time.monotonic)
+    return OidcIdentities(settings, settings.oidc_issuer, settings.oidc_audience, keys)
 
 
 class OidcIdentities:
-    """One provider. Its keys are asked for when a token names one that is not known yet, and kept for five minutes."""
+    """One provider. Its keys are asked for when a token comes that they may have signed."""
 
-    def __init__(self, settings: Settings, issuer: str, audience: str) -> None:
+    def __init__(self, settings: Settings, issuer: str, audience: str, keys: SigningKeys) -> None:
         self._settings = settings
         self._issuer = issuer
         self._audience = audience
-        self._keys: jwt.PyJWKClient | None = None
+        self._keys = keys
 
     def caller_of(self, token: str) -> Caller | None:
         if len(token) > _MOST_BYTES:
             return None
+        key_id = self._key_id(token)
+        key = None if key_id is None else self._keys.key(key_id)
+        if key is None:
+            return None
         try:
-            key = self._key_client().get_signing_key_from_jwt(token)
             claims = jwt.decode(
                 token,
                 key,
@@ -52,13 +57,27 @@ class OidcIdentities:
                 leeway=_LEEWAY_SECONDS,
                 options={"require": ["exp", "iat", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            raise NotReady("The identity provider cannot be asked for its keys: try again in a few seconds.") from error
+            ends_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+        except (jwt.PyJWTError, OverflowError, ValueError):
+            return None
+        return self._caller(claims, ends_at)
+
+    def _key_id(self, token: str) -> str | None:
+        """The key that the token names; None where no key of the provider's could make it count.
+
+        Nothing here is verified: it spares the provider the questions of strangers.
+        """
+        try:
+            unverified = jwt.decode_complete(token, options={"verify_signature": False})
         except jwt.PyJWTError:
             return None
-        return self._caller(claims)
+        header, claims = unverified["header"], unverified["payload"]
+        if header.get("alg") not in _ALGORITHMS or claims.get("iss") != self._issuer:
+            return None
+        key_id = header.get("kid")
+        return key_id if isinstance(key_id, str) else None
 
-    def _caller(self, claims: dict[str, Any]) -> Caller | None:
+    def _caller(self, claims: dict[str, Any], ends_at: datetime) -> Caller | None:
         """Who the claims speak of; None for somebody without a role or a project here."""
         role, project = claims.get(self._settings.oidc_role_claim), claims.get(self._settings.oidc_project_claim)
         if not isinstance(role, str) or role not in set(Role) or not isinstance(project, str):
@@ -69,23 +88,5 @@ class OidcIdentities:
         printable = re.sub(r"[^ -~]", "?", name)[:64].strip()
         if not printable:
             return None
-        return Caller(printable, Role(role), None if project == _EVERY_PROJECT else project)
-
-    def _key_client(self) -> jwt.PyJWKClient:
-        if self._keys is None:
-            self._keys = jwt.PyJWKClient(self._keys_url(), cache_keys=True, lifespan=300, timeout=_TIMEOUT_SECONDS)
-        return self._keys
-
-    def _keys_url(self) -> str:
-        """Where its public keys are: as set, or as its discovery document says."""
-        if self._settings.oidc_jwks_url:
-            return self._settings.oidc_jwks_url
-        where = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
-        try:
-            document = httpx.get(where, timeout=_TIMEOUT_SECONDS, follow_redirects=False).raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise NotReady("The identity provider cannot be asked for its keys: try again in a few seconds.") from error
-        if document.get("issuer") != self._issuer or not isinstance(document.get("jwks_uri"), str):
-            raise NotReady("The identity provider's discovery document is another issuer's: check TUNEYARD_OIDC_ISSUER.")
-        found: str = document["jwks_uri"]
-        return found
+        seen = None if project == _EVERY_PROJECT else project
+        return Caller(printable, Role(role), Source.OIDC, project=seen, ends_at=ends_at)

@@ -19,7 +19,7 @@ from service.domain.definition import StudyDefinition
 _REF = "#/components/schemas/"
 _OPEN = frozenset({"/healthz", "/readyz", "/login"})
 """Paths that need no token."""
-_TOKEN_ONLY = frozenset({"/v1/login-links", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/audit"})
+_TOKEN_ONLY = frozenset({"/v1/login-links", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/sessions", "/v1/audit"})
 """Paths that a browser's session does not open."""
 _DESCRIPTION = """\
 Searches hyperparameters for fine-tuning: POST a study, watch its trials, pull the best checkpoint.

@@ -1,4 +1,4 @@
-"""`tuneyard token`, `tuneyard project` and `tuneyard audit`: who may use the service, and what they did."""
+"""`tuneyard token`, `project`, `logout` and `audit`: who may use the service, and what they did."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -36,17 +36,27 @@ def create_token(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is.", show_default=False)],
     role: Annotated[str, typer.Option(help="viewer, editor or admin.")] = "editor",
-    project: Annotated[str | None, typer.Option(help="The project that they see [yours].", show_default=False)] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The project that they see [yours, where you see one].", show_default=False)
+    ] = None,
     all_projects: Annotated[bool, typer.Option("--all-projects", help="They see every project.")] = False,
     days: Annotated[float, typer.Option(help="How long it works; 0 is until it is revoked.", min=0)] = 90,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Make a token and print it: it is shown only here."""
+    from service.client.errors import ProblemError
+
     if all_projects and project is not None:
         raise typer.BadParameter("give a project or --all-projects", param_hint="--project")
     chosen = {"project": None} if all_projects else {} if project is None else {"project": project}
     with session_of(context).client() as client:
-        made = client.access.create_token(name, role, expires_in_days=days or None, **chosen)
+        try:
+            made = client.access.create_token(name, role, expires_in_days=days or None, **chosen)
+        except ProblemError as error:
+            if not chosen and any(one.pointer == "/project" for one in error.problem.violations or ()):
+                detail = "you see every project: name the one that they are to see, or give --all-projects"
+                raise typer.BadParameter(detail, param_hint="--project") from error
+            raise
     if output is Format.TABLE:
         say(f"{made.name} is {made.role} of {made.project or 'all projects'}; this is shown only once:")
         sys.stdout.write(made.token + "\n")
@@ -112,6 +122,18 @@ def set_quotas(
     with session_of(context).client() as client:
         changed = client.access.set_quotas(name, **quotas)
     emit(output, changed, lambda: _projects_table([changed]))
+
+
+def logout(
+    context: typer.Context,
+    everybody: Annotated[bool, typer.Option("--all", help="Log every browser out, whoever uses it.")] = False,
+) -> None:
+    """End the sessions of all browsers, and the login links that nobody has used yet."""
+    if not everybody:
+        raise typer.BadParameter("it logs out everybody's browsers: say so with --all", param_hint="--all")
+    with session_of(context).client() as client:
+        client.access.end_sessions()
+    say("Every browser is logged out.")
 
 
 def audit(

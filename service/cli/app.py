@@ -41,6 +41,7 @@ app.add_typer(models.app, name="model")
 app.add_typer(presets.app, name="preset")
 app.add_typer(access.tokens, name="token")
 app.add_typer(access.projects, name="project")
+app.command("logout")(access.logout)
 app.command("audit")(access.audit)
 app.add_typer(database.app, name="db")
 

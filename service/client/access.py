@@ -30,7 +30,7 @@ class Access:
         project: str | object | None = _YOURS,
         expires_in_days: float | None = 90.0,
     ) -> NewTokenView:
-        """A new token, with its secret. `project` left out is this client's own, None every one."""
+        """A new token, with its secret. `project` left out is this client's own, where it has one; None is every one."""
         wanted: dict[str, Any] = {"name": name, "role": str(role), "expires_in_days": expires_in_days}
         if project is not _YOURS:
             wanted["project"] = project
@@ -44,6 +44,10 @@ class Access:
         """Let nobody in with it any more."""
         path = f"/v1/tokens/{quote(token_id, safe='')}"
         return TokenView.model_validate_json(self._connection.request("DELETE", path).content)
+
+    def end_sessions(self) -> None:
+        """Log every browser out."""
+        self._connection.request("DELETE", "/v1/sessions")
 
     def create_project(self, name: str, **quotas: float | None) -> ProjectView:
         """A new project; `quotas` are those of `ProjectView`."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import assert_never
 
 from service.domain.errors import InvalidQuery
 
@@ -30,19 +31,50 @@ class Role(StrEnum):
         return order.index(self) >= order.index(needed)
 
 
+class Source(StrEnum):
+    """What lets a caller in: the service's own token, one that was handed out, or an identity provider's."""
+
+    OPERATOR = "operator"
+    TOKEN = "token"  # noqa: S105 - the kind of secret, not one
+    OIDC = "oidc"
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request. `project` None stands for all of them, `token` is the id of the token it came with, if any."""
+    """Who sends a request. `project` None stands for all of them, `token` is the id of the token it came with, if any.
+
+    `ends_at` is when that which let them in runs out; None is never. `fingerprint` says of an operator which of the service's own
+    tokens it was.
+    """
 
     name: str
     role: Role
+    source: Source
     project: str | None = None
     token: str | None = None
+    ends_at: datetime | None = None
+    fingerprint: str | None = field(default=None, repr=False)
 
     @property
-    def is_operator(self) -> bool:
+    def is_admin_of_all(self) -> bool:
         """Whether it may do everything in every project."""
         return self.role is Role.ADMIN and self.project is None
+
+    def until(self, moment: datetime) -> datetime:
+        """When something of theirs ends that would last until this moment: it outlives nothing that it came of."""
+        return moment if self.ends_at is None else min(moment, self.ends_at)
+
+    def counts(self, now: datetime, fingerprint: str) -> bool:
+        """Whether they still are let in, where the service's own token has this fingerprint. The store knows who was revoked."""
+        match self.source:
+            case Source.OPERATOR:
+                return self.fingerprint == fingerprint
+            case Source.TOKEN:
+                return self.ends_at is None or now < self.ends_at
+            case Source.OIDC:  # earlier versions did not say until when
+                return self.ends_at is not None and now < self.ends_at
+            case _:
+                assert_never(self.source)
 
 
 @dataclass(frozen=True)
@@ -66,7 +98,7 @@ class AccessToken:
     @property
     def caller(self) -> Caller:
         """Whoever sends it."""
-        return Caller(self.name, self.role, self.project, self.id)
+        return Caller(self.name, self.role, Source.TOKEN, self.project, self.id, self.expires_at)
 
 
 @dataclass(frozen=True)

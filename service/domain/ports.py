@@ -440,6 +440,10 @@ class AccessStore(Protocol):
 
     def delete_session(self, session_sha256: str) -> None: ...
 
+    def delete_sessions(self) -> None:
+        """All of them, and the login links that nobody has used yet."""
+        ...
+
 
 class ProjectStore(Protocol):
     """The projects; `default` is always there."""

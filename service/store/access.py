@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from service.domain.access import OPERATOR, AccessToken, Caller, Role
+from service.domain.access import OPERATOR, AccessToken, Caller, Role, Source
 from service.domain.errors import TokenNotFound
 from service.domain.ports import Clock
 from service.store import tables
@@ -86,16 +86,44 @@ class SqlAccess:
         with self._database.writing() as connection:
             connection.execute(tables.sessions.delete().where(tables.sessions.c.sha256 == session_sha256))
 
+    def delete_sessions(self) -> None:
+        with self._database.writing() as connection:
+            connection.execute(tables.login_codes.delete())
+            connection.execute(tables.sessions.delete())
+
     def _add(self, table: Table, sha256: str, expires_at: datetime, caller: Caller) -> None:
         with self._database.writing() as connection:
             connection.execute(table.delete().where(table.c.expires_at <= self._clock.now()))
-            connection.execute(table.insert().values(sha256=sha256, expires_at=expires_at, caller=asdict(caller)))
+            connection.execute(table.insert().values(sha256=sha256, expires_at=expires_at, caller=_row_of(caller)))
 
 
 def _token_of(row: Mapping[Any, Any]) -> AccessToken:
     return AccessToken(**{**{name: row[name] for name in _TOKEN_FIELDS}, "role": Role(row["role"])})
 
 
+def _row_of(caller: Caller) -> Mapping[str, Any]:
+    return {**asdict(caller), "ends_at": None if caller.ends_at is None else caller.ends_at.isoformat()}
+
+
 def _caller_of(stored: Mapping[str, Any] | None) -> Caller:
     """Who it was written for; before there were others it was always the operator."""
-    return Caller(OPERATOR, Role.ADMIN) if stored is None else Caller(**{**stored, "role": Role(stored["role"])})
+    if stored is None:
+        return Caller(OPERATOR, Role.ADMIN, Source.OPERATOR)
+    source, ends_at = stored.get("source") or _source_of(stored), stored.get("ends_at")
+    return Caller(
+        name=stored["name"],
+        role=Role(stored["role"]),
+        source=Source(source),
+        project=stored["project"],
+        token=stored["token"],
+        ends_at=None if ends_at is None else datetime.fromisoformat(ends_at),
+        fingerprint=stored.get("fingerprint"),
+    )
+
+
+def _source_of(stored: Mapping[str, Any]) -> Source:
+    """What let them in, of whom an earlier version wrote this: it did not say."""
+    if stored["token"] is not None:
+        return Source.TOKEN
+    is_operator = (stored["name"], stored["role"], stored["project"]) == (OPERATOR, Role.ADMIN, None)
+    return Source.OPERATOR if is_operator else Source.OIDC

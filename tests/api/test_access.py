@@ -1,6 +1,6 @@
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +9,9 @@ from starlette.testclient import TestClient
 
 from service.api.auth import new_login_path
 from service.api.identity import sha256_of
-from service.domain.access import Caller, Project, Quotas, Role
+from service.domain.access import Caller, Project, Quotas, Role, Source
 from service.domain.study import Study
-from tests.api.conftest import World, client_of, with_parts
+from tests.api.conftest import TOKEN, World, client_of, with_parts
 from tests.builders import NOW, a_study
 
 TYPE = "urn:tuneyard:problem:"
@@ -37,7 +37,8 @@ def vision(world: World) -> str:
 
 
 def a_token(client: TestClient, name: str = "ada", role: str = "editor", **changes: Any) -> str:
-    answer = client.post("/v1/tokens", json={"name": name, "role": role, **changes})
+    """The secret of a new one, for every project unless one is named."""
+    answer = client.post("/v1/tokens", json={"name": name, "role": role, "project": None, **changes})
     assert answer.status_code == 201, answer.text
     token: str = answer.json()["token"]
     return token
@@ -67,11 +68,11 @@ def problem(answer: Any) -> tuple[int, str]:
 
 
 def test_a_token_lets_its_owner_in_as_who_they_are(ada: TestClient) -> None:
-    assert ada.get("/v1/me").json() == {"name": "ada", "role": "editor", "project": "vision"}
+    assert ada.get("/v1/me").json() == {"name": "ada", "role": "editor", "project": "vision", "source": "token"}
 
 
 def test_the_services_own_token_sees_everything(client: TestClient) -> None:
-    assert client.get("/v1/me").json() == {"name": "token", "role": "admin", "project": None}
+    assert client.get("/v1/me").json() == {"name": "token", "role": "admin", "project": None, "source": "operator"}
 
 
 def test_a_tokens_secret_is_shown_once_and_stored_as_its_hash(world: World, client: TestClient) -> None:
@@ -207,7 +208,7 @@ def test_only_admins_see_and_make_tokens_and_read_the_log(ada: TestClient) -> No
 
 def test_a_projects_admin_stays_in_the_project(world: World, client: TestClient, vision: str) -> None:
     world.parts.store.projects.add(Project("speech", NOW))
-    a_token(client, "grace", project=None)
+    a_token(client, "grace")
     with client_with(world, a_token(client, "root", role="admin", project=vision)) as admin:
         made = admin.post("/v1/tokens", json={"name": "eve", "role": "viewer"}).json()
         assert made["project"] == "vision"
@@ -223,7 +224,7 @@ def test_a_projects_admin_stays_in_the_project(world: World, client: TestClient,
 
 def test_a_browser_makes_no_tokens(world: World) -> None:
     with client_of(world.parts, None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         own = {"Origin": "http://127.0.0.1:8080"}
         assert problem(browser.post("/v1/tokens", json={"name": "eve"}, headers=own)) == (401, "not-authenticated")
 
@@ -244,6 +245,22 @@ def test_a_token_that_makes_no_sense_is_refused(client: TestClient, body: Any, p
     answer = client.post("/v1/tokens", json=body)
     assert problem(answer) == (422, "invalid-parameters")
     assert answer.json()["violations"][0]["pointer"] == pointer
+
+
+def test_who_sees_every_project_says_what_a_token_is_to_see(client: TestClient) -> None:
+    answer = client.post("/v1/tokens", json={"name": "ada"})
+    assert problem(answer) == (422, "invalid-parameters")
+    assert answer.json()["violations"][0]["pointer"] == "/project"
+    assert client.get("/v1/tokens").json()["items"] == []
+    assert client.post("/v1/tokens", json={"name": "ada", "project": None}).json()["project"] is None
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+@pytest.mark.parametrize("quota", ["max_gpu_hours", "max_stored_gb"])
+def test_a_quota_is_a_number_that_can_be_used_up(client: TestClient, quota: str, number: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.put("/v1/projects/default/quotas", content=f'{{"{quota}": {number}}}', headers=headers)
+    assert answer.status_code in {400, 422}
 
 
 def test_a_token_for_a_project_that_is_not_there_is_refused(client: TestClient) -> None:
@@ -324,6 +341,96 @@ def test_what_a_viewer_was_refused_is_written_down_and_what_they_read_is_not(
     ]
 
 
+def test_what_was_done_is_in_the_log_of_whose_it_was_and_not_of_who_did_it(world: World, client: TestClient, vision: str) -> None:
+    study = world.parts.store.studies.add(replace(a_study(), project=vision))
+    client.post(f"/v1/studies/{study.id}:cancel")
+    world.ends(world.parts.store.studies.get(study.id))
+    client.delete(f"/v1/studies/{study.id}")
+    client.put("/v1/projects/vision/quotas", json={})
+    client.post("/v1/projects", json={"name": "speech"})
+    made = client.post("/v1/tokens", json={"name": "ada", "project": vision}).json()["id"]
+    client.delete(f"/v1/tokens/{made}")
+    client.post("/v1/studies", json=DEFINITION, headers={"Tuneyard-Project": vision})
+    assert [(one["action"], one["project"], one["status"]) for one in audit_of(client)] == [
+        ("cancelStudy", vision, 202),
+        ("deleteStudy", vision, 200),
+        ("setQuotas", vision, 200),
+        ("createProject", "speech", 201),
+        ("createToken", vision, 201),
+        ("revokeToken", vision, 200),
+        ("createStudy", vision, 201),
+    ]
+
+
+def test_what_is_of_no_project_or_of_the_default_one_is_logged_as_that(client: TestClient, vision: str) -> None:
+    client.post("/v1/studies", json=DEFINITION)
+    client.put("/v1/datasets/a/files/b.csv", content=b"text,label\na,b\n")
+    of_nobody = [
+        client.post("/v1/studies/none-abc123:cancel"),
+        client.post("/v1/login-links", headers={"Tuneyard-Project": vision}),
+        client.post("/v1/tokens", json={"name": "ada", "project": None}, headers={"Tuneyard-Project": vision}),
+        client.post("/v1/tokens", json={}),
+        client.put("/v1/projects/%00/quotas", json={}),
+        client.delete("/v1/tokens/a"),
+        client.delete("/v1/sessions"),
+    ]
+    assert [one["project"] for one in audit_of(client)] == ["default"] * 2 + [None] * len(of_nobody)
+
+
+def test_what_one_who_sees_every_project_was_refused_is_logged_there_too(world: World, client: TestClient, vision: str) -> None:
+    study = world.parts.store.studies.add(replace(a_study(), project=vision))
+    with client_with(world, a_token(client, "eve", role="viewer")) as viewer:
+        viewer.post(f"/v1/studies/{study.id}:cancel")
+        viewer.put("/v1/projects/vision/quotas", json={})
+    assert [(one["caller"], one["project"], one["status"]) for one in audit_of(client)][1:] == [("eve", vision, 403)] * 2
+
+
+def test_links_and_logins_are_logged_with_whose_they_are(world: World, client: TestClient, ada: TestClient) -> None:
+    link = ada.post("/v1/login-links").json()["url"]
+    with client_of(world.parts, None) as browser:
+        browser.get("/login?code=wrong")
+        browser.get(link, follow_redirects=False)
+        browser.get(link, follow_redirects=False)
+        browser.post("/logout", headers={"Origin": "http://127.0.0.1:8080"})
+    told = [(one["caller"], one["action"], one["target"], one["project"], one["status"]) for one in audit_of(client)]
+    assert told[1:] == [
+        ("ada", "createLoginLink", "/v1/login-links", "vision", 201),
+        ("ada", "logIn", "/login", "vision", 303),
+        ("ada", "logOut", "/logout", "vision", 204),
+    ]
+    assert {one["address"] for one in audit_of(client)} == {"testclient"}
+
+
+def test_login_links_are_limited_as_other_changes_are(world: World) -> None:
+    parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 2}))
+    with client_of(parts) as busy:
+        assert [busy.post("/v1/login-links").status_code for _ in range(3)] == [201, 201, 429]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_whoever_logged_in_can_log_out(world: World, client: TestClient, vision: str, role: Role) -> None:
+    with client_with(world, a_token(client, role=role, project=vision)) as somebody:
+        link = somebody.post("/v1/login-links").json()["url"]
+    with client_of(world.parts, None) as browser:
+        browser.get(link, follow_redirects=False)
+        cookie = {"Cookie": f"tuneyard_session={browser.cookies['tuneyard_session']}"}
+        assert browser.get("/v1/me", headers=cookie).json()["role"] == role
+        assert browser.post("/logout", headers={"Origin": "http://127.0.0.1:8080"}).status_code == 204
+        assert problem(browser.get("/v1/me", headers=cookie)) == (401, "not-authenticated")
+
+
+def test_nobody_is_let_into_a_project_that_is_not_there(world: World, client: TestClient) -> None:
+    with with_identities(world, replace(ADA, role=Role.EDITOR, project="ghost")) as somebody:
+        for answer in (
+            somebody.get("/v1/studies", headers=GIVEN),
+            somebody.put("/v1/datasets/a/files/b.csv", content=b"text,label\na,b\n", headers=GIVEN),
+            somebody.post("/v1/login-links", headers=GIVEN),
+        ):
+            assert problem(answer) == (404, "project-not-found")
+        client.post("/v1/projects", json={"name": "ghost"})
+        assert somebody.get("/v1/studies", headers=GIVEN).status_code == 200
+
+
 def test_changes_beyond_the_limit_do_not_fill_the_log(world: World, client: TestClient) -> None:
     made = a_token(client, "eve", role="viewer")
     parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 2}))
@@ -336,7 +443,8 @@ def test_a_projects_admin_reads_the_projects_log(world: World, client: TestClien
     client.post("/v1/studies", json=DEFINITION)
     ada.post("/v1/studies", json=DEFINITION)
     with client_with(world, a_token(client, "root", role="admin", project=vision)) as admin:
-        assert [one["caller"] for one in audit_of(admin)] == ["ada"]
+        told = [("token", "createToken"), ("ada", "createStudy"), ("token", "createToken")]
+        assert [(one["caller"], one["action"]) for one in audit_of(admin)] == told
 
 
 def test_wrong_tokens_are_slowed_down_and_right_ones_are_not(world: World, client: TestClient) -> None:
@@ -357,22 +465,112 @@ def test_changes_are_limited_by_the_minute_and_reads_are_not(world: World) -> No
         assert busy.get("/v1/studies").status_code == 200
 
 
+ADA = Caller("ada@example.org", Role.VIEWER, Source.OIDC, "vision", ends_at=NOW + timedelta(hours=1))
+GIVEN = {"Authorization": "Bearer a.b.c"}
+
+
+@dataclass
 class FakeIdentities:
     """Knows one token."""
 
+    caller: Caller = ADA
+
     def caller_of(self, token: str) -> Caller | None:
-        return Caller("ada@example.org", Role.VIEWER, "vision") if token == "a.b.c" else None
+        return self.caller if token == "a.b.c" else None
+
+
+def with_identities(world: World, caller: Caller = ADA) -> TestClient:
+    """Somebody at a service that knows this caller by the token `a.b.c`."""
+    return client_of(with_parts(world, identities=FakeIdentities(caller)), None)
 
 
 def test_an_identity_providers_token_counts_where_one_is_set(world: World, stranger: TestClient, vision: str) -> None:
-    given = {"Authorization": "Bearer a.b.c"}
-    assert stranger.get("/v1/me", headers=given).status_code == 401
-    with client_of(with_parts(world, identities=FakeIdentities()), None) as somebody:
-        assert somebody.get("/v1/me", headers=given).json() == {"name": "ada@example.org", "role": "viewer", "project": "vision"}
+    assert stranger.get("/v1/me", headers=GIVEN).status_code == 401
+    with with_identities(world) as somebody:
+        me = {"name": "ada@example.org", "role": "viewer", "project": "vision", "source": "oidc"}
+        assert somebody.get("/v1/me", headers=GIVEN).json() == me
         assert somebody.get("/v1/me", headers={"Authorization": "Bearer a.b.d"}).status_code == 401
-        link = somebody.post("/v1/login-links", headers=given).json()["url"]
+        link = somebody.post("/v1/login-links", headers=GIVEN).json()["url"]
         assert somebody.get(link, follow_redirects=False).status_code == 303
-        assert somebody.get("/v1/me").json()["name"] == "ada@example.org"
+        assert somebody.get("/v1/me").json() == me
+
+
+def test_neither_a_link_nor_a_session_outlives_the_providers_token_that_it_came_of(world: World, vision: str) -> None:
+    soon = replace(ADA, ends_at=NOW + timedelta(minutes=2))
+    with with_identities(world, soon) as somebody:
+        made = somebody.post("/v1/login-links", headers=GIVEN).json()
+        assert made["expires_at"] == "2030-01-02T03:06:05Z"
+        opened = somebody.get(made["url"], follow_redirects=False)
+        assert "Max-Age=120" in opened.headers["Set-Cookie"].split("; ")
+        late = somebody.post("/v1/login-links", headers=GIVEN).json()["url"]
+        world.clock.pass_seconds(119)
+        assert somebody.get("/v1/me").status_code == 200
+        world.clock.pass_seconds(1)
+        assert problem(somebody.get("/v1/me")) == (401, "not-authenticated")
+        assert problem(somebody.get(late)) == (403, "invalid-login-code")
+
+
+def test_sessions_and_links_of_the_operator_end_when_the_services_own_token_is_replaced(world: World) -> None:
+    access = world.parts.store.access
+    links = [new_login_path(access, world.clock, 300, TOKEN) for _ in range(2)]
+    with client_of(world.parts, None) as browser:
+        browser.get(links[0], follow_redirects=False)
+        assert browser.get("/v1/me").json()["source"] == "operator"
+        cookies = dict(browser.cookies)
+    with client_of(with_parts(world, token="another-token-for-tests"), None) as browser:
+        browser.cookies.update(cookies)
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+        assert problem(browser.get(links[1])) == (403, "invalid-login-code")
+
+
+def test_an_admin_of_all_ends_every_session_and_nobody_else_does(world: World, client: TestClient, vision: str) -> None:
+    admin = a_token(client, role="admin", project=vision)
+    with client_of(world.parts, None) as browser, client_with(world, admin) as root:
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
+        assert problem(root.delete("/v1/sessions")) == (403, "forbidden")
+        own = {"Origin": "http://127.0.0.1:8080"}
+        assert problem(browser.delete("/v1/sessions", headers=own)) == (401, "not-authenticated")
+        assert browser.get("/v1/me").status_code == 200
+        assert client.delete("/v1/sessions").status_code == 204
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        Caller("token", Role.ADMIN, Source.OPERATOR),
+        Caller("ada@example.org", Role.ADMIN, Source.OIDC),
+    ],
+)
+def test_who_has_a_session_that_does_not_say_what_it_came_of_logs_in_again(world: World, caller: Caller) -> None:
+    world.parts.store.access.add_session(sha256_of("s"), NOW + timedelta(days=30), caller)
+    with client_of(world.parts, None) as browser:
+        browser.cookies.set("tuneyard_session", "s")
+        assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
+
+
+def test_an_admin_of_all_by_a_provider_signs_with_their_own_name_alone(world: World, client: TestClient) -> None:
+    root = replace(ADA, role=Role.ADMIN, project=None)
+    with with_identities(world, root) as somebody:
+        made = somebody.post("/v1/studies", json=DEFINITION, headers={**GIVEN, "Tuneyard-User": "grace"}).json()
+        assert made["created_by"] == root.name
+        somebody.get(somebody.post("/v1/login-links", headers=GIVEN).json()["url"], follow_redirects=False)
+        own = {"Origin": "http://127.0.0.1:8080", "Tuneyard-User": "grace"}
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=own).json()["created_by"] == root.name
+    assert {one["caller"] for one in audit_of(client)} == {root.name}
+
+
+def test_a_name_at_a_provider_takes_nothing_from_the_limit_of_a_token_with_that_id(
+    world: World, client: TestClient, vision: str
+) -> None:
+    parts = with_parts(world, settings=world.parts.settings.model_copy(update={"max_writes_per_minute": 1}))
+    secret = a_token(client, project=vision)
+    (token,) = client.get("/v1/tokens").json()["items"]
+    namesake = FakeIdentities(replace(ADA, name=token["id"], role=Role.EDITOR))
+    with client_of(replace(parts, identities=namesake), None) as somebody:
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=GIVEN).status_code == 201
+        own = {"Authorization": f"Bearer {secret}"}
+        assert somebody.post("/v1/studies", json=DEFINITION, headers=own).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -389,12 +587,12 @@ def test_an_identity_providers_token_counts_where_one_is_set(world: World, stran
 def test_a_browser_uses_the_names_that_the_service_has(world: World, host: str, allowed: tuple[str, ...], status: int) -> None:
     settings = world.parts.settings.model_copy(update={"allowed_hosts": allowed})
     with client_of(with_parts(world, settings=settings), None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         assert browser.get("/v1/me", headers={"Host": host}).status_code == status
 
 
 def test_a_session_lives_as_long_as_the_settings_say(world: World) -> None:
     with client_of(world.parts, None) as browser:
-        browser.get(new_login_path(world.parts.store.access, world.clock, 300), follow_redirects=False)
+        browser.get(new_login_path(world.parts.store.access, world.clock, 300, TOKEN), follow_redirects=False)
         world.clock.pass_seconds(timedelta(days=31).total_seconds())
         assert problem(browser.get("/v1/me")) == (401, "not-authenticated")

@@ -18,7 +18,7 @@ PAGE = "/mlflow/#/experiments/1/runs"
 
 
 def log_in(world: World, browser: TestClient, next_path: str = "/docs") -> None:
-    link = new_login_path(world.parts.store.access, world.clock, 300, next_path)
+    link = new_login_path(world.parts.store.access, world.clock, 300, TOKEN, next_path)
     assert browser.get(link, follow_redirects=False).status_code == 303
 
 
@@ -69,13 +69,13 @@ def test_a_login_link_needs_no_body(client: TestClient) -> None:
 
 def test_over_https_the_cookie_stays_on_https(world: World) -> None:
     with client_of(world.parts, token=None) as browser:
-        link = new_login_path(world.parts.store.access, world.clock, 300)
+        link = new_login_path(world.parts.store.access, world.clock, 300, TOKEN)
         opened = browser.get(f"https://127.0.0.1:8080{link}", follow_redirects=False)
     assert "Secure" in opened.headers["Set-Cookie"].split("; ")
 
 
 def test_a_used_login_code_is_refused(world: World, stranger: TestClient) -> None:
-    link = new_login_path(world.parts.store.access, world.clock, 300)
+    link = new_login_path(world.parts.store.access, world.clock, 300, TOKEN)
     assert stranger.get(link, follow_redirects=False).status_code == 303
     again = stranger.get(link, follow_redirects=False)
     assert again.status_code == 403
@@ -96,7 +96,7 @@ def test_a_person_with_a_spent_link_gets_a_page_that_says_what_to_do(stranger: T
 
 
 def test_link_previews_and_prefetches_leave_the_code_intact(world: World, stranger: TestClient) -> None:
-    link = new_login_path(world.parts.store.access, world.clock, 300)
+    link = new_login_path(world.parts.store.access, world.clock, 300, TOKEN)
     assert stranger.head(link).status_code == 405
     assert stranger.get(link, headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 503
     assert stranger.get(link, follow_redirects=False).status_code == 303
@@ -110,7 +110,7 @@ def test_link_previews_and_prefetches_leave_the_code_intact(world: World, strang
 def test_a_login_link_never_leads_elsewhere_and_keeps_its_code(world: World, client: TestClient, elsewhere: str) -> None:
     assert client.post("/v1/login-links", json={"next": elsewhere}).status_code == 422
     with client_of(world.parts, token=None) as browser:
-        code = parse_qs(urlsplit(new_login_path(world.parts.store.access, world.clock, 300)).query)["code"][0]
+        code = parse_qs(urlsplit(new_login_path(world.parts.store.access, world.clock, 300, TOKEN)).query)["code"][0]
         answer = browser.get(f"/login?code={code}&next={quote(elsewhere)}", follow_redirects=False)
         assert answer.status_code == 403
         assert "Set-Cookie" not in answer.headers
@@ -132,14 +132,14 @@ def test_a_session_cannot_make_login_links(world: World, stranger: TestClient) -
 
 def test_neither_codes_nor_sessions_are_stored_as_they_are(world: World, stranger: TestClient) -> None:
     access = world.parts.store.access
-    link = new_login_path(access, world.clock, 300)
+    link = new_login_path(access, world.clock, 300, TOKEN)
     code = parse_qs(urlsplit(link).query)["code"][0]
     assert len(code) >= 43
     assert not access.use_login_code(code, world.clock.now())
     assert stranger.get(link, follow_redirects=False).status_code == 303
     session = stranger.cookies[SESSION_COOKIE]
     assert access.caller_of(session, world.clock.now()) is None
-    assert access.caller_of(hashlib.sha256(session.encode()).hexdigest(), world.clock.now()) == operator()
+    assert access.caller_of(hashlib.sha256(session.encode()).hexdigest(), world.clock.now()) == operator(TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,9 @@ def test_neither_codes_nor_sessions_are_stored_as_they_are(world: World, strange
         ({}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://127.0.0.1:x"}, 403),
+        ({"Origin": "http://127.0.0.1:99999"}, 403),
         ({"Origin": "http://127.0.0.1:9999"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
@@ -261,13 +264,13 @@ def test_a_shared_token_file_that_is_missing_empty_or_open_to_all_is_refused(
 
 def test_a_login_path_outside_the_service_cannot_be_made(world: World) -> None:
     with pytest.raises(ValueError, match="one slash"):
-        new_login_path(world.parts.store.access, world.clock, timedelta(minutes=5).total_seconds(), "//evil.example")
+        new_login_path(world.parts.store.access, world.clock, timedelta(minutes=5).total_seconds(), TOKEN, "//evil.example")
 
 
 def test_over_tls_the_cookie_is_of_this_very_host(world: World) -> None:
     with client_of(world.parts, token=None) as browser:
         browser.base_url = "https://127.0.0.1:8080"
-        link = new_login_path(world.parts.store.access, world.clock, 300)
+        link = new_login_path(world.parts.store.access, world.clock, 300, TOKEN)
         set_cookie = browser.get(link, follow_redirects=False).headers["Set-Cookie"]
         assert set_cookie.startswith(f"__Host-{SESSION_COOKIE}=")
         assert "Secure" in set_cookie

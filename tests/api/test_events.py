@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -9,12 +10,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api import events
+from service.api.identity import sha256_of
 from service.api.schemas import EventView
 from service.client.stream import Message, lines_of, messages
+from service.domain.access import AccessToken, Caller, Role, Source
 from service.domain.errors import StoreAway, StudyNotFound
 from service.domain.events import Event
 from service.domain.ports import EventStore
-from tests.api.conftest import World, client_of, with_parts
+from tests.api.conftest import TOKEN, World, client_of, with_parts
+from tests.builders import NOW
 
 TYPE = "urn:tuneyard:problem:"
 
@@ -53,10 +57,10 @@ class LivelyEvents:
             self.happenings.pop(0)()
 
 
-def lively(world: World, *happenings: Callable[[], Any]) -> TestClient:
+def lively(world: World, *happenings: Callable[[], Any], token: str | None = TOKEN, **changes: Any) -> TestClient:
     store = world.parts.store
     changed = replace(store, events=LivelyEvents(store.events, list(happenings)))
-    return client_of(with_parts(world, store=changed))
+    return client_of(with_parts(world, store=changed, **changes), token)
 
 
 def test_the_stream_tells_everything_to_the_end_of_the_study(world: World) -> None:
@@ -149,12 +153,89 @@ def test_a_stream_ends_when_the_server_leaves(world: World) -> None:
 
     async def heard() -> list[str | None]:
         looks = events.Looks(world.parts.store)
-        stream = events.watch(looks, study.id, await looks.fresh(study.id, 0), leaving, follow=True)
+        watcher = events.Watcher(lambda: True, world.clock)
+        stream = events.watch(looks, study.id, await looks.fresh(study.id, 0), leaving, watcher, follow=True)
         found = [(await anext(stream)).event]
         leaving.set()
         return found + [message.event async for message in stream]
 
     assert anyio.run(heard) == ["study.created"]
+
+
+SECRET = "ty_" + "s" * 43
+
+
+class Provider:
+    """An identity provider that knows one token, for half a minute."""
+
+    def caller_of(self, token: str) -> Caller | None:
+        return (
+            Caller("ada", Role.VIEWER, Source.OIDC, "default", ends_at=NOW + timedelta(seconds=30)) if token == "a.b.c" else None
+        )
+
+
+def ends(world: World, how: str) -> Callable[[], Any]:
+    """What ends somebody's being let in in this way, and the way they come in."""
+    access = world.parts.store.access
+    access.add_token(AccessToken("1", "ada", Role.VIEWER, "default", NOW, "root", NOW + timedelta(days=1)), sha256_of(SECRET))
+    return {
+        "revoked": lambda: access.revoke("1", NOW),
+        "ran out": lambda: world.clock.pass_seconds(86400),
+        "logged out": access.delete_sessions,
+        "provider": lambda: None,
+        "nothing": lambda: None,
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "headers", "seconds", "last"),
+    [
+        ("revoked", {"Authorization": f"Bearer {SECRET}"}, 60, "running"),
+        ("revoked", {"Authorization": f"Bearer {SECRET}"}, 59, "completed"),
+        ("ran out", {"Authorization": f"Bearer {SECRET}"}, 60, "running"),
+        ("logged out", {"Cookie": "tuneyard_session=s"}, 60, "running"),
+        ("revoked", {"Cookie": "tuneyard_session=s"}, 60, "running"),
+        ("provider", {"Authorization": "Bearer a.b.c"}, 60, "running"),
+        ("nothing", {"Authorization": f"Bearer {SECRET}"}, 3600, "completed"),
+        ("nothing", {"Authorization": f"Bearer {TOKEN}"}, 3600, "completed"),
+        ("nothing", {"Cookie": "tuneyard_session=s"}, 3600, "completed"),
+    ],
+)
+def test_the_stream_ends_within_a_minute_of_what_let_them_in_and_not_before(
+    world: World, how: str, headers: dict[str, str], seconds: float, last: str
+) -> None:
+    study = world.runs(world.has_study())
+    end, access = ends(world, how), world.parts.store.access
+    access.add_session(sha256_of("s"), NOW + timedelta(days=30), Caller("ada", Role.VIEWER, Source.TOKEN, "default", "1"))
+
+    def time_passes() -> None:
+        end()
+        world.clock.pass_seconds(seconds)
+
+    happenings = (lambda: None, time_passes, lambda: None, lambda: world.ends(study))
+    answer = lively(world, *happenings, token=None, identities=Provider()).get(f"/v1/studies/{study.id}/events", headers=headers)
+    assert answer.status_code == 200
+    assert json.loads(told(answer.content)[-1].data)["payload"]["state"] == last
+
+
+def test_who_watches_is_asked_for_once_a_minute_and_stays_while_the_store_is_away(world: World) -> None:
+    answers: list[bool | Exception] = [True, StoreAway("no route"), False]
+
+    def is_let_in() -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def asked() -> list[bool]:
+        looks, watcher = events.Looks(world.parts.store), events.Watcher(is_let_in, world.clock)
+        found = []
+        for _ in range(6):
+            world.clock.pass_seconds(30)
+            found.append(await looks.may_go_on(watcher))
+        return found
+
+    assert anyio.run(asked) == [True] * 5 + [False]
 
 
 @dataclass

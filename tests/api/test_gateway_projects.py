@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.identity import sha256_of
-from service.domain.access import AccessToken, Caller, Project, Role
+from service.domain.access import AccessToken, Caller, Project, Role, Source
 from service.domain.ports import MirroredTrial
 from tests.api.conftest import TOKEN, World, client_of, with_parts
 from tests.api.test_gateway import UPSTREAM, WRITES, Upstream
@@ -140,8 +140,8 @@ def test_a_header_narrows_what_is_seen_by_who_sees_everything(tracked: World, up
 
 def test_a_members_browser_sees_the_project(tracked: World, upstream: Upstream) -> None:
     with before(tracked, upstream, None) as browser:
-        access = tracked.parts.store.access
-        access.add_session(sha256_of("s"), tracked.clock.now().replace(year=2100), Caller("ada", Role.VIEWER, "vision", "1"))
+        access, member = tracked.parts.store.access, Caller("ada", Role.VIEWER, Source.TOKEN, "vision", "1")
+        access.add_session(sha256_of("s"), tracked.clock.now().replace(year=2100), member)
         browser.cookies.set("tuneyard_session", "s")
         assert browser.get(f"{API}/runs/get?run_id={OWN}").status_code == 200
         assert browser.get(f"{API}/runs/get?run_id={OTHER}").status_code == 404

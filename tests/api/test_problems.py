@@ -54,6 +54,7 @@ PROTECTED = [
     ("GET", "/v1/studies/a/final"), ("GET", "/v1/studies/a/refine"), ("POST", "/v1/studies/a:fork"),
     ("POST", "/v1/studies:preview"),
     ("GET", "/v1/me"), ("GET", "/v1/tokens"), ("POST", "/v1/tokens"), ("DELETE", "/v1/tokens/a"), ("GET", "/v1/projects"),
+    ("DELETE", "/v1/sessions"),
     ("POST", "/v1/projects"), ("PUT", "/v1/projects/a/quotas"), ("GET", "/v1/audit"),
     ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"),
 ]  # fmt: skip

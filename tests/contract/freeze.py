@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Role
+from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Role, Source
 from service.domain.decision import Decision
 from service.domain.history import PriorTrial
 from service.domain.ports import Change, IdempotencyKey, MirroredTrial, Store
@@ -33,7 +33,7 @@ HYPERBAND: dict[str, Any] = {
     "resources": {"max_concurrent_trials": 2},
 }
 DRIVER = "driver-4711-99"
-ADA = Caller("ada", Role.EDITOR, "vision")
+ADA = Caller("ada", Role.EDITOR, Source.OIDC, "vision")
 """Whose the login link and the session are, from revision 0007 on."""
 
 

@@ -3,27 +3,40 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
-from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Role, Usage
+from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Role, Source, Usage
 from service.domain.errors import ProjectExists, ProjectNotFound, StudyNotFound, TokenNotFound
 from service.domain.ports import Change, Store, StudyQuery
 from service.domain.stored import Footprint
 from service.domain.study import StudyReason
+from service.store import tables
+from service.store.access import SqlAccess
+from service.store.database import Database
 from tests.builders import NOW, a_study, a_trial
 from tests.contract.conftest import at_once
 from tests.fakes import FakeClock
 
 CODE, OTHER = "a" * 64, "b" * 64
 MINUTE = timedelta(minutes=1)
-ADA = Caller("ada", Role.EDITOR, "vision")
+ADA = Caller("ada", Role.EDITOR, Source.OIDC, "vision", ends_at=NOW + MINUTE)
+ROOT = Caller("token", Role.ADMIN, Source.OPERATOR, fingerprint="c" * 64)
 TOKEN = AccessToken("k3v9x2", "ada", Role.EDITOR, "vision", NOW, "grace", expires_at=NOW + MINUTE)
 
 
 def test_a_login_code_works_once(store: Store) -> None:
     store.access.add_login_code(CODE, NOW + MINUTE, ADA)
     assert [store.access.use_login_code(CODE, NOW) for _ in range(3)] == [ADA, None, None]
+
+
+@pytest.mark.parametrize("caller", [ADA, ROOT, TOKEN.caller], ids=lambda one: one.source)
+def test_what_let_somebody_in_is_kept_with_their_link_and_their_session(store: Store, caller: Caller) -> None:
+    store.access.add_token(TOKEN, CODE)
+    store.access.add_login_code(CODE, NOW + MINUTE, caller)
+    store.access.add_session(CODE, NOW + MINUTE, caller)
+    assert store.access.use_login_code(CODE, NOW) == caller == store.access.caller_of(CODE, NOW)
 
 
 def test_a_login_code_that_never_was_does_not_work(store: Store) -> None:
@@ -73,6 +86,17 @@ def test_a_deleted_session_is_gone_and_others_are_not(store: Store) -> None:
         store.access.add_session(session, NOW + MINUTE, ADA)
     store.access.delete_session(CODE)
     assert (store.access.caller_of(CODE, NOW), store.access.caller_of(OTHER, NOW)) == (None, ADA)
+
+
+def test_all_sessions_and_links_end_together_and_tokens_stay(store: Store) -> None:
+    store.access.add_token(TOKEN, CODE)
+    for secret in (CODE, OTHER):
+        store.access.add_session(secret, NOW + MINUTE, ADA)
+        store.access.add_login_code(secret, NOW + MINUTE, ADA)
+    store.access.delete_sessions()
+    assert [store.access.caller_of(session, NOW) for session in (CODE, OTHER)] == [None, None]
+    assert store.access.use_login_code(CODE, NOW) is None
+    assert store.access.token_with(CODE) == TOKEN
 
 
 def test_to_delete_a_session_that_is_not_there_does_no_harm(store: Store) -> None:
@@ -216,3 +240,24 @@ def test_the_audit_log_keeps_its_order(store: Store) -> None:
     assert [one.caller for one in rest] == ["ada", "grace"]
     assert [one.caller for one in store.audit.after(0, project="vision")] == ["ada"] * 3
     assert store.audit.after(2**63 - 1) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "whose"),
+    [
+        (None, Caller("token", Role.ADMIN, Source.OPERATOR)),
+        (("token", "admin", None, None), Caller("token", Role.ADMIN, Source.OPERATOR)),
+        (("ada", "admin", None, None), Caller("ada", Role.ADMIN, Source.OIDC)),
+        (("token", "editor", "vision", None), Caller("token", Role.EDITOR, Source.OIDC, "vision")),
+        (("ada", "editor", "vision", TOKEN.id), Caller("ada", Role.EDITOR, Source.TOKEN, "vision", TOKEN.id)),
+    ],
+)
+def test_of_a_session_of_an_earlier_version_it_is_known_what_it_came_of(written: tuple[Any, ...] | None, whose: Caller) -> None:
+    database = Database("sqlite://")
+    caller = None if written is None else dict(zip(("name", "role", "project", "token"), written, strict=True))
+    with database.writing() as connection:
+        tables.metadata.create_all(connection)
+        connection.execute(tables.sessions.insert().values(sha256=CODE, expires_at=NOW + MINUTE, caller=caller))
+    access = SqlAccess(database, FakeClock(NOW))
+    access.add_token(TOKEN, CODE)
+    assert access.caller_of(CODE, NOW) == whose

@@ -20,8 +20,7 @@ from alembic.config import Config
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from service.api.identity import operator
-from service.domain.access import Quotas, Role
+from service.domain.access import Caller, Quotas, Role, Source
 from service.domain.decision import Decision
 from service.domain.errors import NotReady, SchemaTooNew, SchemaTooOld
 from service.domain.history import PriorTrial
@@ -42,6 +41,7 @@ from tests.fakes import FakeClock
 
 REVISIONS = sorted(path.stem for path in FROZEN.glob("*.json"))
 NEWEST = REVISIONS[-1]
+OPERATOR = Caller("token", Role.ADMIN, Source.OPERATOR)
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -213,7 +213,7 @@ def test_the_mirror_goes_on_from_where_it_got(upgraded: Store, revision: str) ->
 
 def test_leases_sessions_and_login_codes_go_on_to_count(upgraded: Store, revision: str) -> None:
     assert upgraded.leases.holders(NOW)[STUDY] == "driver-4711-99"
-    whose = operator() if revision < "0007" else ADA  # there was nobody else
+    whose = OPERATOR if revision < "0007" else ADA  # there was nobody else
     assert upgraded.access.caller_of("ef" * 32, NOW) == whose
     assert upgraded.access.use_login_code("cd" * 32, NOW) == whose
 

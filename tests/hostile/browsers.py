@@ -12,6 +12,7 @@ _FORGED: dict[str, dict[str, str]] = {
     "the same site": {"Origin": "http://{host}", "Sec-Fetch-Site": "same-site"}, "cross-site": {"Origin": "http://{host}",
     "Sec-Fetch-Site": "cross-site"},
     "an empty origin": {"Origin": ""}, "a path as origin": {"Origin": "/{host}"},
+    "half an IPv6 address": {"Origin": "http://["}, "a port that is no number": {"Origin": "http://127.0.0.1:x"},
 }  # fmt: skip
 _HOSTS = (
     "evil.example",
@@ -22,6 +23,8 @@ _HOSTS = (
     "[::2]",
     "evil@127.0.0.1",
     "127.0.0.1:1:2",
+    "[",
+    "127.0.0.1:x",
     "",
 )
 _SIMPLE = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.hostile.attack import Act, Attack, asking, attack, posting
-from tests.hostile.target import Answer, Target, simulated, trained
+from tests.hostile.target import EXPORT, Answer, Target, simulated, trained
 
 _LONG = "x" * 60_000
 _CHANGES = (
@@ -19,10 +19,13 @@ _FOREIGN = (
     ("POST", "/trials"), ("PATCH", ""),
 )  # fmt: skip
 _MLFLOW = (
-    "/mlflow/ajax-api/2.0/mlflow/runs/get?run_id=0", "/mlflow/ajax-api/2.0/mlflow/experiments/get?experiment_id=0",
-    "/mlflow/get-artifact?path=model/config.json&run_uuid=0", "/mlflow/ajax-api/2.0/mlflow/artifacts/list?run_id=0",
-)  # fmt: skip
-"""What is nobody's is answered as what is another project's: tests/integration/test_gateway_projects.py tries all of it."""
+    "/mlflow/ajax-api/2.0/mlflow/runs/get?run_id={run}",
+    "/mlflow/ajax-api/2.0/mlflow/experiments/get?experiment_id={experiment}",
+    "/mlflow/ajax-api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key=validation/loss",
+    "/mlflow/ajax-api/2.0/mlflow/artifacts/list?run_id={run}",
+    EXPORT,
+)
+"""What the neighbour sees of their study there; tests/integration/test_gateway_projects.py tries all the rest."""
 
 
 def attacks() -> Iterator[Attack]:
@@ -49,7 +52,7 @@ def attacks() -> Iterator[Attack]:
     yield attack("a warm start from another project", _warm_start, 422, 404)
     yield attack("a list of another project's studies", _listed, 200)
     for path in _MLFLOW:
-        yield attack(f"a member at {path}", asking("GET", path), 404)
+        yield attack(f"a member at {path}", _in_mlflow(path), 404)
 
 
 def _with_headers(headers: Mapping[str, str]) -> Act:
@@ -89,6 +92,15 @@ def _on_neighbours(method: str, rest: str) -> Act:
         body = b"{}" if method in {"POST", "PATCH"} else b""
         headers = {"Content-Type": "application/json", "If-Match": "*"}
         return target.ask(method, f"/v1/studies/{target.studies['neighbour']}{rest}", "editor", body, headers)
+
+    return act
+
+
+def _in_mlflow(path: str) -> Act:
+    def act(target: Target) -> Answer:
+        asked = path.format(**target.tracked)
+        assert target.ask("GET", asked, "neighbour").status == 200, "it is there"
+        return target.ask("GET", asked)
 
     return act
 

@@ -13,9 +13,12 @@ import httpx
 
 from service.api.identity import new_secret, sha256_of
 from service.domain.access import AccessToken, Role
+from service.domain.ports import Store
 from service.store.sql import open_store
-from tests.running import RunningService
+from tests.running import RunningService, wait_until
 
+EXPORT = "/mlflow/get-artifact?path=model/simulation.json&run_uuid={run}"
+"""The last that is written of a study in MLflow: its champion's export."""
 CLOSED = 0
 """In place of a status: the connection was closed without an answer."""
 _SECONDS = 30.0
@@ -45,6 +48,8 @@ class Answer:
 class Target:
     """A running service with two projects. `heard` is all that it has ever answered to attacks.
 
+    `tracked` are the ids that MLflow gave the neighbour's study.
+
     `evil` is an address on this machine where nobody may ever call.
     """
 
@@ -52,6 +57,7 @@ class Target:
     evil: str
     tokens: dict[str, str] = field(default_factory=dict)
     studies: dict[str, str] = field(default_factory=dict)
+    tracked: dict[str, str] = field(default_factory=dict)
     heard: list[bytes] = field(default_factory=list)
 
     @property
@@ -123,10 +129,21 @@ class Target:
             neighbour.put("/v1/datasets/secret/files/rows.csv", content=b"text,label\na,b\n").raise_for_status()
             self.studies["neighbour"] = neighbour.post("/v1/studies", json=simulated()).raise_for_status().json()["id"]
 
+    def await_neighbour(self) -> None:
+        """Until all of the neighbour's study is in MLflow."""
+        mirror, study = self._store().mirror, self.studies["neighbour"]
+        wait_until(lambda: 0 in mirror.mirrored(study), 120, "the neighbour's trial is not in MLflow", look_seconds=0.5)
+        self.tracked = {"experiment": str(mirror.experiment(study)), "run": mirror.mirrored(study)[0].run_id}
+        path = EXPORT.format(**self.tracked)
+        wait_until(lambda: self.ask("GET", path, "neighbour").status == 200, 120, "its export is not", look_seconds=0.5)
+
+    def _store(self) -> Store:
+        return open_store(f"sqlite:///{self.service.home / 'tuneyard.db'}")
+
     def _expired(self) -> str:
         secret, now = new_secret("ty_"), datetime.now(UTC)
         token = AccessToken("expired1", "late", Role.ADMIN, None, now - timedelta(days=2), "token", now - timedelta(days=1))
-        open_store(f"sqlite:///{self.service.home / 'tuneyard.db'}").access.add_token(token, sha256_of(secret))
+        self._store().access.add_token(token, sha256_of(secret))
         return secret
 
 

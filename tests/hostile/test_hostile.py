@@ -90,6 +90,7 @@ def target(service: RunningService, witness: Witness, trap: Trap) -> Target:
     with found.api("editor") as editor:
         made = editor.post("/v1/studies", json=trained(service.model)).raise_for_status().json()
     found.studies["own"] = made["id"]
+    found.await_neighbour()
     return found
 
 

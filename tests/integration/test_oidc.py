@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from service.api.oidc import open_identities
-from service.domain.access import Caller, Role
+from service.domain.access import Caller, Role, Source
 from service.domain.errors import NotReady
 from service.settings import Settings
 
@@ -85,18 +85,19 @@ def caller_of(provider: Provider, token: str, **settings: Any) -> Caller | None:
 
 
 def test_a_token_that_the_provider_signed_counts(provider: Provider) -> None:
-    ada = Caller("ada@example.org", Role.EDITOR, "vision")
-    assert caller_of(provider, provider.token()) == ada
-    assert caller_of(provider, provider.token(EC, "ES256", "ec")) == ada
-    everywhere = provider.token(tuneyard_role="admin", tuneyard_project="*", preferred_username="ada")
-    assert caller_of(provider, everywhere) == Caller("ada", Role.ADMIN)
+    ends_at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
+    ada = Caller("ada@example.org", Role.EDITOR, Source.OIDC, "vision", ends_at=ends_at)
+    assert caller_of(provider, provider.token(exp=ends_at)) == ada
+    assert caller_of(provider, provider.token(EC, "ES256", "ec", exp=ends_at)) == ada
+    everywhere = provider.token(tuneyard_role="admin", tuneyard_project="*", preferred_username="ada", exp=ends_at)
+    assert caller_of(provider, everywhere) == Caller("ada", Role.ADMIN, Source.OIDC, ends_at=ends_at)
 
 
 def test_claims_may_have_other_names(provider: Provider) -> None:
     token = provider.token(tuneyard_role=None, tuneyard_project=None, group="viewer", team="speech")
-    assert caller_of(provider, token, oidc_role_claim="group", oidc_project_claim="team") == Caller(
-        "ada@example.org", Role.VIEWER, "speech"
-    )
+    found = caller_of(provider, token, oidc_role_claim="group", oidc_project_claim="team")
+    assert found is not None
+    assert (found.role, found.project) == (Role.VIEWER, "speech")
 
 
 def test_the_keys_are_asked_for_once(provider: Provider) -> None:
@@ -162,7 +163,7 @@ def test_a_provider_that_is_away_is_said(provider: Provider) -> None:
         identities = open_identities(Settings(**{"oidc_issuer": provider.issuer, "oidc_audience": "tuneyard", **changes}))
         assert identities is not None
         with pytest.raises(NotReady):
-            identities.caller_of(provider.token())
+            identities.caller_of(provider.token(iss=changes.get("oidc_issuer", provider.issuer)))
 
 
 def test_a_provider_that_speaks_for_another_is_refused() -> None:

@@ -1,8 +1,9 @@
-"""`tuneyard token`, `project` and `audit`, against the API over fakes."""
+"""`tuneyard token`, `project`, `logout` and `audit`, against the API over fakes."""
 
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -11,7 +12,9 @@ import pytest
 from service.cli import run
 from service.cli.exits import ExitCode
 from service.cli.session import Session
+from service.domain.access import Caller, Role, Source
 from tests.api.conftest import TOKEN, World, client_of, world
+from tests.builders import NOW
 
 __all__ = ["world"]
 
@@ -98,3 +101,25 @@ def test_who_sees_every_project_names_one(tuneyard: Tuneyard, capsys: pytest.Cap
     assert tuneyard("--project", "vision", "study", "ls") == ExitCode.NOT_FOUND
     tuneyard("project", "create", "vision")
     assert tuneyard("--project", "vision", "study", "ls") == 0
+
+
+def test_every_browser_is_logged_out_by_who_says_all(world: World, tuneyard: Tuneyard) -> None:
+    access, caller = world.parts.store.access, Caller("ada", Role.VIEWER, Source.OIDC)
+    access.add_session("s", NOW + timedelta(days=1), caller)
+    assert tuneyard("logout") == ExitCode.USAGE
+    assert access.caller_of("s", NOW) == caller
+    assert tuneyard("logout", "--all") == 0
+    assert access.caller_of("s", NOW) is None
+
+
+def test_who_sees_every_project_is_told_to_say_which_a_token_is_to_see(
+    tuneyard: Tuneyard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tuneyard("token", "create", "ada") == ExitCode.USAGE
+    assert "--all-projects" in capsys.readouterr().err
+    tuneyard("project", "create", "vision")
+    capsys.readouterr()
+    tuneyard("token", "create", "root", "--role", "admin", "--project", "vision", "-o", "json")
+    admin = json.loads(capsys.readouterr().out)["token"]
+    assert tuneyard("token", "create", "eve", token=admin) == 0
+    assert tuneyard("token", "create", "eve", "--role", "root", token=admin) == ExitCode.INVALID
