@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, ExceptionContext, make_url
@@ -56,7 +57,7 @@ class Database:
         self._moment = threading.local()
         self._url = _parsed(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.file = Path(self._url.database) if self.is_sqlite and self._url.database else None
+        self.file = _file_of(self._url) if self.is_sqlite else None
         # One connection is the whole database in memory: its transactions take turns.
         self._turns: Any = nullcontext() if self.file or not self.is_sqlite else threading.RLock()
         self.engine = _sqlite(self._url, self.file) if self.is_sqlite else _postgresql(self._url)
@@ -130,6 +131,13 @@ def _is_away(error: DBAPIError | NoConnection) -> bool:
     if code is not None:
         return code & 0xFF in _AWAY
     return not isinstance(error.orig, sqlite3.Error) and (isinstance(error, OperationalError) or error.connection_invalidated)
+
+
+def _file_of(url: URL) -> Path | None:
+    """The file of a SQLite database, which may be named by a URI; None for one in memory."""
+    name = url.database or ""
+    path = unquote(urlsplit(name).path) if name.startswith("file:") else name
+    return None if path in {"", ":memory:"} or url.query.get("mode") == "memory" else Path(path)
 
 
 def _first_line(error: object) -> str:

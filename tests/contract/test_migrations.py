@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from alembic import command
@@ -175,12 +176,6 @@ def test_a_store_is_opened_by_its_url(url: str) -> None:
     close(store)
 
 
-def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
-    file = tmp_path / "home" / "tuneyard.db"
-    upgrade(f"sqlite:///{file}")
-    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
-
-
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("Buy milk, and remember to water the plants.\n" * 100)
@@ -203,6 +198,20 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(NotReady):
         upgrade(f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize("name", ["{file}", "file:{file}?uri=true", "file://{file}?uri=true", "file:{quoted}?uri=true"])
+def test_a_file_is_for_its_owner_alone_however_it_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "my home" / "tuneyard.db"
+    monkeypatch.chdir(tmp_path)
+    upgrade(f"sqlite:///{name.format(file=file, quoted=quote(str(file)))}")
+    assert [path for path in tmp_path.rglob("*") if path.suffix == ".db"] == [file]
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize("name", ["", ":memory:", "file::memory:?uri=true", "file:any?mode=memory&uri=true"])
+def test_a_database_in_memory_has_no_file(name: str) -> None:
+    assert Database(f"sqlite:///{name}").file is None
 
 
 @pytest.mark.integration

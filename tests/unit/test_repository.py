@@ -76,6 +76,11 @@ def requirements() -> list[Requirement]:
     return [Requirement(line) for group in (PROJECT["dependencies"], *extras) for line in group]
 
 
+def test_files_are_named_as_files_usually_are() -> None:
+    names = [path.relative_to(ROOT).as_posix() for path in files()]
+    assert [name for name in names if not re.fullmatch(r"[A-Za-z0-9_./-]+", name)] == []
+
+
 def test_constraints_are_exact_versions_and_nothing_else() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert [line for line in lines if not PIN.fullmatch(line)] == []
