@@ -32,7 +32,7 @@ class Afar:
         cache.shrink()
         root = trial.parent.parent
         folder = CachedTrialFolder(
-            TrialFolder(root, study, assignment.number, self._free),
+            TrialFolder(root, study, assignment.number, self._free, assignment.attempt),
             TrialObjects(self._storage, study, assignment.number),
             lambda: cache.shrink(0),
         )

@@ -93,7 +93,8 @@ def test_a_study_whose_worker_is_killed_on_a_node_that_then_has_nothing_trains_a
     wait_until(lambda: client.study(study.id).state is StudyState.COMPLETED, 90, "the study did not complete")
     assert [report.number for report in client.reports(study.id, 0)] == [1, 2, 3, 4, 5]
     assert [attempt.outcome for attempt in client.attempts(study.id, 0)] == [AttemptOutcome.LOST, AttemptOutcome.DONE]
-    export = f"export-{client.best(study.id).best_report:06d}"
+    best = client.best(study.id).best_report
+    export = next(f"export-{best:06d}-a{report.attempt}" for report in client.reports(study.id, 0) if report.number == best)
 
     def left() -> set[str]:
         return {Path(entry.key).parts[3] for entry in stored(f"checkpoints/{study.id}/000000")}
