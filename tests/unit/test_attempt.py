@@ -185,7 +185,9 @@ class Nodes:
     def run(self, node: str, trainer: FakeTrainer, attempt: int = 1, until: int = 3) -> list[Progress]:
         """All steps of an attempt there."""
         assignment = assign_afar(a_study(), a_trial(until=until, attempts=attempt), self._shared, self.url)
-        afar = Afar(self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(self.storage, "x")))
+        afar = Afar(
+            self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(lambda: self.storage, "x"))
+        )
 
         def make_trainer(_: TrainerConfig, context: TrialContext) -> FakeTrainer:
             assert (context.models["tiny-encoder"] / "config.json").read_text() == "{}"
