@@ -94,7 +94,7 @@ def _work(
     demand = _demand(settings, store) if settings.ray_address else None
     capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json", demand)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
-    sweep = leftovers.sweep if storage is None else _with_sources(storage, leftovers.sweep)
+    sweep = leftovers.sweep if storage is None else _with_sources(storage, leadership, leftovers.sweep)
     # The store refuses by itself what a controller writes that does not lead.
     processes = leadership.guarded(cast("ProcessList", ProcessTable(layout.root, layout.ray_token, drivers.by_process)))
     reconciler = Reconciler(store, clock, processes, drivers.dead, sweep=sweep, home=home)
@@ -167,11 +167,11 @@ def _leave(why: str) -> None:
     os._exit(_NO_LEADER)
 
 
-def _with_sources(storage: "Storage", sweep: Sweep) -> Sweep:
-    """Sweep the rows and models in storage too, that no study needs which goes on."""
+def _with_sources(storage: "Storage", leadership: Leadership, sweep: Sweep) -> Sweep:
+    """Sweep the rows and models in storage too, that no study needs which goes on, while this controller leads."""
     from service.checkpoints.shared_sources import SourceSweep  # noqa: PLC0415 - see `opening`
 
-    sources = SourceSweep(storage)
+    sources = SourceSweep(leadership.guarded(storage))
 
     def sweep_both(driven: Collection[str], active: Collection[str], now: datetime) -> Sequence[str]:
         sources.sweep(active, now)

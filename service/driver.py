@@ -8,24 +8,25 @@ or the driver was told to leave; 3 the lease is another's; 4 the cluster is gone
 """
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from service.catalog.catalog import open_catalog
 from service.catalog.pinning import pin
 from service.checkpoints.opening import open_checkpoints, patient_storage, quick_storage
 from service.checkpoints.space import is_full, refusal
 from service.clock import SystemClock
+from service.controller.leadership import seconds_up
 from service.domain.errors import LeaseLost, StorageAway, StoreAway
 from service.domain.leadership import driver_name
-from service.domain.ports import LocalSources, SharedSources, Store
+from service.domain.ports import LocalSources, SharedSources, Signs, Store
 from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
 from service.execution.assignment import Assignment, assign, assign_afar
@@ -33,6 +34,7 @@ from service.execution.environment import reachable
 from service.execution.interruption import Sign, SignAfar, Wish, wish_of
 from service.execution.ledger import Ledger
 from service.execution.standby import wait_for_study
+from service.execution.tenure import NAMEPLATE, FileSigns, Nameplate, Tenure
 from service.settings import Settings, service_name
 from service.store.patience import insist, patient
 from service.store.sql import open_store
@@ -43,9 +45,15 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("tuneyard.driver")
 _FITS_WITHOUT_PROGRESS = 5
 _POLL_SECONDS = 0.5
+_REST_SECONDS = 2.0
+"""Until something is tried again beside the checkpoints that was refused."""
 _LONGEST_PAUSE_SECONDS = 30.0
+_GOING_ON = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 _CANCEL_SECONDS = 5.0
 """For the trials of a cancelled study to leave by themselves, before their processes are killed."""
+
+T = TypeVar("T")
+_FOLLOWED = "the database is away, and another driver is at work"
 
 
 def main() -> int:
@@ -64,7 +72,8 @@ def main() -> int:
     settings = Settings()
     store = open_store(settings.store_url)
     owner = driver_name(service_name(settings.layout), os.getpid(), time.time_ns())
-    lease = _Lease(store, settings, study_id, owner)
+    lease = Tenure(store.leases, SystemClock(), study_id, owner, settings.lease_seconds, seconds_up)
+    nameplate = _nameplate(settings, study_id, owner)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())
@@ -72,12 +81,14 @@ def main() -> int:
     def wait(seconds: float) -> None:
         if leaving.wait(seconds):
             _leave(0, "told to, while the database is away")
+        if lease.is_followed(nameplate):
+            _leave(3, _FOLLOWED)
 
     if not insist(lease.take, wait):
         _LOG.error("study %s is driven by another process", study_id)
         return 3
     try:
-        code = _drive(settings, patient(store, wait, lease.retake), lease, arguments.ray, leaving)
+        code = _drive(settings, patient(store, wait, lease.retake), lease, nameplate, arguments.ray, leaving)
     except LeaseLost:
         _LOG.exception("the lease is another's now")
         code = 3
@@ -89,13 +100,19 @@ def main() -> int:
     return code
 
 
-def _drive(settings: Settings, store: Store, lease: "_Lease", address: str, leaving: threading.Event) -> int:
+def _drive(settings: Settings, store: Store, lease: Tenure, nameplate: Nameplate, address: str, leaving: threading.Event) -> int:
     ledger = Ledger(store, SystemClock(), lease.study_id, lease.owner)
-    sign = _open_sign(settings, lease.study_id)
-    watch = threading.Thread(target=_watch, args=(settings, ledger, lease, address, leaving, sign), daemon=True)
-    watch.start()
-    folders = open_checkpoints(settings, patient_storage(settings))
-    ledger.begin(lambda trial: folders.can_resume(trial.study_id, trial.number))
+    signs = _Signs(_open_sign(settings, lease.study_id), nameplate)
+    # Each by itself: the lease is renewed also while the storage does not answer.
+    threading.Thread(target=_watch, args=(settings, ledger, lease, address, leaving, nameplate), daemon=True).start()
+    threading.Thread(target=_say, args=(ledger, signs), daemon=True).start()
+
+    def begin() -> None:
+        # Quick, as the watch cannot renew the lease meanwhile.
+        folders = open_checkpoints(settings, quick_storage(settings))
+        ledger.begin(lambda trial: folders.can_resume(trial.study_id, trial.number))
+
+    once_it_answers(ledger, begin)
     while True:
         if ledger.study.state is StudyState.RUNNING:
             _search(settings, ledger, address)
@@ -104,7 +121,7 @@ def _drive(settings: Settings, store: Store, lease: "_Lease", address: str, leav
                 ledger.finish()
             case StudyState.PAUSING:
                 ledger.pause()
-        _show(sign, ledger.study)
+        signs.show(ledger.study)
         if ledger.study.state is not StudyState.RUNNING:  # it was resumed on its way to the pause
             _LOG.info("study %s is %s: %s", ledger.study.id, ledger.study.state, ledger.study.reason)
             return 0
@@ -115,8 +132,6 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
     from service.execution.searcher import open_ledger  # noqa: PLC0415
 
     study, layout = ledger.study, settings.layout
-    storage = patient_storage(settings)
-    checkpoints = open_checkpoints(settings, storage)
     prepared = layout.cache / "prepared" / study.id
     try:
         sources = pin(open_catalog(settings).of(study.project).fetch(study.definition), prepared / "rows")
@@ -125,9 +140,11 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
             raise
         ledger.lack_room(refusal(layout.checkpoints / study.id, error, layout.cache).detail)
         return
-    shared = None if storage is None else _published(storage, ledger, sources)
-    if storage is not None and shared is None:
+    published = once_it_answers(ledger, lambda: _published(settings, study.id, sources))
+    if published is None:
         return
+    storage, shared = published
+    checkpoints = open_checkpoints(settings, storage)
 
     def assign_trial(trial: Trial) -> Assignment:
         if trial.parent is not None:  # nothing else starts meanwhile, so the parent has not gone on
@@ -153,62 +170,76 @@ def _search(settings: Settings, ledger: Ledger, address: str) -> None:
             raise RuntimeError("Ray Tune ends at once without having run anything")
 
 
-def _published(storage: "Storage", ledger: Ledger, sources: LocalSources) -> SharedSources | None:
-    """What the sources are called in storage, once they are there; None when the study is to do something else meanwhile."""
+def _published(settings: Settings, study_id: str, sources: LocalSources) -> "tuple[Storage, SharedSources] | tuple[None, None]":
+    """The storage, if there is one, and what the sources are called in it, now that they are there. Raises StorageAway."""
+    storage = patient_storage(settings)
+    if storage is None:
+        return None, None
     from service.checkpoints.shared_sources import publish  # noqa: PLC0415 - see `opening`
 
+    return storage, publish(storage, study_id, sources)
+
+
+def once_it_answers(ledger: Ledger, ask: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T | None:
+    """What the object storage is asked for, once it answers; None when the study is to do something else meanwhile."""
     pause = _POLL_SECONDS
-    while ledger.refresh().state is StudyState.RUNNING:
+    while ledger.refresh().state in _GOING_ON:
         try:
-            return publish(storage, ledger.study.id, sources)
+            return ask()
         except StorageAway as error:
-            _LOG.warning("rows and models cannot be put into storage now: %s", error.cause)
-            time.sleep(pause)
+            _LOG.warning("waiting for the object storage: %s", error.cause)
+            wait(pause)
             pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
     return None
 
 
+@dataclass(frozen=True)
+class _Signs:
+    """What this driver says beside its study's checkpoints: what the trials are asked for, and that it is the driver."""
+
+    sign: Sign | SignAfar
+    nameplate: Nameplate
+
+    def show(self, study: Study) -> bool:
+        """Whether all is said; if not it is to be tried again."""
+        try:
+            self.nameplate.show()
+            self.sign.show(wish_of(study))
+        except StorageAway as error:
+            _LOG.warning("cannot ask the trials to leave: %s", error.cause)
+            return False
+        except OSError as error:  # a full disk: trials leave at their next reports, or are killed
+            _LOG.warning("cannot ask the trials to leave: %s", error)
+            return False
+        return True
+
+
 def _open_sign(settings: Settings, study_id: str) -> Sign | SignAfar:
-    storage = quick_storage(settings)
-    if storage is None:
+    if settings.storage_url is None:
         return Sign(settings.layout.checkpoints, study_id)
+    return SignAfar(_object_signs(settings.storage_url, study_id, ".interrupt"))
+
+
+def _nameplate(settings: Settings, study_id: str, owner: str) -> Nameplate:
+    if settings.storage_url is None:
+        return Nameplate(FileSigns(settings.layout.checkpoints, study_id, NAMEPLATE), owner)
+    return Nameplate(_object_signs(settings.storage_url, study_id, NAMEPLATE), owner)
+
+
+def _object_signs(url: str, study_id: str, name: str) -> Signs:
     from service.checkpoints.signs import ObjectSigns  # noqa: PLC0415 - see `opening`
+    from service.checkpoints.storage import Patience, open_storage  # noqa: PLC0415 - see `opening`
 
-    return SignAfar(ObjectSigns(storage, study_id))
+    return ObjectSigns(lambda: open_storage(url, Patience.SHORT), study_id, name)
 
 
-class _Lease:
-    """This process's claim on its study."""
-
-    def __init__(self, store: Store, settings: Settings, study_id: str, owner: str) -> None:
-        self._store = store
-        self._lasting = timedelta(seconds=settings.lease_seconds)
-        self._clock = SystemClock()
-        self._lock = threading.Lock()
-        self._given_back = False
-        self.study_id = study_id
-        self.owner = owner
-
-    def take(self) -> bool:
-        """Take or renew it; False when another process holds it."""
-        with self._lock:
-            if self._given_back:
-                return True
-            return self._store.leases.acquire(self.study_id, self.owner, self._clock.now(), self._lasting)
-
-    def retake(self) -> None:
-        """Make sure of it after the database was away, and nobody could renew it. Raises LeaseLost."""
-        if not self.take():
-            raise LeaseLost(f"Study {self.study_id!r} was taken by another process while the database was away.")
-
-    def give_back(self) -> None:
-        with self._lock, contextlib.suppress(Exception):  # it runs out by itself
-            self._given_back = True
-            self._store.leases.release(self.study_id, self.owner)
+def _say(ledger: Ledger, signs: _Signs) -> None:
+    while True:
+        time.sleep(_POLL_SECONDS if signs.show(ledger.study) else _REST_SECONDS)
 
 
 def _watch(
-    settings: Settings, ledger: Ledger, lease: _Lease, address: str, leaving: threading.Event, sign: Sign | SignAfar
+    settings: Settings, ledger: Ledger, lease: Tenure, address: str, leaving: threading.Event, nameplate: Nameplate
 ) -> None:
     """Keep the lease; end the process when it is lost, when the cluster is gone, or when the study is cancelled."""
     last_beat = time.monotonic()
@@ -228,16 +259,17 @@ def _watch(
                     lease.give_back()
                     _leave(4, "the Ray cluster is gone")
                 study = ledger.refresh()
-            _show(sign, study)
             cancelled_at = _cancelling(ledger, lease, study, cancelled_at)
-        except StoreAway as error:  # then nobody else can take the lease either
+        except StoreAway as error:
             _LOG.warning("cannot renew the lease now: %s", error.cause)
+            if lease.is_followed(nameplate):
+                _leave(3, _FOLLOWED)
         except Exception as error:
             _LOG.exception("cannot go on")
             _leave(3 if isinstance(error, LeaseLost) else 1, "see above")
 
 
-def _cancelling(ledger: Ledger, lease: _Lease, study: Study, since: float | None) -> float | None:
+def _cancelling(ledger: Ledger, lease: Tenure, study: Study, since: float | None) -> float | None:
     """When the study was first seen to be cancelled, if it is; ends this process once its trials have left, or should have."""
     if wish_of(study) is not Wish.CANCEL:
         return None
@@ -247,15 +279,6 @@ def _cancelling(ledger: Ledger, lease: _Lease, study: Study, since: float | None
         lease.give_back()
         _leave(0, f"study {study.id} is cancelled")  # Ray kills the workers of a driver that is gone, whatever they are at
     return since or now
-
-
-def _show(sign: Sign | SignAfar, study: Study) -> None:
-    try:
-        sign.show(wish_of(study))
-    except StorageAway as error:
-        _LOG.warning("cannot ask the trials to leave: %s", error.cause)
-    except OSError as error:  # a full disk: trials leave at their next reports, or are killed
-        _LOG.warning("cannot ask the trials to leave: %s", error)
 
 
 def _leave(code: int, why: str) -> None:

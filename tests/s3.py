@@ -37,6 +37,7 @@ def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
             "AWS_ACCESS_KEY_ID": "key-for-tests",
             "AWS_SECRET_ACCESS_KEY": "secret-for-tests",
             "AWS_REGION": "us-east-1",
+            "AWS_CHECKSUM_ALGORITHM": "SHA256",  # as Amazon's own has it
         }
     finally:
         process.kill()

@@ -6,7 +6,7 @@ worker on another node, which has nothing of this disk, goes on exactly from wha
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,26 +30,22 @@ class CachedTrialFolder:
         self._make_room = make_room
 
     def save_resume(
-        self,
-        reports: Sequence[Mapping[str, Any]],
-        write_state: Callable[[Path], None] | None,
-        interrupted: int | None = None,
+        self, reports: Sequence[Mapping[str, Any]], write_state: Callable[[Path], None] | None, *, midway: bool = False
     ) -> None:
         """Replace what the trial resumes from, here and then in storage."""
-        self._with_room(lambda: self._here.save_resume(reports, write_state, interrupted))
-        name = CheckpointName("resume", len(reports), interrupted)
+        self._with_room(lambda: self._here.save_resume(reports, write_state, midway=midway))
+        name = self._here.resume_name(len(reports), midway=midway)
         self._send(name, reports, self._here.path(name) / "state" if write_state is not None else None)
 
     def resume(self) -> Resume | None:
-        """The furthest state, wherever it is; None for a trial that starts from nothing.
+        """The last state, wherever it is; None for a trial that starts from nothing.
 
         It is here and not in storage where a process was killed before it had sent all: then it is sent before anything is told.
         """
-        here, names = self._here.resume(), self._stored.whole("resume")
-        if here is not None and (not names or here.name.how_far > names[-1].how_far):
-            self._send(here.name, here.reports, here.state)
-            return here
-        for name in reversed(names):
+        here = self._here.resume()
+        for name in self._last_first():
+            if here is not None and here.name.order > name.order:
+                break
             state = self._stored.state(name)
             if state is None:
                 continue
@@ -61,6 +57,13 @@ class CachedTrialFolder:
             self._send(here.name, here.reports, here.state)
         return here
 
+    def _last_first(self) -> Iterator[CheckpointName]:
+        """Names of what is whole in storage, listed anew after each: a writer that was given up may just have replaced it."""
+        passed: set[CheckpointName] = set()
+        while left := [name for name in self._stored.whole("resume") if name not in passed]:
+            passed.add(left[-1])
+            yield left[-1]
+
     def save_export(
         self,
         report: int,
@@ -70,7 +73,7 @@ class CachedTrialFolder:
     ) -> Manifest:
         """Add an export beside that of report `before`, here and then in storage, and drop other older ones."""
         manifest = self._with_room(lambda: self._here.save_export(report, write_model, before, analysis))
-        name = CheckpointName("export", report)
+        name = self._here.export_name(report)
         self._stored.send_export(name, self._here.path(name), manifest.files, before)
         return manifest
 
@@ -79,8 +82,8 @@ class CachedTrialFolder:
         try:
             self._here.manifest(report)
         except CheckpointNotFound:
-            name = CheckpointName("export", report)
-            self._with_room(lambda: self._here.take(name, lambda folder: self._stored.fetch_export(name, folder)))
+            name = self._here.export_name(report)
+            self._with_room(lambda: self._here.take(name, lambda folder: self._stored.fetch_export(report, folder)))
         return self._here.model(report)
 
     def _send(self, name: CheckpointName, reports: Sequence[Mapping[str, Any]], state: Path | None) -> None:
@@ -93,7 +96,7 @@ class CachedTrialFolder:
         except DamagedObject as error:
             _LOG.warning("%s/%s cannot be used, going on from before it: %s", self._stored.prefix, state.name, error)
             return False
-        self._here.keep_only(state.name)
+        self._here.drop_before(state.name)
         return True
 
     def _with_room(self, write: Callable[[], T]) -> T:

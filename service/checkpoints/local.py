@@ -1,12 +1,12 @@
 """Checkpoints on a local (or shared) disk.
 
-    ROOT/STUDY/TRIAL/resume-000003/reports.json     every report up to 3, so that none is lost with a driver; of a trial that
-                                                    began as a copy its parent's too
-                                   state/           what the trainer goes on from; absent when report 3 was the last one
-    ROOT/STUDY/TRIAL/resume-000003-2/               the same in the middle of the way to report 4, where attempt 2 was interrupted
-    ROOT/STUDY/TRIAL/export-000002/manifest.json    files, bytes and SHA-256 of the best report's export
-                                   analysis.json    where that report's validation rows went wrong
-                                   model/           what a user pulls
+    ROOT/STUDY/TRIAL/resume-000003-a1/reports.json     every report up to 3, so that none is lost with a driver; of a trial that
+                                                       began as a copy its parent's too
+                                      state/           what the trainer goes on from; absent when report 3 was the last one
+    ROOT/STUDY/TRIAL/resume-000003-2/                  the same in the middle of the way to report 4, where attempt 2 left
+    ROOT/STUDY/TRIAL/export-000002-a1/manifest.json    files, bytes and SHA-256 of the best report's export
+                                      analysis.json    where that report's validation rows went wrong
+                                      model/           what a user pulls
 
 A folder is written under a temporary name, brought to the disk and renamed: there is never half of one.
 While a trial runs, the export of its best report so far stands beside the one before it: which of the two the store knows as
@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 from service.checkpoints import listing
 from service.checkpoints.manifests import file_of, files_in, manifest_of, no_analysis, no_checkpoint, replaced
-from service.checkpoints.names import CheckpointName, name_of
+from service.checkpoints.names import CheckpointName, export_of, exports_replaced, name_of, states_replaced
 from service.checkpoints.space import Free, Room, free_bytes, has_room
 from service.domain.checkpoint import CheckpointFile, Manifest, may_leave
 from service.domain.stored import Freed, Stored
@@ -56,39 +56,36 @@ class State:
 
 
 class TrialFolder:
-    """The folder of one trial; one worker writes it at a time. What writes raises NoSpace before the disk is full."""
+    """The folder of one trial, for that attempt of it. What writes raises NoSpace before the disk is full."""
 
-    def __init__(self, root: Path, study_id: str, trial: int, free: Free = free_bytes) -> None:
+    def __init__(self, root: Path, study_id: str, trial: int, free: Free = free_bytes, attempt: int = 0) -> None:
         self._study_id = study_id
         self._trial = trial
+        self._attempt = attempt
         self._path = root / study_id / f"{trial:06d}"
         self._room = Room(self._path, free)
 
     def save_resume(
-        self,
-        reports: Sequence[Mapping[str, Any]],
-        write_state: Callable[[Path], None] | None,
-        interrupted: int | None = None,
+        self, reports: Sequence[Mapping[str, Any]], write_state: Callable[[Path], None] | None, *, midway: bool = False
     ) -> None:
         """Replace what the trial resumes from; `write_state` fills an empty folder, None means that the trial is at its end.
 
-        `interrupted` is the number of an attempt that has trained on since the last of the reports. No other one has it, so that
-        what was there before is there until this is.
+        `midway` is what has trained on since the last of the reports.
         """
-        name = CheckpointName("resume", len(reports), interrupted)
+        name = self.resume_name(len(reports), midway=midway)
         with self._staging(name) as staging:
             (staging / "reports.json").write_text(json.dumps(list(reports), allow_nan=True))
             if write_state is not None:
                 (staging / "state").mkdir()
                 write_state(staging / "state")
-        self.keep_only(name)
+        self.drop_before(name)
 
     def resume(self) -> Resume | None:
-        """The furthest readable state, or None for a trial that starts from nothing. Clears what a killed writer left."""
+        """The last readable state, or None for a trial that starts from nothing. Clears what a killed writer left."""
         for path in _entries(self._path):
             if path.name.startswith("."):
                 shutil.rmtree(path, ignore_errors=True)
-        for name in reversed(self._resumes()):
+        for name in self._last_first():
             folder = self.path(name)
             try:
                 reports = json.loads((folder / "reports.json").read_text())
@@ -109,11 +106,17 @@ class TrialFolder:
         """The folder of that name."""
         return self._path / str(name)
 
-    def keep_only(self, name: CheckpointName) -> None:
-        """Drop all states but that one."""
-        for other in self._resumes():
-            if other != name:
-                shutil.rmtree(self.path(other), ignore_errors=True)
+    def resume_name(self, report: int, *, midway: bool = False) -> CheckpointName:
+        """What this attempt's state after that report is called."""
+        return CheckpointName("resume", report, self._attempt, midway)
+
+    def export_name(self, report: int) -> CheckpointName:
+        """What this attempt's export of that report is called."""
+        return CheckpointName("export", report, self._attempt)
+
+    def drop_before(self, name: CheckpointName) -> None:
+        """Drop the states before that one."""
+        self._drop(states_replaced(name, self._names("resume")))
 
     def begin_as(self, parent: "TrialFolder", report: int) -> int:
         """Take over the parent's furthest state up to `report`, unless there is one here; answers its report, 0 for none.
@@ -132,10 +135,10 @@ class TrialFolder:
 
     def furthest(self, report: int) -> "State | None":
         """The state of that report or, where it is gone, the last one before it."""
-        for number in sorted((one for one in self._numbers("resume") if one <= report), reverse=True):
-            folder = self.path(CheckpointName("resume", number))
+        for name in (one for one in self._last_first() if one.report <= report and not one.midway):
+            folder = self.path(name)
             if (folder / "state").is_dir() and _is_readable(folder / "reports.json"):
-                return State(number, folder)
+                return State(name.report, folder)
         return None
 
     def save_export(
@@ -149,17 +152,15 @@ class TrialFolder:
 
         Raises ValueError for files that may not leave.
         """
-        with self._staging(CheckpointName("export", report)) as staging:
+        name = self.export_name(report)
+        with self._staging(name) as staging:
             (staging / "model").mkdir()
             write_model(staging / "model")
             if analysis is not None:
                 (staging / "analysis.json").write_text(json.dumps(dict(analysis), allow_nan=False))
             manifest = Manifest(self._study_id, self._trial, report, _exported(staging / "model"))
             (staging / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1))
-        # A trial that had to start over reports again what is known: a later export may be the one the store names.
-        for number in self._numbers("export"):
-            if number < report and number != before:
-                shutil.rmtree(self._export(number), ignore_errors=True)
+        self._drop(exports_replaced(name, before, self._names("export")))
         return manifest
 
     def manifest(self, report: int) -> Manifest:
@@ -191,18 +192,18 @@ class TrialFolder:
             raise replaced() from error
 
     def _export(self, report: int) -> Path:
-        return self.path(CheckpointName("export", report))
+        return self.path(export_of(report, self._names("export")) or self.export_name(report))
+
+    def _drop(self, names: Sequence[CheckpointName]) -> None:
+        for name in names:
+            shutil.rmtree(self.path(name), ignore_errors=True)
 
     def _staging(self, name: CheckpointName) -> "_Staging":
         return _Staging(self.path(name), self._room)
 
-    def _numbers(self, kind: str) -> list[int]:
-        """Reports of which there is one, what was saved between two reports aside."""
-        return [name.report for name in self._names(kind) if name.interrupted is None]
-
-    def _resumes(self) -> list[CheckpointName]:
-        """What the trial may resume from, the furthest last."""
-        return sorted(self._names("resume"), key=lambda name: name.how_far)
+    def _last_first(self) -> list[CheckpointName]:
+        """What the trial may resume from."""
+        return sorted(self._names("resume"), key=lambda name: name.order, reverse=True)
 
     def _names(self, kind: str) -> list[CheckpointName]:
         names = [name_of(path.name) for path in _entries(self._path)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from service.checkpoints.manifests import file_of, no_analysis, replaced
-from service.checkpoints.names import CheckpointName, name_of
+from service.checkpoints.names import name_of
 from service.checkpoints.reader import ObjectReader
 from service.checkpoints.space import Free, free_bytes, has_room
 from service.checkpoints.storage import Entry, Storage
@@ -37,20 +37,19 @@ class ObjectCheckpointStore:
         return {study_id: max(entry.at for entry in entries) for study_id, entries in folders.items()}
 
     def manifest(self, study_id: str, trial: int, report: int) -> Manifest:
-        return self._trial(study_id, trial).manifest(report)
+        return self._trial(study_id, trial).export(report).manifest
 
     def analysis(self, study_id: str, trial: int, report: int) -> Mapping[str, Any]:
-        of = self._trial(study_id, trial)
-        of.manifest(report)
+        export = self._trial(study_id, trial).export(report)
         try:
-            stored: Mapping[str, Any] = json.loads(self._storage.get(f"{_export(of, report)}/analysis.json") or b"")
+            stored: Mapping[str, Any] = json.loads(self._storage.get(f"{export.place}/analysis.json") or b"")
         except ValueError as error:
             raise no_analysis(trial, report) from error
         return stored
 
     def open(self, study_id: str, trial: int, report: int, path: str) -> BinaryIO:
-        of = self._trial(study_id, trial)
-        file, key = file_of(of.manifest(report), path), f"{_export(of, report)}/model/{path}"
+        export = self._trial(study_id, trial).export(report)
+        file, key = file_of(export.manifest, path), f"{export.place}/model/{path}"
         if file.bytes <= _SMALL_BYTES:
             content = self._storage.get(key)
             if content is None:
@@ -62,12 +61,12 @@ class ObjectCheckpointStore:
         return cast("BinaryIO", ObjectReader(self._storage, key, file.bytes, tag))
 
     def link(self, study_id: str, trial: int, report: int, path: str) -> str | None:
-        of = self._trial(study_id, trial)
-        file_of(of.manifest(report), path)
-        return self._storage.link(f"{_export(of, report)}/model/{path}", _LINK_LASTS)
+        export = self._trial(study_id, trial).export(report)
+        file_of(export.manifest, path)
+        return self._storage.link(f"{export.place}/model/{path}", _LINK_LASTS)
 
     def can_resume(self, study_id: str, trial: int) -> bool:
-        known = self._trial(study_id, trial).furthest()
+        known = self._trial(study_id, trial).last()
         return known is not None and known.files is not None
 
     def has_room(self, study_id: str) -> bool:
@@ -75,11 +74,11 @@ class ObjectCheckpointStore:
 
     def fork(self, study_id: str, parent: int, child: int, report: int) -> int:
         of, whence = self._trial(study_id, child), self._trial(study_id, parent)
-        known = of.furthest()
+        known = of.last()
         if known is not None:
             return len(known.reports)
         for name in reversed(whence.whole("resume")):
-            if name.interrupted is not None or name.report > report:
+            if name.midway or name.report > report:
                 continue
             state = whence.state(name)
             if state is not None and state.files is not None:
@@ -107,10 +106,6 @@ class ObjectCheckpointStore:
 
     def _trial(self, study_id: str, trial: int) -> TrialObjects:
         return TrialObjects(self._storage, study_id, trial)
-
-
-def _export(trial: TrialObjects, report: int) -> str:
-    return f"{trial.prefix}/{CheckpointName('export', report)}"
 
 
 def _stored(trial: int, folder: str, entries: Sequence[Entry]) -> Stored:

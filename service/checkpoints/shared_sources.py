@@ -28,7 +28,8 @@ _LOG = logging.getLogger("tuneyard.storage")
 _SOURCES, _USED = "sources", "used"
 _EVERY = timedelta(minutes=5)
 UNUSED = timedelta(hours=1)
-"""How old a source must be that no study uses: a driver may be about to name it."""
+"""How old a source must be that no study uses, and how long what a study asked for stays: a driver may be about to name it,
+and who sweeps need not know of its study yet."""
 
 
 def publish(storage: Storage, study_id: str, sources: LocalSources) -> SharedSources:
@@ -37,7 +38,7 @@ def publish(storage: Storage, study_id: str, sources: LocalSources) -> SharedSou
     rows = {uri: _Source.of_file(path) for uri, path in sources.sources.items()}
     used = {source.digest: source for source in (*models.values(), *rows.values())}
     storage.put(f"{_USED}/{study_id}.json", json.dumps(sorted(used)).encode())  # first: from now on nobody drops them
-    for source in used.values():
+    for source in (*used.values(), *used.values()):  # again, as a sweep that had not heard of it may have been at work
         _put(storage, source)
     return SharedSources(
         models={name: source.digest for name, source in models.items()},
@@ -74,11 +75,14 @@ class SourceSweep:
         there = grouped(self._storage.list(_SOURCES), _SOURCES)  # before what is used: what comes meanwhile is not dropped
         needed: set[str] = set()
         for entry in self._storage.list(_USED):
-            if PurePosixPath(entry.key).stem in active:
+            if PurePosixPath(entry.key).stem in active or now - entry.at <= UNUSED:
                 needed.update(json.loads(self._storage.get(entry.key) or b"[]"))
-            elif now - entry.at > UNUSED:
+            else:
                 self._storage.delete([entry.key])
         for digest in unused(there, needed, now):
+            again = {digest: self._storage.list(f"{_SOURCES}/{digest}")}
+            if not again[digest] or not unused(again, needed, now):  # a driver has asked for it since
+                continue
             _LOG.info("no study needs source %s any more: it is dropped", digest)
             index = f"{_SOURCES}/{digest}/index.json"
             self._storage.delete([index])

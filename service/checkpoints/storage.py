@@ -25,7 +25,7 @@ from service.domain.errors import DamagedObject, StorageAway
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
 _LOG = logging.getLogger("tuneyard.storage")
 _PART_BYTES = 8 * 1024**2
@@ -38,6 +38,7 @@ _PIECE_BYTES = 2 * 1024**2
 _FETCHES = 3
 _HASH = "sha256"
 _STATUS = re.compile(r"status code: (\d{3}[\w ]*)")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _QUERY = re.compile(r"\?[^\s,]*")
 
@@ -77,7 +78,7 @@ def open_storage(url: str, patience: Patience) -> "Storage":
             if not Path(folder).is_dir():  # made here, it would be one on this machine's own disk
                 raise StorageAway(url, "there is no such folder: make it, or mount it", folder)
             return Storage(from_url(url, automatic_cleanup=True), url)
-        return Storage(from_url(url, client_options=client, retry_config=retry), url)
+        return Storage(from_url(url, config=_config(url), client_options=client, retry_config=retry), url)
 
 
 class Storage:
@@ -254,7 +255,15 @@ def _first_line(error: Exception) -> str:
     return _QUERY.sub("?...", str(error).partition("\n")[0])[:300]
 
 
+def _config(url: str) -> "S3Config | None":
+    """Let Amazon's S3 keep the SHA-256 of all it takes. What else speaks S3 may know none: there the environment says it.
+
+    Whatever arrives damaged all of them refuse: each request is signed with the SHA-256 of its body.
+    """
+    is_said = any(os.environ.get(name) for name in ("AWS_CHECKSUM_ALGORITHM", *_ENDPOINTS))
+    return {"checksum_algorithm": "SHA256"} if url.startswith("s3:") and not is_said else None
+
+
 def _is_plain_http() -> bool:
     """Whether somebody has set an endpoint without TLS, as for a storage on the same machine."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "GOOGLE_BASE_URL")
-    return any(os.environ.get(name, "").startswith("http://") for name in names)
+    return any(os.environ.get(name, "").startswith("http://") for name in (*_ENDPOINTS, "GOOGLE_BASE_URL"))

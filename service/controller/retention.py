@@ -6,8 +6,9 @@ and worst first, until there is room: first the states that only a study which i
 
 The budget holds like this. At a look there lies no more on disk than the budget, less room for one more state and one more
 export of each running trial, as large as the largest so far. Between two looks a trial that writes a second checkpoint replaces
-its first. So the budget is only exceeded by the first checkpoints of trials that have just started, one each; or where what is
-protected is more than the budget: then the study goes on, and says so.
+its first, and in object storage its third state the first. So the budget is only exceeded by the first checkpoints of trials
+that have just started, one each, there two states; or where what is protected is more than the budget: then the study goes on,
+and says so.
 """
 
 from collections.abc import Collection, Mapping, Sequence

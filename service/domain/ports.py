@@ -222,7 +222,7 @@ class EventStore(Protocol):
     """What happened, in order."""
 
     def add(self, events: Sequence[Event]) -> None:
-        """Append what was done beside the writes of the other stores; events of studies that are gone are dropped."""
+        """Append what was done beside the writes of the other stores, once; events of studies that are gone are dropped."""
         ...
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:

@@ -32,7 +32,7 @@ class Afar:
         cache.shrink()
         root = trial.parent.parent
         folder = CachedTrialFolder(
-            TrialFolder(root, study, assignment.number, self._free),
+            TrialFolder(root, study, assignment.number, self._free, assignment.attempt),
             TrialObjects(self._storage, study, assignment.number),
             lambda: cache.shrink(0),
         )
@@ -45,5 +45,5 @@ class Afar:
 
 def open_afar(url: str, study_id: str) -> Afar:
     """With the credentials and the cache that this node's environment names, and an ear for the study's driver."""
-    listener = ListenerAfar(ObjectSigns(open_storage(url, Patience.SHORT), study_id))
+    listener = ListenerAfar(ObjectSigns(lambda: open_storage(url, Patience.SHORT), study_id))
     return Afar(open_storage(url, Patience.LONG), open_cache(url), listener.listen())

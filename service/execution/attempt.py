@@ -215,7 +215,7 @@ class AttemptRun:
         seconds = time.perf_counter() - self._since
         try:
             if self._asked is Wish.PAUSE:
-                self._folder.save_resume(self._carried(is_last=False), self._trainer.save, interrupted=self._assignment.attempt)
+                self._folder.save_resume(self._carried(is_last=False), self._trainer.save, midway=True)
         except Exception:
             _LOG.exception("trial %s goes on from its last report: where it stands cannot be saved", self._assignment.number)
         return self._left(seconds)

@@ -18,10 +18,7 @@ class Folder(Protocol):
     def resume(self) -> Resume | None: ...
 
     def save_resume(
-        self,
-        reports: Sequence[Mapping[str, Any]],
-        write_state: Callable[[Path], None] | None,
-        interrupted: int | None = None,
+        self, reports: Sequence[Mapping[str, Any]], write_state: Callable[[Path], None] | None, *, midway: bool = False
     ) -> None: ...
 
     def save_export(
@@ -55,5 +52,5 @@ def shared_disk(assignment: Assignment, free: Free) -> Place:
         models={name: Path(path) for name, path in assignment.models.items()},
         sources={name: Path(path) for name, path in assignment.sources.items()},
     )
-    folder = TrialFolder(root, assignment.study_id, assignment.number, free)
+    folder = TrialFolder(root, assignment.study_id, assignment.number, free, assignment.attempt)
     return Place(folder, root / assignment.study_id, Path(assignment.cache), lambda: sources)

@@ -28,6 +28,8 @@ _COUNT_EVENTS = (  # built once, as every report has an event
     .returning(_STUDIES.last_event)
 )
 _ADD_EVENTS = tables.events.insert()
+_LATELY = 100
+"""Events among which one is looked for that may be told again."""
 
 
 class SqlStudies:
@@ -153,8 +155,10 @@ class SqlEvents:
     def add(self, events: Sequence[Event]) -> None:
         with self._database.writing() as connection:
             for study_id in dict.fromkeys(event.study_id for event in events):
-                if keep_study(connection, study_id):
-                    append_events(connection, study_id, [event for event in events if event.study_id == study_id])
+                last = connection.execute(select(_STUDIES.last_event).where(_STUDIES.id == study_id).with_for_update()).scalar()
+                if last is not None:
+                    told = _told_lately(connection, study_id, last)
+                    append_events(connection, study_id, [one for one in events if one.study_id == study_id and one not in told])
 
     def after(self, study_id: str, event_id: int, limit: int = 500) -> Sequence[Event]:
         columns = tables.events.c
@@ -170,6 +174,13 @@ class SqlEvents:
         statement = select(_STUDIES.id, _STUDIES.last_event, _STUDIES.state).where(_STUDIES.id.in_(study_ids))
         with self._database.reading() as connection:
             return {row.id: (row.last_event, StudyState(row.state).is_end) for row in connection.execute(statement)}
+
+
+def _told_lately(connection: Connection, study_id: str, last: int) -> list[Event]:
+    """The study's latest events, as who adds them: of a database that went away nobody knows what it had stored."""
+    columns = tables.events.c
+    statement = select(tables.events).where(columns.study_id == study_id, columns.id > last - _LATELY)
+    return [replace(event_of(row), id=0) for row in connection.execute(statement).mappings()]
 
 
 def read_study(connection: Connection, study_id: str) -> Study:

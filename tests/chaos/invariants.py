@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service.checkpoints.local import LocalCheckpointStore
+from service.checkpoints.local import TrialFolder
 from service.client import Client
 from service.domain.errors import CheckpointNotFound
 from service.domain.ports import Store
@@ -166,13 +166,13 @@ def _export_is_broken(evidence: Evidence, study_id: str) -> Iterator[str]:
     if best is None or best.best_report is None:
         yield "it has no best trial"
         return
-    root = evidence.service.home / "checkpoints"
+    folder = TrialFolder(evidence.service.home / "checkpoints", study_id, best.number)
     try:
-        manifest = LocalCheckpointStore(root).manifest(study_id, best.number, best.best_report)
+        manifest = folder.manifest(best.best_report)
     except CheckpointNotFound as error:
         yield error.detail
         return
-    model = root / study_id / f"{best.number:06d}" / f"export-{best.best_report:06d}" / "model"
+    model = folder.model(best.best_report)
     for file in manifest.files:
         if hashlib.sha256((model / file.path).read_bytes()).hexdigest() != file.sha256:
             yield f"{file.path} of the best export is not what its manifest says"

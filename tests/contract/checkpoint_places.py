@@ -24,8 +24,8 @@ class Place(Protocol):
     @property
     def store(self) -> CheckpointStore: ...
 
-    def trial(self, number: int, study_id: str = STUDY) -> Folder:
-        """A worker's view of a trial, on a node of its own where that makes a difference."""
+    def trial(self, number: int, study_id: str = STUDY, attempt: int = 1) -> Folder:
+        """A worker's view of a trial, on a node of its own where that makes a difference; 0 writes as earlier releases did."""
         ...
 
     def files(self) -> Mapping[str, int]:
@@ -48,8 +48,8 @@ class OnDisk:
         self.root = root / "checkpoints"
         self.store = LocalCheckpointStore(self.root)
 
-    def trial(self, number: int, study_id: str = STUDY) -> TrialFolder:
-        return TrialFolder(self.root, study_id, number)
+    def trial(self, number: int, study_id: str = STUDY, attempt: int = 1) -> TrialFolder:
+        return TrialFolder(self.root, study_id, number, attempt=attempt)
 
     def files(self) -> Mapping[str, int]:
         return {path.relative_to(self.root).as_posix(): path.stat().st_size for path in self.root.rglob("*") if path.is_file()}
@@ -71,9 +71,9 @@ class InStorage:
         self._root = root
         self._nodes = 0
 
-    def trial(self, number: int, study_id: str = STUDY) -> CachedTrialFolder:
+    def trial(self, number: int, study_id: str = STUDY, attempt: int = 1) -> CachedTrialFolder:
         self._nodes += 1
-        here = TrialFolder(self._root / f"node-{self._nodes}", study_id, number)
+        here = TrialFolder(self._root / f"node-{self._nodes}", study_id, number, attempt=attempt)
         return CachedTrialFolder(here, TrialObjects(self.storage, study_id, number), lambda: None)
 
     def files(self) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import create_engine, text
 
+from service.checkpoints.storage import Patience, open_storage
 from service.domain.ports import Change, Store
 from service.domain.study import Study, StudyReason
 from service.domain.trial import Trial
@@ -24,7 +25,9 @@ from service.store.memory import memory_store
 from service.store.sql import store_on
 from service.store.versions import upgrade
 from tests.builders import a_report, a_study, a_trial
+from tests.contract.checkpoint_places import InStorage, OnDisk, Place
 from tests.fakes import FakeClock
+from tests.s3 import empty_bucket, running_s3
 
 T = TypeVar("T")
 
@@ -84,6 +87,27 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("migrated") / "tuneyard.db"
     upgrade(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Mapping[str, str]]:
+    with running_s3() as environment:
+        yield environment
+
+
+@pytest.fixture(params=["disk", "mount", pytest.param("s3", marks=pytest.mark.integration)])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "disk":
+        return OnDisk(tmp_path)
+    if request.param == "s3":
+        environment = request.getfixturevalue("s3")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        url = empty_bucket(environment, f"bucket-{os.urandom(6).hex()}")
+    else:
+        (tmp_path / "mount").mkdir()
+        url = f"file://{tmp_path}/mount"
+    return InStorage(open_storage(url, Patience.SHORT), tmp_path)
 
 
 @pytest.fixture

@@ -1,46 +1,22 @@
 """The contract of `CheckpointStore`."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.checkpoints.storage import Patience, open_storage
 from service.domain.checkpoint import CheckpointFile, Manifest
 from service.domain.errors import CheckpointNotFound, FileNotInCheckpoint
 from service.domain.ports import CheckpointStore
 from service.domain.stored import Freed, Stored, StoredKind
 from tests.builders import a_report
-from tests.contract.checkpoint_places import STUDY, InStorage, OnDisk, Place
-from tests.s3 import empty_bucket, running_s3
+from tests.contract.checkpoint_places import STUDY, OnDisk, Place
 
 MODEL = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 10, "tokenizer/vocab.txt": "wörter\n".encode()}
 ANALYSIS = {"task": "text-classification", "rows": 3, "mistakes": [{"text": "wörter", "loss": 0.1 + 0.2}]}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Mapping[str, str]]:
-    with running_s3() as environment:
-        yield environment
-
-
-@pytest.fixture(params=["disk", "mount", pytest.param("s3", marks=pytest.mark.integration)])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    if request.param == "disk":
-        return OnDisk(tmp_path)
-    if request.param == "s3":
-        environment = request.getfixturevalue("s3")
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        url = empty_bucket(environment, f"bucket-{os.urandom(6).hex()}")
-    else:
-        (tmp_path / "mount").mkdir()
-        url = f"file://{tmp_path}/mount"
-    return InStorage(open_storage(url, Patience.SHORT), tmp_path)
 
 
 @pytest.fixture
@@ -166,7 +142,7 @@ def test_only_what_the_manifest_names_is_opened(store: CheckpointStore, place: P
 
 def test_an_export_that_is_replaced_while_it_is_opened_is_not_found(store: CheckpointStore, place: Place) -> None:
     export(place)
-    place.lose(f"{STUDY}/000000/export-000001/model/config.json")
+    place.lose(f"{STUDY}/000000/export-000001-a1/model/config.json")
     with pytest.raises(CheckpointNotFound, match="again"):
         store.open(STUDY, 0, 1, "config.json")
 
@@ -216,13 +192,13 @@ def test_what_is_stored_is_listed_with_its_size_and_time(store: CheckpointStore,
     assert [(one.trial, one.kind, one.report) for one in listed] == [(3, "export", 12), (3, "resume", 12), (10, "export", 1)]
     weights = sum(map(len, MODEL.values()))
     assert [weights <= one.bytes < weights + 2_000 for one in listed] == [True, False, True]
-    assert listed[1].bytes == 10 + place.files()[f"{STUDY}/000003/resume-000012/reports.json"]
+    assert listed[1].bytes == 10 + place.files()[f"{STUDY}/000003/resume-000012-a1/reports.json"]
     assert all(abs(datetime.now(UTC) - one.at) < timedelta(minutes=1) for one in listed)
 
 
 def test_what_a_killed_writer_left_is_listed_as_unfinished(store: CheckpointStore, place: Place) -> None:
     train(place)
-    name = ".resume-000002.4711" if isinstance(place, OnDisk) else "resume-000002/state"
+    name = ".resume-000002-a1.4711" if isinstance(place, OnDisk) else "resume-000002-a1/state"
     place.leave(f"{STUDY}/000000/{name}/state.pt", b"half")
     unfinished = [one for one in store.stored(STUDY) if one.kind is StoredKind.UNFINISHED]
     assert [(one.trial, one.bytes) for one in unfinished] == [(0, 4)]
@@ -384,7 +360,7 @@ def _killed(*_: object, **__: object) -> None:
 def test_of_half_a_checkpoint_nobody_sees_anything(store: CheckpointStore, place: Place, kind: str) -> None:
     export(place)
     train_to(place, 1, "one")
-    place.lose(f"{STUDY}/000000/{kind}-000001/{'manifest.json' if kind == 'export' else 'reports.json'}")
+    place.lose(f"{STUDY}/000000/{kind}-000001-a1/{'manifest.json' if kind == 'export' else 'reports.json'}")
     assert (has_export(store, 0), resumes(place, 0)) == (kind != "export", kind != "resume")
     assert store.can_resume(STUDY, 0) is (kind != "resume")
 

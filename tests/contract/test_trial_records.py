@@ -316,6 +316,15 @@ def test_events_are_read_in_batches_from_the_last_one_seen(store: Store) -> None
     assert store.events.after(STUDY, 2**63 - 1) == []
 
 
+def test_an_event_that_is_told_again_is_there_once(store: Store) -> None:
+    has_study(store)
+    one = Event(EventKind.STUDY_QUARANTINE, "intents-abc123", NOW, {"node": "bad-node", "trials": [1, 2]})
+    other = replace(one, payload={"node": "worse-node", "trials": [1]})
+    for events in ([one], [one, other], [other]):
+        store.events.add(events)
+    assert [event.payload["node"] for event in store.events.after("intents-abc123", 1)] == ["bad-node", "worse-node"]
+
+
 def test_each_study_has_events_of_its_own(store: Store) -> None:
     has_trial(store, has_study(store, "other"))
     has_study(store)

@@ -143,6 +143,26 @@ def test_a_study_goes_on_where_it_was_when_the_database_comes_back(tmp_path: Pat
     assert driver > 0
 
 
+def test_a_driver_that_the_database_does_not_reach_leaves_once_it_was_followed(tmp_path: Path, postgresql: Postgresql) -> None:
+    service = RunningService(tmp_path, TUNEYARD_DATABASE_URL=postgresql.url).start()
+    try:
+        with service.client() as client:
+            study = a_study(client, trials=4, epochs=12)
+            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 60, "the study does not run")
+            name = service.home / "checkpoints" / study.id / ".driver"
+            log = service.home / "logs" / "drivers" / f"{study.id}.log"
+            assert f"-{service.driver_pid(study.id)}-" in name.read_text()
+            postgresql.stop()
+            name.write_text("driver-elsewhere-1-1")  # as of one that a service wrote which reaches the database
+            wait_until(lambda: "another driver is at work" in log.read_text(), 30, "the driver stays")
+            postgresql.start()
+            wait_until(lambda: _answers(client, study), 30, "the service does not find the database again")
+            ended = ends(client, study)
+    finally:
+        assert service.stop() == 0
+    assert (ended.state, ended.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: 4})
+
+
 def _answers(client: Client, study: StudyView) -> bool:
     try:
         return client.study(study.id).id == study.id

@@ -93,7 +93,8 @@ def test_a_study_whose_worker_is_killed_on_a_node_that_then_has_nothing_trains_a
     wait_until(lambda: client.study(study.id).state is StudyState.COMPLETED, 90, "the study did not complete")
     assert [report.number for report in client.reports(study.id, 0)] == [1, 2, 3, 4, 5]
     assert [attempt.outcome for attempt in client.attempts(study.id, 0)] == [AttemptOutcome.LOST, AttemptOutcome.DONE]
-    export = f"export-{client.best(study.id).best_report:06d}"
+    best = client.best(study.id).best_report
+    export = next(f"export-{best:06d}-a{report.attempt}" for report in client.reports(study.id, 0) if report.number == best)
 
     def left() -> set[str]:
         return {Path(entry.key).parts[3] for entry in stored(f"checkpoints/{study.id}/000000")}
@@ -146,3 +147,29 @@ def test_a_service_does_not_start_without_the_bucket_and_says_why(s3: Mapping[st
     with pytest.raises(AssertionError, match="The object storage s3://no-such-bucket/here does not answer, or refuses"):
         running.start()
     assert "Traceback" not in running.log()
+
+
+def test_a_driver_that_begins_while_the_storage_is_not_there_waits_for_it(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    running = RunningService(
+        tmp_path, TUNEYARD_STORAGE_URL=f"file://{mount}", TUNEYARD_WORKER_CACHE=str(tmp_path / "cache"), TUNEYARD_STANDBY="false"
+    ).start()  # fmt: skip
+    try:
+        with running.client() as client:
+            study = client.apply(simulated("waits", seconds_per_epoch=1, epochs=4))
+            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 1, 90, "no trial reported")
+            gone = running.driver_pid(study.id)
+            mount.rename(tmp_path / "unmounted")
+            os.kill(gone, signal.SIGKILL)
+            log = running.home / "logs" / "drivers" / f"{study.id}.log"
+            wait_until(lambda: log.read_text().count("waiting for the object storage") >= 4, 60, "no driver waits")
+            waiting = running.driver_pid(study.id)
+            assert (waiting != gone, client.study(study.id).state) == (True, StudyState.RUNNING)
+            (tmp_path / "unmounted").rename(mount)
+            wait_until(lambda: client.study(study.id).state is StudyState.COMPLETED, 90, "the study did not complete")
+            assert [one.number for one in client.reports(study.id, 0)] == [1, 2, 3, 4]
+            assert log.read_text().count("waiting for the object storage") < 12
+    finally:
+        code = running.stop()
+    assert code == 0, running.log()

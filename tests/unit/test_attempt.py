@@ -81,7 +81,8 @@ def test_the_best_export_before_stays_until_a_still_better_report_comes(tmp_path
     for _ in range(4):
         attempt.advance()
         found.append(exports(tmp_path))
-    assert found == [["export-000001"], *[["export-000001", "export-000002"]] * 2, ["export-000002", "export-000004"]]
+    first, second, last = (f"export-{report:06d}-a1" for report in (1, 2, 4))
+    assert found == [[first], [first, second], [first, second], [second, last]]
 
 
 def test_what_the_checkpoint_carries_is_told_before_anything_more_is_trained(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_what_the_checkpoint_carries_is_told_before_anything_more_is_trained(tmp
     )
     first = again.advance()
     assert ([report.number for report in first.reports], first.outcome, trained) == ([1, 2], None, [1, 2])
-    assert exports(tmp_path) == ["export-000001", "export-000002"]
+    assert exports(tmp_path) == ["export-000001-a1", "export-000002-a1"]
 
 
 def test_a_report_whose_export_failed_is_not_told(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_disk_that_is_full_is_no_error_of_the_trial_and_leaves_nothing_half_wr
     assert (last.outcome, last.reason, [report.number for report in last.reports]) == ("no_space", None, [1])
     assert f"The disk of {tmp_path / 'checkpoints'} has " in (last.detail or "")
     left = sorted(path.name for path in (tmp_path / "checkpoints" / "intents-abc123" / "000000").iterdir())
-    assert left == ["export-000001", "export-000002", "resume-000001"]
+    assert left == ["export-000001-a1", "export-000002-a1", "resume-000001-a1"]
     steps = run(an_assignment(tmp_path, attempt=2), FakeTrainer([0.1, 0.2, 0.3], trained))
     assert (trained, steps[-1].outcome) == ([1, 2, 2, 3], "done")
 
@@ -184,7 +185,9 @@ class Nodes:
     def run(self, node: str, trainer: FakeTrainer, attempt: int = 1, until: int = 3) -> list[Progress]:
         """All steps of an attempt there."""
         assignment = assign_afar(a_study(), a_trial(until=until, attempts=attempt), self._shared, self.url)
-        afar = Afar(self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(self.storage, "x")))
+        afar = Afar(
+            self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(lambda: self.storage, "x"))
+        )
 
         def make_trainer(_: TrainerConfig, context: TrialContext) -> FakeTrainer:
             assert (context.models["tiny-encoder"] / "config.json").read_text() == "{}"
@@ -503,7 +506,7 @@ def test_a_copy_goes_on_from_its_parents_report_and_its_best_is_its_own(tmp_path
     steps = run(a_copy(tmp_path, until=3), FakeTrainer([0.1, 0.9, 0.3], trained))
     assert trained == [1, 2, 3]
     assert [report.number for step in steps for report in step.reports] == [1, 2, 3], "those of the parent are told again"
-    assert exports_of_copy(tmp_path) == ["export-000003"], "though the parent's second was better"
+    assert exports_of_copy(tmp_path) == ["export-000003-a1"], "though the parent's second was better"
     with LocalCheckpointStore(tmp_path / "checkpoints").open("intents-abc123", 5, 3, "README.md") as file:
         assert b"The trial began with the weights of trial 0 at report 2" in file.read()
 
@@ -513,7 +516,7 @@ def test_a_copy_whose_parents_state_is_gone_trains_again_and_exports_nothing_of_
     steps = run(a_copy(tmp_path, until=3), FakeTrainer([0.1, 0.9, 0.3], trained))
     assert trained == [1, 2, 3]
     assert steps[-1].outcome == "done"
-    assert exports_of_copy(tmp_path) == ["export-000003"]
+    assert exports_of_copy(tmp_path) == ["export-000003-a1"]
 
 
 def test_a_report_that_breaks_an_outcome_is_not_exported_however_good_it_is(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ class Watched(Storage):
     sent: list[str]
     fetched: list[str]
     takes: int | None = None
+    after_sending: Callable[[], None] | None = None
+    before_fetching: Callable[[], None] | None = None
+    """What comes between, once."""
 
     def send(self, key: str, path: Path, sha256: str) -> None:
         if self.takes is not None:
@@ -32,8 +35,14 @@ class Watched(Storage):
             self.takes -= 1
         self.sent.append(key)
         super().send(key, path, sha256)
+        then, self.after_sending = self.after_sending, None
+        if then is not None:
+            then()
 
     def fetch(self, key: str, path: Path, size: int, sha256: str) -> None:
+        first, self.before_fetching = self.before_fetching, None
+        if first is not None:
+            first()
         self.fetched.append(key)
         super().fetch(key, path, size, sha256)
 
@@ -50,8 +59,10 @@ class World:
         self.emptied: list[str] = []
         self.store = ObjectCheckpointStore(self.storage, root / "home")
 
-    def trial(self, node: str, number: int = 0, free: Callable[[Path], int] = lambda _: 10**12) -> CachedTrialFolder:
-        here = TrialFolder(self.root / node, STUDY, number, free)
+    def trial(
+        self, node: str, number: int = 0, free: Callable[[Path], int] = lambda _: 10**12, attempt: int = 1
+    ) -> CachedTrialFolder:
+        here = TrialFolder(self.root / node, STUDY, number, free, attempt)
         return CachedTrialFolder(here, TrialObjects(self.storage, STUDY, number), lambda: self.emptied.append(node))
 
     def path(self, name: str, number: int = 0) -> Path:
@@ -66,13 +77,13 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def train(trial: CachedTrialFolder, reports: int, content: str = "", interrupted: int | None = None) -> None:
+def train(trial: CachedTrialFolder, reports: int, content: str = "", *, midway: bool = False) -> None:
     def write(folder: Path) -> None:
         (folder / "deep").mkdir()
         (folder / "deep" / "weights").write_text(content or f"weights after {reports}")
         (folder / "optimizer").write_text("moments")
 
-    trial.save_resume(REPORTS[:reports], write, interrupted)
+    trial.save_resume(REPORTS[:reports], write, midway=midway)
 
 
 def export(trial: CachedTrialFolder, report: int, before: int | None = None) -> None:
@@ -100,9 +111,9 @@ def test_a_node_that_is_behind_takes_what_the_storage_has(world: World) -> None:
     train(world.trial("a"), 1)
     world.trial("b").resume()
     train(world.trial("b"), 2)
-    train(world.trial("b"), 2, "in the middle of the third", interrupted=2)
+    train(world.trial("b"), 2, "in the middle of the third", midway=True)
     assert found(world.trial("a").resume()) == (2, "in the middle of the third")
-    assert world.names() == ["resume-000002-2"]
+    assert world.names() == ["resume-000002-1", "resume-000002-a1"]
 
 
 def test_a_node_that_has_it_all_fetches_nothing(world: World) -> None:
@@ -117,8 +128,9 @@ def test_of_two_states_of_one_report_the_one_counts_that_was_sent_last(world: Wo
     with pytest.raises(StorageAway):
         train(world.trial("a"), 2, "of a node that was cut off")
     world.storage.takes = None
-    world.trial("b").resume()
-    world.trial("b").save_resume([*REPORTS[:1], {"number": 2, "loss": 0.4}], lambda folder: _deep(folder, "of b"))
+    second = world.trial("b", attempt=2)
+    second.resume()
+    second.save_resume([*REPORTS[:1], {"number": 2, "loss": 0.4}], lambda folder: _deep(folder, "of b"))
     assert found(world.trial("a").resume()) == (2, "of b")
 
 
@@ -145,14 +157,14 @@ def test_a_state_that_a_killed_worker_had_not_sent_is_sent_before_the_trial_goes
     world.storage.takes = None
     assert found(world.trial("a").resume()) == (2, "weights after 2")
     assert found(world.trial("b").resume()) == (2, "weights after 2")
-    assert world.names() == ["resume-000002"]
+    assert world.names() == ["resume-000001-a1", "resume-000002-a1"]
 
 
 def test_the_export_before_the_best_stays_until_a_still_better_one_is_there(world: World) -> None:
     trial = world.trial("a")
     for report, before in [(1, None), (2, 1), (3, 2)]:
         export(trial, report, before)
-    assert world.names() == ["export-000002", "export-000003"]
+    assert world.names() == ["export-000002-a1", "export-000003-a1"]
 
 
 def test_an_export_that_did_not_arrive_leaves_those_before_it(world: World) -> None:
@@ -170,7 +182,7 @@ def test_an_export_that_did_not_arrive_leaves_those_before_it(world: World) -> N
 def test_a_model_that_another_node_exported_is_fetched_to_be_tested(world: World) -> None:
     export(world.trial("a"), 1)
     assert (world.trial("b").model(1) / "config.json").read_text() == "1"
-    assert world.storage.fetched == [f"checkpoints/{STUDY}/000000/export-000001/model/config.json"]
+    assert world.storage.fetched == [f"checkpoints/{STUDY}/000000/export-000001-a1/model/config.json"]
     world.trial("b").model(1)
     assert len(world.storage.fetched) == 1
     with pytest.raises(CheckpointNotFound):
@@ -197,11 +209,42 @@ def test_a_state_that_stays_damaged_is_passed_over_with_a_warning(
     world: World, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(world.trial("a"), 2)
-    (world.path("resume-000002") / "state" / "deep" / "weights").write_text(content)
+    (world.path("resume-000002-a1") / "state" / "deep" / "weights").write_text(content)
     with caplog.at_level(logging.WARNING):
         assert world.trial("b").resume() is None
     assert "going on from before it" in caplog.text
     assert not list((world.root / "b").rglob("weights"))
+
+
+@pytest.mark.parametrize("damage", ["state/deep/weights", "reports.json"])
+def test_of_a_state_that_the_storage_damaged_the_one_before_it_is_there(world: World, damage: str) -> None:
+    for reports in (1, 2, 3):
+        train(world.trial("a"), reports)
+    assert world.names() == ["resume-000002-a1", "resume-000003-a1"]
+    (world.path("resume-000003-a1") / damage).write_text("damaged")
+    assert found(world.trial("b").resume()) == (2, "weights after 2")
+
+
+def test_a_state_whose_files_a_later_attempt_dropped_is_not_made_one(world: World) -> None:
+    def overtake() -> None:
+        train(world.trial("b", attempt=2), 2)
+
+    world.storage.after_sending = overtake
+    with pytest.raises(DamagedObject, match="it is gone"):
+        train(world.trial("a"), 1)
+    assert not (world.path("resume-000001-a1") / "reports.json").exists()
+
+
+def test_a_state_that_goes_while_it_is_fetched_is_followed_to_the_next(world: World) -> None:
+    late = world.trial("a")
+
+    def go_on() -> None:
+        train(late, 2)
+        train(late, 3)
+
+    train(late, 1)
+    world.storage.before_fetching = go_on
+    assert found(world.trial("b", attempt=2).resume()) == (3, "weights after 3")
 
 
 def test_a_damaged_file_is_not_left_where_it_was_fetched_to(world: World, tmp_path: Path) -> None:
@@ -213,7 +256,7 @@ def test_a_damaged_file_is_not_left_where_it_was_fetched_to(world: World, tmp_pa
 
 def test_a_node_whose_state_the_storage_has_lost_goes_on_and_sends_it(world: World) -> None:
     train(world.trial("a"), 2)
-    (world.path("resume-000002") / "reports.json").write_text("{")
+    (world.path("resume-000002-a1") / "reports.json").write_text("{")
     assert found(world.trial("a").resume()) == (2, "weights after 2")
     assert found(world.trial("b").resume()) == (2, "weights after 2")
 

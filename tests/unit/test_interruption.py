@@ -237,14 +237,14 @@ def test_an_attempt_that_is_asked_before_it_begins_loads_nothing(tmp_path: Path)
 
 def test_a_cancelled_attempt_leaves_without_saving(tmp_path: Path) -> None:
     assert run(simulated(tmp_path, 1), After(6, Wish.CANCEL))[-1].outcome == "interrupted"
-    assert states(tmp_path) == ["resume-000001"]
+    assert states(tmp_path) == ["resume-000001-a1"]
 
 
 def test_a_state_that_cannot_be_saved_leaves_the_one_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any, **given: Any) -> None:
-        if given.get("interrupted"):
+        if given.get("midway"):
             raise OSError("no space left on device")
         save(*_, **given)
 
@@ -253,7 +253,7 @@ def test_a_state_that_cannot_be_saved_leaves_the_one_before_it(
     with caplog.at_level(logging.ERROR):
         assert run(simulated(tmp_path, 1), After(6))[-1].outcome == "interrupted"
     assert "goes on from its last report" in caplog.text
-    assert states(tmp_path) == ["resume-000001"]
+    assert states(tmp_path) == ["resume-000001-a1"]
     monkeypatch.undo()
     assert run(simulated(tmp_path, 2))[-1].outcome == "done"
 

@@ -1,10 +1,14 @@
 """One controller of several leads, and one that has led once never does again."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from service.checkpoints.storage import Entry, Patience, Storage, open_storage
 from service.controller.leadership import Claim, Leadership
+from service.daemon import _with_sources
 from service.domain.errors import LeadershipLost
 from service.domain.leadership import Leader, controller_name, driver_name, is_driver_of, leader_seen_from
 from service.domain.ports import Store
@@ -150,3 +154,19 @@ def test_drivers_of_two_machines_are_not_taken_for_each_other() -> None:
     assert is_driver_of(driver_name(HERE, 4711, 99), HERE, 4711)
     assert not is_driver_of(driver_name(HERE, 4711, 99), HERE, 471)
     assert not is_driver_of(driver_name(HERE, 4711, 99), THERE, 4711)
+
+
+def test_who_stood_still_while_it_swept_the_sources_in_storage_deletes_none(world: World, tmp_path: Path) -> None:
+    class StandsStill(Storage):
+        def list(self, prefix: str) -> Sequence[Entry]:
+            found = super().list(prefix)
+            world.clock.pass_seconds(LEASE)
+            return found
+
+    opened = open_storage(f"file://{tmp_path}", Patience.SHORT)
+    opened.put("sources/abc/index.json", b"[]")
+    sweep = _with_sources(StandsStill(opened._store, opened.url), world.first.leadership, lambda *_: [])
+    assert world.first.leads()
+    with pytest.raises(Left):
+        sweep([], [], world.clock.now() + timedelta(days=9999))
+    assert opened.list("sources")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from service.domain.errors import LeaseLost, StoreAway, StudyNotFound
+from service.domain.events import Event, EventKind
 from service.domain.ports import Store
 from service.domain.share import Share
 from service.domain.study import StudyReason, StudyState
@@ -51,7 +52,8 @@ class World:
         self.real.leases.acquire(STUDY, "driver-1", NOW, timedelta(seconds=10))
         self.trials, self.studies = Failing(self.real.trials, after=after), Failing(self.real.studies, after=after)
         self.waited: list[float] = []
-        store: Any = replace(self.real, trials=self.trials, studies=self.studies)
+        self.events = Failing(self.real.events, after=after)
+        store: Any = replace(self.real, trials=self.trials, studies=self.studies, events=self.events)
         self.store: Store = patient(store, self.waited.append, self._retake)
         self.later = NOW + timedelta(minutes=5)
 
@@ -87,6 +89,16 @@ def test_a_change_of_the_study_that_may_have_been_written_is_made_once() -> None
     assert ledger.pause().state is StudyState.PAUSED
     told = [event.payload["state"] for event in world.real.events.after(STUDY, 0) if "state" in event.payload]
     assert told == ["queued", "running", "pausing", "paused"]
+
+
+def test_an_event_that_may_have_been_written_is_told_once() -> None:
+    world = World(after=True)
+    event = Event(EventKind.STUDY_QUARANTINE, STUDY, NOW, {"node": "bad-node", "trials": [1, 2]})
+    world.events.left = 2
+    world.store.events.add([event])
+    world.store.events.add([replace(event, at=world.later)])
+    told = [one.at for one in world.real.events.after(STUDY, 0) if one.kind is EventKind.STUDY_QUARANTINE]
+    assert told == [NOW, world.later]
 
 
 def test_an_end_that_may_have_been_written_is_no_reason_to_fail() -> None:

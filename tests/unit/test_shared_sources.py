@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,6 +114,69 @@ def test_a_source_that_a_driver_asked_for_lately_is_not_dropped_though_it_is_old
     publish(storage, "begins", sources)
     SourceSweep(storage).sweep(set(), datetime.now(UTC))
     assert len(digests(storage)) == 2
+
+
+def test_what_a_study_asked_for_lately_is_kept_though_who_sweeps_has_not_heard_of_it(
+    storage: Storage, sources: LocalSources, tmp_path: Path
+) -> None:
+    publish(storage, "begins", sources)
+    for path in (tmp_path / "mount" / "sources").rglob("*"):
+        os.utime(path, (1_000_000, 1_000_000))
+    SourceSweep(storage).sweep(set(), datetime.now(UTC))
+    assert len(digests(storage)) == 2
+
+
+class Interrupted(Storage):
+    """A storage in which something comes between, once: after the first call of a kind."""
+
+    after: tuple[str, Callable[[], object]] | None
+
+    def list(self, prefix: str) -> Sequence[Entry]:
+        found = super().list(prefix)
+        self._interrupt(prefix)
+        return found
+
+    def put(self, key: str, content: bytes) -> None:
+        super().put(key, content)
+        self._interrupt(key)
+
+    def _interrupt(self, at: str) -> None:
+        if self.after is not None and at.startswith(self.after[0]):
+            (_, act), self.after = self.after, None
+            act()
+
+
+def interrupted(storage: Storage, at: str, act: Callable[[], object]) -> Interrupted:
+    other = Interrupted(storage._store, storage.url)
+    other.after = (at, act)
+    return other
+
+
+def test_what_a_study_asks_for_while_sources_are_looked_through_is_kept(
+    storage: Storage, sources: LocalSources, tmp_path: Path
+) -> None:
+    publish(storage, "is-over", sources)
+    grow_old(tmp_path)
+    sweeping = interrupted(storage, "used", lambda: publish(storage, "begins", sources))
+    SourceSweep(sweeping).sweep(set(), datetime.now(UTC))
+    assert {entry.key.rpartition("/")[2] for entry in storage.list("sources")} >= {
+        "index.json",
+        "model.safetensors",
+        "0-train.csv",
+    }
+
+
+def test_what_a_sweep_drops_while_a_study_asks_for_it_is_put_there_again(
+    storage: Storage, sources: LocalSources, tmp_path: Path
+) -> None:
+    shared = publish(storage, "is-over", sources)
+
+    def sweep() -> None:
+        storage.delete([entry.key for entry in storage.list("sources")])
+
+    asking = interrupted(storage, "sources", sweep)
+    assert publish(asking, "begins", sources) == shared
+    assert (fetch(storage, a_cache(tmp_path, "a"), shared).models["tiny"] / "config.json").exists()
 
 
 def test_it_is_looked_through_now_and_then_alone(storage: Storage, sources: LocalSources, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.checkpoints.storage import Patience, open_storage
 from service.domain.errors import StorageRefused
 from service.domain.storage_address import checked_address
 from service.settings import Settings
@@ -49,3 +50,17 @@ def test_settings_refuse_credentials_in_it_without_showing_them(tmp_path: Path, 
 
 def test_a_service_without_one_has_none(tmp_path: Path) -> None:
     assert Settings(home=tmp_path).storage_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AWS_ENDPOINT_URL", "http://127.0.0.1:9000"), ("AWS_CHECKSUM_ALGORITHM", "CRC64NVME"), ("", "")]
+)
+def test_amazons_storage_alone_is_told_to_keep_a_checksum_unless_the_environment_says_which(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for each in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_CHECKSUM_ALGORITHM"):
+        monkeypatch.delenv(each, raising=False)
+    if name:
+        monkeypatch.setenv(name, value)
+    opened = open_storage("s3://models/tuneyard", Patience.SHORT)
+    assert opened._store.config.get("checksum_algorithm") == (None if name else "SHA256")  # type: ignore[union-attr]
