@@ -17,6 +17,7 @@ _BATCH_BYTES = 64 * 1024**2
 """About what is unpacked at once."""
 _ROW_BYTES = 512 * 1024**2
 """The most that a single row may take to read, with the pages that it is in."""
+_JOINED_ROWS = 65_536
 _READ_BYTES = 1024**2
 """What is read of a column at once."""
 
@@ -61,6 +62,18 @@ def open_parquet(path: Path) -> Iterator[Opened]:
         texts = sorted({column.path for column in _leaves(file) if column.physical_type == "BYTE_ARRAY"})
     with parquet.ParquetFile(path, read_dictionary=texts, buffer_size=_READ_BYTES) as file:
         yield Opened(file, groups, size)
+
+
+def join_parquet(parts: Sequence[Path], target: Path) -> None:
+    """One file of several that have the same columns, a few rows at a time. Raises TooMuch, OSError, pyarrow.ArrowException."""
+    with open_parquet(parts[0]) as first:
+        schema = pa.schema([(field.name, _plain(field.type)) for field in first.file.schema_arrow])
+    with parquet.ParquetWriter(target, schema) as writer:
+        for part in parts:
+            with open_parquet(part) as opened:
+                for batch in opened.batches(opened.names, _JOINED_ROWS):
+                    columns = dict(zip(opened.names, map(decoded, batch.columns), strict=True))
+                    writer.write_table(pa.table(columns).cast(schema))
 
 
 def decoded(values: Any) -> Any:
@@ -120,10 +133,14 @@ def _has_lengths(kind: Any) -> bool:
 
 
 def _plain(kind: Any) -> Any:
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
-    if pa.types.is_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(kind.field(at).name, _plain(kind.field(at).type)) for at in range(kind.num_fields)])
-    return kind
+    """The type of a column that is written out."""
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain(kind.value_type), kind.list_size)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return (pa.list_ if types.is_list(kind) else pa.large_list)(_plain(kind.value_type))
+    return kind.value_type if types.is_dictionary(kind) else kind
