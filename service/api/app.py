@@ -39,6 +39,7 @@ from service.api.limits import Limits
 from service.api.middleware import Shell
 from service.api.openapi import describe
 from service.api.schemas import IndexView
+from service.api.uploads import UploadsUnderWay
 
 _index = APIRouter(tags=["health"])
 _pages = APIRouter(include_in_schema=False)
@@ -52,6 +53,7 @@ def create_api(parts: ApiParts) -> FastAPI:
     app.state.readiness = health.Readiness(parts)
     app.state.looks = events.Looks(parts.store)
     settings = parts.settings
+    app.state.uploads = UploadsUnderWay()
     app.state.limits = Limits(settings.max_failed_logins_per_minute, settings.max_writes_per_minute, time.monotonic)
     app.add_middleware(Shell, metrics=app.state.metrics, parts=parts)
     problems.install(app)
