@@ -172,7 +172,7 @@ _UPLOADS: tuple[tuple[str, str, Callable[[], bytes]], ...] = (
     ("footer.parquet", "a footer of gigabytes", lambda: _footer_of(2**32 - 1)),
     ("footer2.parquet", "a footer that is cut", lambda: _footer_of(9)),
     ("zeros.parquet", "compressed pages", lambda: _parquet(zeros=[b"\0" * 105 * _MEGABYTE])),
-    ("wide.parquet", "values of a megabyte that are all the same", lambda: _parquet(a=_same(bytes(_MEGABYTE), 1400))),
+    ("wide.parquet", "values of one length that are all the same", lambda: _parquet(a=_same(bytes(1_000_000), 1400))),
     ("lists.parquet", "lists of nothing but zeros", lambda: _parquet(a=_zeros(8, 10_000_000))),
     ("lie.parquet", "lists of which the footer says less", lambda: told(_parquet(a=_zeros(1, 40_000_000)), 40_000_000, 1)),
     ("nulls.parquet", "very many nulls", lambda: _parquet(a=pa.nulls(30_000_000, pa.int64()))),

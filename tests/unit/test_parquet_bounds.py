@@ -50,7 +50,7 @@ def batch_rows(path: Path, columns: list[str] | None = None) -> list[int]:
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("values of one length", lambda: pa.table({"a": repeated(bytes(_MEGABYTE), 110)})),
+        ("values of one length", lambda: pa.table({"a": repeated(bytes(1_000_000), 110)})),
         ("lists of numbers", lambda: pa.table({"a": lists([7_000_000] * 2, pa.int64())})),
         ("lists of yes and no", lambda: pa.table({"a": lists([14_000_000] * 2, pa.bool_())})),
         ("nothing, in a list", lambda: pa.table({"a": [[None] * 14_000_000]}, pa.schema([("a", pa.list_(pa.int64()))]))),
@@ -118,6 +118,21 @@ def test_a_row_that_takes_more_than_any_is_refused_before_it_is_read(tmp_path: P
     assert "more than 1,000, most of them for column 'pixels.list.element'" in detail
     assert "`row_group_size`" in detail
     assert "one row may take" in refused(tmp_path, written(pa.table({"text": [os.urandom(2000).hex()]}), use_dictionary=False))
+
+
+def test_a_row_of_lists_may_have_all_pages_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquets, "_ROW_BYTES", 6000)
+    table = pa.table({"pixels": lists([100] * 10, pa.int64())})
+    small: dict[str, Any] = {"use_dictionary": False, "data_page_size": 100, "write_batch_size": 1}
+    assert "one row may take 8," in refused(tmp_path, written(table, **small))
+    (tmp_path / "rows.parquet").write_bytes(written(table, row_group_size=5, **small))
+    assert batch_rows(tmp_path / "rows.parquet") == [5, 5]
+
+
+def test_what_rows_only_refer_to_counts_with_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquets, "_ROW_BYTES", 6000)
+    texts = [f"{at:0100}" for at in range(100)] * 3
+    assert "one row may take" in refused(tmp_path, written(pa.table({"text": texts})))
 
 
 def test_as_many_rows_are_read_at_once_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
