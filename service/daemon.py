@@ -24,6 +24,7 @@ from service import lifeline
 from service.analysis import pictures
 from service.analysis.analyst import Analyst
 from service.analysis.forecasts import Forecasts
+from service.catalog.catalog import open_datasets
 from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
 from service.controller.allocation import Capacity, SharingRules, bundles
@@ -102,7 +103,8 @@ def _work(
     tracker = leadership.guarded(cast("Tracker", MlflowTracker(arguments.mlflow)))
     prepared = layout.cache / "prepared"
     led_drivers = leadership.guarded(cast("DriverProcesses", drivers))
-    controller = Controller(store, checkpoints, clock, led_drivers, capacity, prepared, _rules(settings), reconciler)
+    datasets = open_datasets(settings)
+    controller = Controller(store, checkpoints, clock, led_drivers, capacity, prepared, _rules(settings), reconciler, datasets)
     mirror = open_mirror(store, checkpoints, tracker, pictures.begin, Analyst(store).begin)
     forecasts = Forecasts(store, checkpoints, clock)
     follower = Follower(store, clock, drivers, prepared, leftovers.sweep)

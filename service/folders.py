@@ -1,12 +1,23 @@
-"""Folders that are measured and deleted."""
+"""Folders that are measured and deleted, and the room on their disks."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from service.domain.stored import Freed
+
+MARGIN_BYTES = 256 * 1024**2
+"""What stays free beside all that is asked about, for logs, the database and the like."""
+
+Free = Callable[[Path], int]
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that may still be written on the disk that holds this folder, or will hold it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def sizes_in(folder: Path) -> Iterator[int]:

@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     gpus: int | None = Field(default=None, ge=0, description="GPU slots of our own Ray; those found when left out.")
     model_roots: tuple[Path, ...] = Field(default=(), description="Folders whose models a study may name by path.")
     offline: bool = Field(default=False, description="Never ask the Hugging Face hub.")
+    hub_account: bool = Field(
+        default=False,
+        description="Ask the hub as the account that is logged in on this machine, for everybody who uses the service.",
+    )
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1)
     max_uploaded_files: int = Field(default=1000, ge=1, description="Files that the data sets of one project may have together.")
     worker_environment: tuple[str, ...] = Field(

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainers import tables
 from trainers.bounds import TooMuch
-from trainers.parquets import batches, decoded, open_parquet
+from trainers.parquets import decoded, open_parquet
 from trainers.tables import Summary, TableError
 from trainers.zips import LIMITS, Limits, Member, find_members, open_zip, unpack
 
@@ -262,8 +262,8 @@ def _cells(path: Path, column: str) -> Iterator[tuple[str, Any]]:
 
 def _parquet_cells(path: Path, column: str) -> Iterator[Any]:
     try:
-        with open_parquet(path) as file:
-            for batch in batches(file, [column], _AT_ONCE):
+        with open_parquet(path) as opened:
+            for batch in opened.batches([column], _AT_ONCE):
                 for cell in decoded(batch.column(column)):
                     is_flat = isinstance(cell, pa.ListScalar) and pa.types.is_primitive(cell.type.value_type)
                     yield cell.values.to_numpy(zero_copy_only=False) if is_flat and cell.is_valid else cell.as_py()

@@ -17,7 +17,7 @@ from pyarrow import csv as arrow_csv
 
 from trainers.bounds import ROW_BYTES, TooMuch, check_columns, check_csv_header, lines_of
 from trainers.conll import BrokenConll, Sentence, read_sentences
-from trainers.parquets import batches, open_parquet
+from trainers.parquets import open_parquet
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".conll", ".bio")
 """File name endings that can be read."""
@@ -181,11 +181,11 @@ def _csv_fault(path: Path) -> str | None:
 
 
 def _parquet(path: Path, wanted: _Wanted | None) -> Iterator[Part]:
-    with open_parquet(path) as file:
-        columns = _distinct(file.schema_arrow.names)
+    with open_parquet(path) as opened:
+        columns = _distinct(opened.names)
         _check_columns(columns, wanted)
         yield Part(0, columns, *_nothing(wanted))
-        for batch in batches(file, None if wanted is None else wanted.columns, _PARQUET_ROWS_AT_ONCE):
+        for batch in opened.batches(None if wanted is None else wanted.columns, _PARQUET_ROWS_AT_ONCE):
             yield _arrow_part(batch, columns, wanted)
 
 

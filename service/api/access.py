@@ -33,6 +33,7 @@ from service.api.problems import BodyTooLarge, InvalidParameters, documented
 from service.api.schemas import ViolationView
 from service.domain import errors
 from service.domain.access import AccessToken, Caller, Project, Usage
+from service.domain.usage import usage_of
 
 router = APIRouter(tags=["access"])
 
@@ -126,7 +127,7 @@ def list_projects(request: Request) -> ProjectsView:
     """The projects that you see, with their quotas and what their studies have taken."""
     store, caller = all_parts_of(request).store, request.state.caller
     projects = store.projects.all() if caller.project is None else [store.projects.get(caller.project)]
-    usage = store.projects.usage([project.name for project in projects])
+    usage = usage_of(store.projects, all_parts_of(request).datasets, [project.name for project in projects])
     return ProjectsView(items=[ProjectView.of(project, usage[project.name]) for project in projects])
 
 
@@ -156,9 +157,9 @@ def create_project(request: Request, _: Operator, body: SmallBody) -> ProjectVie
 )
 def set_quotas(request: Request, name: ProjectName, _: Operator, body: SmallBody) -> ProjectView:
     """What the project's studies may take together, from now on. Studies wait while a quota is used up; nothing is stopped."""
-    store, wanted = all_parts_of(request).store, _read(QuotasRequest, request, body)
-    project = store.projects.set_quotas(name, wanted.quotas)
-    return ProjectView.of(project, store.projects.usage([project.name])[project.name])
+    parts, wanted = all_parts_of(request), _read(QuotasRequest, request, body)
+    project = parts.store.projects.set_quotas(name, wanted.quotas)
+    return ProjectView.of(project, usage_of(parts.store.projects, parts.datasets, [name])[name])
 
 
 @router.get(

@@ -105,7 +105,7 @@ class QuotasRequest(_Asked):
         default=None, gt=0, allow_inf_nan=False, description="Hours of GPU of all its studies.", examples=[500]
     )
     max_stored_gb: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Gigabytes of all its checkpoints.", examples=[200]
+        default=None, gt=0, allow_inf_nan=False, description="Gigabytes of all its checkpoints and uploads.", examples=[200]
     )
 
     @property
@@ -126,9 +126,12 @@ class ProjectView(_View):
     created_at: datetime = Field(description="When it was made.", examples=[_AT])
     max_running_studies: int | None = Field(description="Studies that run at once; null is not limited.", examples=[4])
     max_gpu_hours: float | None = Field(description="Hours of GPU of all its studies; null is not limited.", examples=[500])
-    max_stored_gb: float | None = Field(description="Gigabytes of all its checkpoints; null is not limited.", examples=[200])
-    gpu_hours: float = Field(description="Hours of GPU that its studies, as far as they are there, have used.", examples=[12.5])
+    max_stored_gb: float | None = Field(
+        description="Gigabytes of all its checkpoints and uploads; null is not limited.", examples=[200]
+    )
+    gpu_hours: float = Field(description="Hours of GPU that its studies have used, deleted ones too.", examples=[12.5])
     stored_bytes: int = Field(description="Bytes of its checkpoints, as last measured.", examples=[5_000_000])
+    dataset_bytes: int = Field(default=0, description="Bytes of its uploaded data sets.", examples=[839_073])
 
     @classmethod
     def of(cls, project: Project, usage: Usage) -> "ProjectView":
@@ -138,6 +141,7 @@ class ProjectView(_View):
             **project.quotas.__dict__,
             gpu_hours=usage.gpu_seconds / 3600,
             stored_bytes=usage.stored_bytes,
+            dataset_bytes=usage.dataset_bytes,
         )
 
 

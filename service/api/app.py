@@ -39,6 +39,7 @@ from service.api.limits import Limits
 from service.api.middleware import Shell
 from service.api.openapi import describe
 from service.api.schemas import IndexView
+from service.api.uploads import UploadsUnderWay
 from service.domain.access import DEFAULT_PROJECT
 
 _index = APIRouter(tags=["health"])
@@ -54,6 +55,7 @@ def create_api(parts: ApiParts) -> FastAPI:
     app.state.looks = events.Looks(parts.store)
     app.state.projects = {DEFAULT_PROJECT}
     settings = parts.settings
+    app.state.uploads = UploadsUnderWay()
     app.state.limits = Limits(settings.max_failed_logins_per_minute, settings.max_writes_per_minute, time.monotonic)
     app.add_middleware(Shell, metrics=app.state.metrics, parts=parts)
     problems.install(app)

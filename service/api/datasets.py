@@ -8,9 +8,12 @@ from fastapi import APIRouter, Path, Request, Response, status
 
 from service.api.dependencies import ApiParts, Parts, parts_of
 from service.api.problems import InvalidParameters, documented
-from service.api.schemas import BuiltinDatasetView, DatasetFileView, DatasetsView
+from service.api.schemas import BuiltinDatasetView, DatasetFileView, DatasetsView, DeletedFilesView
+from service.api.uploads import Bounds, UploadsUnderWay, allowance_of, receive
 from service.domain import errors
-from service.domain.datasets import DatasetFile, check_dataset_name
+from service.domain.datasets import Allowance, DatasetFile, check_dataset_name
+from service.domain.paging import active_studies
+from service.domain.study import Study
 
 router = APIRouter(tags=["datasets"])
 
@@ -27,7 +30,7 @@ BUILTINS = (
 """What `service.catalog` knows by the scheme `builtin://`; the API reads no data itself."""
 
 _IN_MEMORY_BYTES = 1024 * 1024
-_WRITE_BYTES = 1024 * 1024
+_MOST_LISTED = 3
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 DatasetName = Annotated[
@@ -57,7 +60,16 @@ _BODY = {
     response_description="The file is new.",
     responses={
         200: {"model": DatasetFileView, "description": "The file took the place of an earlier one."},
-        **documented(errors.UploadTooLarge, errors.TooManyFiles, errors.UnreadableDataset, errors.UnsafePath, InvalidParameters),
+        **documented(
+            errors.UploadTooLarge,
+            errors.TooManyFiles,
+            errors.QuotaSpent,
+            errors.UnreadableDataset,
+            errors.UnsafePath,
+            InvalidParameters,
+            errors.TooManyUploads,
+            errors.NoSpace,
+        ),
     },
     openapi_extra={"requestBody": _BODY},
 )
@@ -69,17 +81,9 @@ async def put_dataset_file(name: DatasetName, file: FileName, request: Request, 
     parts = parts_of(request)
     check_dataset_name(name)
     check_dataset_name(file)
-    most = parts.settings.max_upload_bytes
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared[:20]) > most:
-        raise _too_large(most)
-    # On disk, beside other things that may be deleted: /tmp is memory on many machines.
-    folder = parts.settings.layout.cache
-    await run_sync(lambda: folder.mkdir(parents=True, exist_ok=True, mode=0o700))
-    with SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(folder)) as spool:
-        content = cast("BinaryIO", spool)
-        await _receive(request, content, most)
-        stored, is_new = await run_sync(_put, parts, name, file, content)
+    uploads: UploadsUnderWay = request.app.state.uploads
+    with uploads.one_more(parts.project):
+        stored, is_new = await _store(request, parts, name, file)
     response.status_code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
     return DatasetFileView.of(stored)
 
@@ -92,29 +96,61 @@ def list_datasets(parts: Parts) -> DatasetsView:
     return DatasetsView(uploads=[DatasetFileView.of(file) for file in parts.datasets.all()], builtins=BUILTINS)
 
 
-async def _receive(request: Request, content: BinaryIO, most: int) -> None:
-    """Write the request's body to `content` and go back to its start. Raises UploadTooLarge."""
-    received, waiting = 0, bytearray()
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > most:
-            raise _too_large(most)
-        waiting += chunk
-        if len(waiting) >= _WRITE_BYTES:
-            await run_sync(content.write, bytes(waiting))
-            waiting.clear()
-    await run_sync(content.write, bytes(waiting))
-    content.seek(0)
+@router.delete(
+    "/v1/datasets/{name}",
+    operation_id="deleteDataset",
+    summary="Delete a data set",
+    response_description="What was deleted.",
+    responses=documented(errors.DatasetNotFound, errors.DatasetInUse),
+)
+def delete_dataset(name: DatasetName, parts: Parts) -> DeletedFilesView:
+    """Delete all files of a data set that no study needs any more: one that has not ended and names it keeps it."""
+    return _delete(parts, name, None)
 
 
-def _put(parts: ApiParts, name: str, file: str, content: BinaryIO) -> tuple[DatasetFile, bool]:
-    most = parts.settings.max_uploaded_files
-    files = {(one.dataset, one.file) for one in parts.datasets.all()}
-    is_new = (name, file) not in files
-    if is_new and len(files) >= most:
-        raise errors.TooManyFiles(f"Project {parts.project!r} has {len(files)} files, and may have {most}: replace one of them.")
-    return parts.datasets.put(name, file, content, parts.clock.now()), is_new
+@router.delete(
+    "/v1/datasets/{name}/files/{file}",
+    operation_id="deleteDatasetFile",
+    summary="Delete a file",
+    response_description="What was deleted.",
+    responses=documented(errors.DatasetNotFound, errors.DatasetInUse),
+)
+def delete_dataset_file(name: DatasetName, file: FileName, parts: Parts) -> DeletedFilesView:
+    """Delete one file of a data set, unless a study that has not ended names it."""
+    return _delete(parts, name, file)
 
 
-def _too_large(most: int) -> errors.UploadTooLarge:
-    return errors.UploadTooLarge(f"A file has at most {most} bytes: upload it in parts, as several files.")
+def _delete(parts: ApiParts, name: str, file: str | None) -> DeletedFilesView:
+    users = [one.id for one in active_studies(parts.store.studies) if one.project == parts.project and _names(one, name, file)]
+    if users:
+        listed = ", ".join(repr(one) for one in users[:_MOST_LISTED]) + (" and others" if len(users) > _MOST_LISTED else "")
+        raise errors.DatasetInUse(f"{_uri(name, file)} is used by {listed}: cancel that, or wait for its end.")
+    gone = parts.datasets.delete(name, file)
+    return DeletedFilesView(files=[DatasetFileView.of(one) for one in gone], bytes=sum(one.bytes for one in gone))
+
+
+def _names(study: Study, name: str, file: str | None) -> bool:
+    """Whether a text anywhere in its definition is that file, or one of the data set."""
+    quote = '"' + _uri(name, file) + ("/" if file is None else '"')
+    return quote in study.definition.model_dump_json()
+
+
+def _uri(name: str, file: str | None) -> str:
+    return f"dataset://{name}" + ("" if file is None else f"/{file}")
+
+
+async def _store(request: Request, parts: ApiParts, name: str, file: str) -> tuple[DatasetFile, bool]:
+    allowance = await run_sync(allowance_of, parts)
+    bounds = await run_sync(Bounds.of, parts, allowance, name, file)
+    # On disk, beside other things that may be deleted: /tmp is memory on many machines.
+    folder = parts.settings.layout.cache
+    await run_sync(lambda: folder.mkdir(parents=True, exist_ok=True, mode=0o700))
+    with SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(folder)) as spool:
+        content = cast("BinaryIO", spool)
+        await receive(request, content, bounds)
+        return await run_sync(_put, parts, name, file, content, allowance)
+
+
+def _put(parts: ApiParts, name: str, file: str, content: BinaryIO, allowance: Allowance) -> tuple[DatasetFile, bool]:
+    is_new = all((one.dataset, one.file) != (name, file) for one in parts.datasets.all())
+    return parts.datasets.put(name, file, content, parts.clock.now(), allowance), is_new

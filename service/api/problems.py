@@ -164,6 +164,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         409, "quota-spent", "The project has used up what it may",
         "Project 'vision' has used 10.02 of its 10 GPU-hours (max_gpu_hours).",
     ),
+    errors.DatasetInUse: Kind(
+        409, "dataset-in-use", "A study needs the data set",
+        "dataset://banking77 is used by 'intents-abc123': cancel that, or wait for its end.",
+    ),
     errors.LeaseLost: Kind(409, "lease-lost", "Another process holds this study", "Another process drives the study now."),
     errors.LeadershipLost: Kind(409, "leadership-lost", "Another controller leads", "Another controller leads now."),
     PreconditionFailed: Kind(
@@ -184,7 +188,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.TooManyFiles: Kind(
         413, "too-many-files", "The project has as many files as it may",
-        "Project 'vision' has 1000 files, and may have 1000: replace one of them.",
+        "The project has 1000 files, and may have 1000: replace one of them, or delete some.",
     ),
     RangeNotSatisfiable: Kind(
         416, "range-not-satisfiable", "There are no such bytes",
@@ -221,6 +225,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.NotReady: Kind(
         503, "not-ready", "A part of the service is not up", "MLflow is not up yet: try again in a few seconds."
+    ),
+    errors.TooManyUploads: Kind(
+        503, "too-many-uploads", "Very many uploads are under way",
+        "As many uploads are under way as go at once: send this one again in a few seconds.",
     ),
     errors.SchemaTooOld: Kind(
         503, "schema-too-old", "The database is of an earlier version", "Stop every service and run `tuneyard db upgrade`."
@@ -336,7 +344,7 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotAuthenticated():
             response.headers["WWW-Authenticate"] = _CHALLENGE
-        case errors.NotReady() | errors.StoreAway() | errors.StorageAway():
+        case errors.NotReady() | errors.StoreAway() | errors.StorageAway() | errors.TooManyUploads():
             response.headers["Retry-After"] = "2"
         case errors.TooOften():
             response.headers["Retry-After"] = str(error.seconds)

@@ -458,6 +458,13 @@ class DatasetFileView(_View):
         )  # fmt: skip
 
 
+class DeletedFilesView(_View):
+    """Files of a data set that were deleted."""
+
+    files: Sequence[DatasetFileView] = Field(description="What they were.")
+    bytes: int = Field(description="Their sizes together.", examples=[839_073])
+
+
 class BuiltinDatasetView(_View):
     """A data set that the service makes itself."""
 

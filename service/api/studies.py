@@ -26,6 +26,7 @@ from service.domain.definition import StudyDefinition, parse_definition
 from service.domain.grouped import said_of
 from service.domain.ports import IdempotencyKey, StudyQuery
 from service.domain.study import Study, StudyState, new_study_id
+from service.domain.usage import usage_of
 
 router = APIRouter(tags=["studies"])
 
@@ -165,7 +166,8 @@ def _require_quota(parts: ApiParts) -> None:
     quotas = parts.store.projects.get(parts.project).quotas
     if quotas == Quotas():
         return
-    spent = spent_quota(parts.project, quotas, parts.store.projects.usage([parts.project])[parts.project])
+    usage = usage_of(parts.store.projects, parts.datasets, [parts.project])[parts.project]
+    spent = spent_quota(parts.project, quotas, usage)
     if spent:
         raise errors.QuotaSpent(spent)
 

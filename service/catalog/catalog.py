@@ -36,13 +36,13 @@ def _open_models(settings: Settings) -> Models:
     return Models(
         roots=settings.model_roots,
         cache=HubCache(downloads),
-        hub=None if settings.offline else HuggingFaceHub(downloads),
+        hub=None if settings.offline else HuggingFaceHub(downloads, as_account=settings.hub_account),
     )
 
 
 def _open_sources(settings: Settings) -> Sources:
     cache = settings.layout.cache
-    hub = None if settings.offline else HuggingFaceDatasets()
+    hub = None if settings.offline else HuggingFaceDatasets(as_account=settings.hub_account)
     return Sources(open_datasets(settings), cache / "builtin", HubDatasets(cache / "rows", hub, settings.max_upload_bytes))
 
 

@@ -6,7 +6,7 @@
     ROOT/.projects/PROJECT/        the same for each project but `default`
 
 Content comes first and the JSON file is renamed into its place last, so a kill at any moment leaves the old file or the new one.
-Content that no JSON file names any more is deleted by whoever stores the next file of the data set.
+Content that no JSON file names any more is deleted by whoever stores or deletes the next file of the data set.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import BinaryIO
 
 from service.catalog.locking import only_writer
 from service.domain.access import DEFAULT_PROJECT, check_project_name
-from service.domain.datasets import FORMATS, DatasetFile, check_dataset_name
-from service.domain.errors import DatasetNotFound, UnreadableDataset, UnsafePath, UploadTooLarge
+from service.domain.datasets import FORMATS, NO_LIMITS, Allowance, DatasetFile, check_dataset_name, over_allowance
+from service.domain.errors import DatasetNotFound, NoSpace, TooManyFiles, UnreadableDataset, UnsafePath, UploadTooLarge
+from service.folders import MARGIN_BYTES, Free, free_bytes
 from service.settings import write_private
 from trainers.images import look_images
 from trainers.tables import Summary, TableError, look
@@ -34,19 +35,19 @@ _PROJECTS = ".projects"
 
 
 class LocalDatasetStore:
-    """Files under one root; a file has at most `max_bytes`."""
+    """Files under one root; a file has at most `max_bytes`. `free` says what room its disk has."""
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
+    def __init__(self, root: Path, max_bytes: int, free: Free = free_bytes) -> None:
         self._root = root
         self._max_bytes = max_bytes
+        self._free = free
 
     def of(self, project: str) -> "LocalDatasetStore":
         root = self._root.parent.parent if self._root.parent.name == _PROJECTS else self._root
-        if project == DEFAULT_PROJECT:
-            return LocalDatasetStore(root, self._max_bytes)
-        return LocalDatasetStore(root / _PROJECTS / check_project_name(project), self._max_bytes)
+        own = root if project == DEFAULT_PROJECT else root / _PROJECTS / check_project_name(project)
+        return LocalDatasetStore(own, self._max_bytes, self._free)
 
-    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
+    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime, allowance: Allowance = NO_LIMITS) -> DatasetFile:
         check_dataset_name(dataset)
         ending = _ending(check_dataset_name(file))
         with self._incoming() as temporary:
@@ -54,6 +55,7 @@ class LocalDatasetStore:
             summary = _summary(temporary, file)
             stored = DatasetFile(dataset, file, size, sha256, summary.rows, summary.columns, now)
             with only_writer(self._root):
+                self._require(stored, allowance)
                 folder = self._root / dataset
                 folder.mkdir(exist_ok=True, mode=0o700)
                 temporary.rename(folder / f"{sha256}{ending}")
@@ -74,9 +76,45 @@ class LocalDatasetStore:
         found = [_read(path) for path in self._root.glob("[!.]*/[!.]*.json")]
         return sorted(found, key=lambda stored: (stored.dataset, stored.file))
 
+    def delete(self, dataset: str, file: str | None = None) -> Sequence[DatasetFile]:
+        with only_writer(self._root):
+            if file is not None:
+                gone = [self.get(dataset, file)]
+            else:
+                gone = [stored for stored in self.all() if stored.dataset == dataset]
+            if not gone:
+                raise DatasetNotFound(f"There is no data set {dataset!r}: `GET /v1/datasets` lists those there are.")
+            folder = self._root / dataset
+            for stored in gone:
+                (folder / f"{stored.file}.json").unlink()
+            _drop_unnamed(folder)
+            with suppress(OSError):  # other files of it are there
+                folder.rmdir()
+        return gone
+
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self._root.glob("[!.]*/[!.]*") if path.suffix != ".json")
+
+    def require_room(self, more: int) -> None:
+        free = self._free(self._root)
+        if free < more + MARGIN_BYTES:
+            raise NoSpace(str(self._root), more + MARGIN_BYTES, free)
+
     def path(self, dataset: str, file: str) -> Path:
         stored = self.get(dataset, file)
         return self._root / dataset / f"{stored.sha256}{_ending(file)}"
+
+    def _require(self, new: DatasetFile, allowance: Allowance) -> None:
+        """Under the lock, so that uploads that end together do not both take the last place. Raises TooManyFiles, QuotaSpent."""
+        files = self.all()
+        replaced = next((one for one in files if (one.dataset, one.file) == (new.dataset, new.file)), None)
+        if allowance.files is not None and replaced is None and len(files) >= allowance.files:
+            raise TooManyFiles(
+                f"The project has {len(files)} files, and may have {allowance.files}: replace one of them, or delete some."
+            )
+        held = self.size() + new.bytes - (replaced.bytes if replaced else 0)
+        if allowance.bytes is not None and held > allowance.bytes:
+            raise over_allowance(held, allowance.bytes)
 
     @contextmanager
     def _incoming(self) -> Iterator[Path]:
@@ -101,6 +139,7 @@ class LocalDatasetStore:
                 size += len(chunk)
                 if size > self._max_bytes:
                     raise UploadTooLarge(f"A file has at most {self._max_bytes} bytes: upload it in parts, as several files.")
+                self.require_room(len(chunk))
                 digest.update(chunk)
                 file.write(chunk)
         return size, digest.hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from service.catalog.cards import CARD, parse_card
 from service.catalog.headers import Weights, check_json_size, read_json
@@ -26,7 +26,15 @@ _UNREACHABLE_SECONDS = 30.0
 _LARGEST_CARD_BYTES = 1_000_000
 
 _UNKNOWN = Weights()
+CONSENT = (
+    "give it on its page on the hub, run `hf auth login` where the service runs, and set TUNEYARD_HUB_ACCOUNT=1, which lets "
+    "everybody here use what that account may"
+)
+"""What to do about a repository that only accounts see which agreed to something."""
+PRIVATE = "private ones need TUNEYARD_HUB_ACCOUNT=1"
 
+HubToken = Literal[False] | None
+"""As the hub's client has it: False is nobody, and None whoever is logged in on this machine, if anybody is."""
 T = TypeVar("T")
 
 
@@ -88,20 +96,26 @@ class HubCache:
         return self._ordinary or Path(constants.HF_HUB_CACHE), self.own
 
 
-class HuggingFaceHub:
-    """The hub itself. Downloads go to `cache`."""
+def token_for(*, as_account: bool) -> HubToken:
+    """Whom the hub is asked as."""
+    return None if as_account else False
 
-    def __init__(self, cache: Path) -> None:
+
+class HuggingFaceHub:
+    """The hub itself. Downloads go to `cache`. It is asked as nobody, or as this machine's account where `as_account`."""
+
+    def __init__(self, cache: Path, *, as_account: bool = False) -> None:
         self._cache = cache
+        self._token = token_for(as_account=as_account)
         self._asked_again_at = 0.0
 
     def look(self, name: str) -> RemoteModel:
         self._check_reachable(name)
-        return self._answer(name, lambda: within(_LOOK_SECONDS, lambda: _look(name, self._cache)))
+        return self._answer(name, lambda: within(_LOOK_SECONDS, lambda: _look(name, self._cache, self._token)))
 
     def download(self, name: str, *, weights: bool = True) -> Path:
         self._check_reachable(name)
-        return self._answer(name, lambda: _download(name, self._cache, weights=weights))
+        return self._answer(name, lambda: _download(name, self._cache, self._token, weights=weights))
 
     def _check_reachable(self, name: str) -> None:
         from huggingface_hub import is_offline_mode  # noqa: PLC0415 - 0.3 s
@@ -119,10 +133,10 @@ class HuggingFaceHub:
         except TuneyardError:
             raise
         except errors.GatedRepoError as error:
-            detail = f"{name!r} asks for consent: give it on its page on the hub, and run `hf auth login` where the service runs"
-            raise UnusableModel(detail) from error
+            raise UnusableModel(f"{name!r} asks for consent: {CONSENT}") from error
         except errors.RepositoryNotFoundError as error:
-            raise ModelNotFound(f"the Hugging Face hub has no model {name!r} for us: check its name") from error
+            detail = f"the Hugging Face hub has no model {name!r} for us: check its name; {PRIVATE}"
+            raise ModelNotFound(detail) from error
         except Exception as error:
             # Several names of one study, and several studies, do not wait one after the other.
             self._asked_again_at = time.monotonic() + _UNREACHABLE_SECONDS
@@ -156,17 +170,17 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     return answer  # type: ignore[return-value]
 
 
-def _look(name: str, cache: Path) -> RemoteModel:
+def _look(name: str, cache: Path, token: HubToken) -> RemoteModel:
     from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415 - 0.3 s
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
 
     disable_progress_bars()
-    found = HfApi().model_info(name, files_metadata=True, timeout=_REQUEST_SECONDS)
+    found = HfApi(token=token).model_info(name, files_metadata=True, timeout=_REQUEST_SECONDS)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in found.siblings or () if "/" not in sibling.rfilename}
 
     def read(file: str) -> Path:
         # By its commit and not as `main`: the cache does not take the model for one that is there.
-        return Path(hf_hub_download(name, file, revision=found.sha, cache_dir=cache, etag_timeout=_REQUEST_SECONDS))
+        return Path(hf_hub_download(name, file, revision=found.sha, cache_dir=cache, token=token, etag_timeout=_REQUEST_SECONDS))
 
     check_json_size(name, "config.json", sizes.get("config.json", 0))
     config = read_json(name, read("config.json")) if "config.json" in sizes else None
@@ -180,7 +194,7 @@ def _look(name: str, cache: Path) -> RemoteModel:
     return RemoteModel(config, frozenset(sizes), weights, card)
 
 
-def _download(name: str, cache: Path, *, weights: bool) -> Path:
+def _download(name: str, cache: Path, token: HubToken, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.3 s
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
 
@@ -188,4 +202,4 @@ def _download(name: str, cache: Path, *, weights: bool) -> Path:
     disable_progress_bars()
     # Folders hold other formats and other models of the same repository.
     wanted = [pattern for pattern in DOWNLOADED if weights or pattern != _WEIGHTS]
-    return Path(snapshot_download(name, cache_dir=cache, allow_patterns=wanted, ignore_patterns=["*/*"]))
+    return Path(snapshot_download(name, cache_dir=cache, token=token, allow_patterns=wanted, ignore_patterns=["*/*"]))

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from pyarrow import ArrowException, parquet
+from pyarrow import ArrowException
 
-from service.catalog.hub import is_hub_name, within
+from service.catalog.hub import CONSENT, PRIVATE, HubToken, is_hub_name, token_for, within
 from service.catalog.locking import only_writer
 from service.domain.errors import DatasetNotFound, TuneyardError, UnreadableDataset
 from service.settings import write_private
+from trainers.bounds import ROW_BYTES, TooMuch
+from trainers.parquets import join_parquet
 from trainers.tables import TableError, look
 
 SCHEME = "hub://"
@@ -41,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RemoteDataset:
-    """What the hub says of a data set: its newest commit, the files there with their folders, and their bytes."""
+    """What the hub says of a data set: its newest commit, the files there with their folders, and the bytes of those it tells."""
 
     commit: str
     files: tuple[str, ...]
@@ -135,8 +137,14 @@ class HubDatasets:
 
     def _chosen(self, remote: RemoteDataset, address: Address) -> list[str]:
         files = choose_files(remote.files, address)
-        size = sum(remote.sizes.get(file, 0) for file in files)
-        if self._max_bytes is not None and size > self._max_bytes:
+        if self._max_bytes is None:
+            return files
+        unknown = next((file for file in files if file not in remote.sizes), None)
+        if unknown is not None:
+            detail = f"the hub does not say how large {unknown!r} of {address.uri} is, and so it is not downloaded"
+            raise UnreadableDataset(f"{detail}: upload its rows (`tuneyard dataset put NAME FILE`)")
+        size = sum(remote.sizes[file] for file in files)
+        if size > self._max_bytes:
             detail = f"{address.uri} has {size} bytes, more than the {self._max_bytes} of an upload"
             raise UnreadableDataset(f"{detail}: name a smaller split, or raise TUNEYARD_MAX_UPLOAD_BYTES")
         return files
@@ -213,7 +221,7 @@ def _join(parts: Sequence[Path], target: Path, address: Address) -> None:
     try:
         match target.suffix:
             case ".parquet":
-                _join_parquet(parts, target)
+                join_parquet(parts, target)
             case _:
                 _join_lines(parts, target, has_header=target.suffix == ".csv")
         rows = look(target).rows
@@ -225,15 +233,6 @@ def _join(parts: Sequence[Path], target: Path, address: Address) -> None:
         raise UnreadableDataset(f"{address.uri} has no rows")
 
 
-def _join_parquet(parts: Sequence[Path], target: Path) -> None:
-    schema = parquet.read_schema(parts[0])
-    with parquet.ParquetWriter(target, schema) as writer:
-        for part in parts:
-            with parquet.ParquetFile(part) as file:
-                for batch in file.iter_batches():
-                    writer.write_batch(batch.cast(schema))
-
-
 def _join_lines(parts: Sequence[Path], target: Path, *, has_header: bool) -> None:
     """Files of lines behind each other; of CSV files the first line once."""
     header = b""
@@ -241,7 +240,9 @@ def _join_lines(parts: Sequence[Path], target: Path, *, has_header: bool) -> Non
         for number, part in enumerate(parts):
             with part.open("rb") as lines:
                 if has_header:
-                    first = lines.readline().rstrip(b"\r\n")
+                    first = lines.readline(ROW_BYTES + 1).rstrip(b"\r\n")
+                    if len(first) > ROW_BYTES:
+                        raise TooMuch(f"the first line of {part.name} has more than {ROW_BYTES:,} bytes")
                     header = first if number == 0 else header
                     if first != header:
                         raise ValueError(f"{part.name} has other columns than {parts[0].name}")
@@ -251,19 +252,23 @@ def _join_lines(parts: Sequence[Path], target: Path, *, has_header: bool) -> Non
 
 
 class HuggingFaceDatasets:
-    """The hub itself; `endpoint` is another one that speaks as it does."""
+    """The hub itself; `endpoint` is another one that speaks as it does.
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    It is asked as nobody, or as the account that is logged in on this machine where `as_account`.
+    """
+
+    def __init__(self, endpoint: str | None = None, *, as_account: bool = False) -> None:
         self._endpoint = endpoint
+        self._token = token_for(as_account=as_account)
         self._asked_again_at = 0.0
 
     def look(self, name: str) -> RemoteDataset:
         self._check_reachable(name)
-        return self._answer(name, lambda: within(_LOOK_SECONDS, lambda: _look(name, self._endpoint)))
+        return self._answer(name, lambda: within(_LOOK_SECONDS, lambda: _look(name, self._endpoint, self._token)))
 
     def download(self, name: str, commit: str, files: Sequence[str], into: Path) -> list[Path]:
         self._check_reachable(name)
-        return self._answer(name, lambda: _download(name, commit, files, into, self._endpoint))
+        return self._answer(name, lambda: _download(name, commit, files, into, self._endpoint, self._token))
 
     def _check_reachable(self, name: str) -> None:
         from huggingface_hub import is_offline_mode  # noqa: PLC0415 - 0.3 s
@@ -283,10 +288,10 @@ class HuggingFaceDatasets:
         except TuneyardError:
             raise
         except errors.GatedRepoError as error:
-            how = "give it on its page on the hub, and run `hf auth login` where the service runs"
-            raise UnreadableDataset(f"{SCHEME}{name} asks for consent: {how}") from error
+            raise UnreadableDataset(f"{SCHEME}{name} asks for consent: {CONSENT}") from error
         except errors.RepositoryNotFoundError as error:
-            raise DatasetNotFound(f"the Hugging Face hub has no data set {name!r} for us: check its name") from error
+            detail = f"the Hugging Face hub has no data set {name!r} for us: check its name; {PRIVATE}"
+            raise DatasetNotFound(detail) from error
         except Exception as error:
             # Several names of one study, and several studies, do not wait one after the other.
             self._asked_again_at = time.monotonic() + _UNREACHABLE_SECONDS
@@ -300,15 +305,16 @@ def _unreachable(name: str) -> DatasetNotFound:
     )
 
 
-def _look(name: str, endpoint: str | None) -> RemoteDataset:
+def _look(name: str, endpoint: str | None, token: HubToken) -> RemoteDataset:
     from huggingface_hub import HfApi  # noqa: PLC0415 - 0.3 s
 
-    found = HfApi(endpoint=endpoint).dataset_info(name, files_metadata=True, timeout=_REQUEST_SECONDS)
-    sizes = {sibling.rfilename: sibling.size or 0 for sibling in found.siblings or ()}
-    return RemoteDataset(str(found.sha), tuple(sizes), sizes)
+    found = HfApi(endpoint=endpoint, token=token).dataset_info(name, files_metadata=True, timeout=_REQUEST_SECONDS)
+    siblings = found.siblings or ()
+    sizes = {sibling.rfilename: sibling.size for sibling in siblings if sibling.size is not None}
+    return RemoteDataset(str(found.sha), tuple(sibling.rfilename for sibling in siblings), sizes)
 
 
-def _download(name: str, commit: str, files: Sequence[str], into: Path, endpoint: str | None) -> list[Path]:
+def _download(name: str, commit: str, files: Sequence[str], into: Path, endpoint: str | None, token: HubToken) -> list[Path]:
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - 0.3 s
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - the same
 
@@ -316,7 +322,14 @@ def _download(name: str, commit: str, files: Sequence[str], into: Path, endpoint
     return [
         Path(
             hf_hub_download(
-                name, file, repo_type="dataset", revision=commit, local_dir=into, endpoint=endpoint, etag_timeout=_REQUEST_SECONDS
+                name,
+                file,
+                repo_type="dataset",
+                revision=commit,
+                local_dir=into,
+                endpoint=endpoint,
+                token=token,
+                etag_timeout=_REQUEST_SECONDS,
             )
         )
         for file in files

@@ -9,16 +9,14 @@ import errno
 import json
 import logging
 import re
-import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from service.domain.errors import NoSpace
-from service.folders import sizes_in
+from service.folders import MARGIN_BYTES, Free, free_bytes, sizes_in
 
-MARGIN_BYTES = 256 * 1024**2
-"""What stays free beside a checkpoint, for logs, the database and all that is not asked about."""
+__all__ = ["MARGIN_BYTES", "Free", "Room", "free_bytes", "has_room", "is_full", "note", "refusal"]
+
 _GROWTH = 1.2
 _CLEARLY = 1.5
 _SLIVER_BYTES = 64 * 1024
@@ -28,14 +26,6 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SAID = re.compile(r"No space left on device|Disk quota exceeded|os error (?:28|122)\b")
 """What libraries say that do not raise an OSError, or lose its number between processes."""
 _LOG = logging.getLogger("tuneyard.checkpoints")
-
-Free = Callable[[Path], int]
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that may still be written on the disk that holds this folder, or will hold it."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -27,7 +27,7 @@ HoursOption = Annotated[
     float | None, typer.Option("--max-gpu-hours", help="Hours of GPU of all its studies.", show_default=False)
 ]
 StoredOption = Annotated[
-    float | None, typer.Option("--max-stored-gb", help="Gigabytes of all its checkpoints.", show_default=False)
+    float | None, typer.Option("--max-stored-gb", help="Gigabytes of all its checkpoints and uploads.", show_default=False)
 ]
 
 
@@ -173,7 +173,9 @@ def _projects_table(found: "Sequence[ProjectView]") -> "Table":
         limits = [
             "" if limit is None else f"{limit:g}" for limit in (one.max_running_studies, one.max_gpu_hours, one.max_stored_gb)
         ]
-        table.add_row(one.name, limits[0], f"{one.gpu_hours:.2f}", limits[1], size(one.stored_bytes), limits[2])
+        table.add_row(
+            one.name, limits[0], f"{one.gpu_hours:.2f}", limits[1], size(one.stored_bytes + one.dataset_bytes), limits[2]
+        )
     return table
 
 

@@ -1,15 +1,16 @@
 """`tuneyard dataset`: upload rows to train on."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.cli.exits import EPILOG
-from service.cli.output import Format, FormatOption, emit, say
+from service.cli.output import Format, FormatOption, emit, is_terminal, say
 from service.cli.session import session_of
 
-app = typer.Typer(help="Data sets: upload files, list them.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Data sets: upload files, list and delete them.", no_args_is_help=True, epilog=EPILOG)
 
 
 @app.command()
@@ -39,3 +40,26 @@ def list_datasets(context: typer.Context, output: FormatOption = Format.TABLE) -
     with session_of(context).client() as client:
         found = client.datasets()
     emit(output, found, lambda: datasets_table(found.uploads, found.builtins))
+
+
+@app.command("rm")
+def remove(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.", show_default=False)],
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="One file of it; all of them when left out.", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a data set, or one file of it, that no study needs which has not ended."""
+    from service.cli.words import size
+
+    what = f"data set {name}" if file is None else f"{file} of data set {name}"
+    if not yes:
+        if not is_terminal(sys.stdin):
+            raise typer.BadParameter("nobody is there to confirm: add --yes", param_hint="--yes")
+        typer.confirm(f"Delete {what}?", abort=True, err=True)
+    with session_of(context).client() as client:
+        removed = client.delete_dataset(name, file)
+    files = "1 file" if len(removed.files) == 1 else f"{len(removed.files)} files"
+    say(f"{what} is deleted: {files}, {size(removed.bytes)}")

@@ -24,6 +24,7 @@ from service.api.schemas import (
     AttemptView,
     DatasetFileView,
     DatasetsView,
+    DeletedFilesView,
     EventView,
     LoginLinkView,
     ManifestView,
@@ -345,6 +346,11 @@ class Client:
     def datasets(self) -> DatasetsView:
         """Every uploaded file, and the data sets that are always there."""
         return _read(DatasetsView, self._connection.request("GET", "/v1/datasets"))
+
+    def delete_dataset(self, dataset: str, file: str | None = None) -> DeletedFilesView:
+        """Delete a data set, or one file of it; raises `ProblemError` of status 409 while a study that has not ended names it."""
+        rest = "" if file is None else f"/files/{quote(file, safe='')}"
+        return _read(DeletedFilesView, self._connection.request("DELETE", f"/v1/datasets/{quote(dataset, safe='')}{rest}"))
 
     def model(self, name: str, *, batch_size: int = 32, max_length: int = 128, method: Method = "full") -> ModelView:
         """A base model, with the memory that training it takes."""

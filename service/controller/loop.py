@@ -16,7 +16,7 @@ from service.controller.shares import SharesKept
 from service.domain.closing import closing_changes, lost_with_driver
 from service.domain.errors import StaleWrite
 from service.domain.paging import active_studies
-from service.domain.ports import CheckpointStore, Clock, Store
+from service.domain.ports import CheckpointStore, Clock, DatasetStore, Store
 from service.domain.study import Study, StudyReason, StudyState
 
 _LOG = logging.getLogger("tuneyard.controller")
@@ -53,6 +53,7 @@ class Controller:
         prepared: Path,
         rules: SharingRules | None = None,
         reconciler: Reconciler | None = None,
+        datasets: DatasetStore | None = None,
     ) -> None:
         self._store = store
         self._checkpoints = checkpoints
@@ -60,7 +61,7 @@ class Controller:
         self._drivers = drivers
         self._capacity = capacity
         self._rules = rules or SharingRules()
-        self._quotas = ProjectQuotas(store.projects)
+        self._quotas = ProjectQuotas(store.projects, datasets)
         self._shares = SharesKept(store)
         self._housekeeping = Housekeeping(store, checkpoints, clock, prepared, self._forget)
         self._reconciler = reconciler

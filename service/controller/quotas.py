@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from service.controller.allocation import ProjectRule
 from service.domain.access import Quotas, spent_quota
-from service.domain.ports import ProjectStore
+from service.domain.ports import DatasetStore, ProjectStore
+from service.domain.usage import usage_of
 
 _LOOK_EVERY = timedelta(seconds=5)
 """A report may be late by that before it counts: quotas are of hours."""
@@ -14,8 +15,9 @@ _LOOK_EVERY = timedelta(seconds=5)
 class ProjectQuotas:
     """Looks at them every few seconds; projects without any cost nothing."""
 
-    def __init__(self, projects: ProjectStore) -> None:
+    def __init__(self, projects: ProjectStore, datasets: DatasetStore | None = None) -> None:
         self._projects = projects
+        self._datasets = datasets
         self._looked_at: datetime | None = None
         self._rules: Mapping[str, ProjectRule] = {}
 
@@ -27,5 +29,7 @@ class ProjectQuotas:
 
     def _look(self) -> Mapping[str, ProjectRule]:
         quotas = {project.name: project.quotas for project in self._projects.all() if project.quotas != Quotas()}
-        usage = self._projects.usage(quotas) if quotas else {}
+        if not quotas:
+            return {}
+        usage = usage_of(self._projects, self._datasets, quotas) if self._datasets else self._projects.usage(quotas)
         return {name: ProjectRule(one.max_running_studies, spent_quota(name, one, usage[name])) for name, one in quotas.items()}

@@ -112,10 +112,11 @@ class Quotas:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the studies of a project have taken: GPU time, of those that are deleted by now too, and bytes of checkpoints."""
+    """What a project has taken: GPU time, of studies that are deleted by now too, and bytes of checkpoints and of uploads."""
 
     gpu_seconds: float = 0.0
     stored_bytes: int = 0
+    dataset_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,11 @@ def spent_quota(project: str, quotas: Quotas, usage: Usage) -> str | None:
     if quotas.max_gpu_hours is not None and usage.gpu_seconds >= 3600 * quotas.max_gpu_hours:
         used = usage.gpu_seconds / 3600
         return f"Project {project!r} has used {used:.2f} of its {quotas.max_gpu_hours:g} GPU-hours (max_gpu_hours)."
-    if quotas.max_stored_gb is not None and usage.stored_bytes >= 1e9 * quotas.max_stored_gb:
-        held = usage.stored_bytes / 1e9
+    if quotas.max_stored_gb is not None and usage.stored_bytes + usage.dataset_bytes >= 1e9 * quotas.max_stored_gb:
+        held, uploads = (usage.stored_bytes + usage.dataset_bytes) / 1e9, usage.dataset_bytes / 1e9
         return (
-            f"The checkpoints of project {project!r} take {held:.2f} of its {quotas.max_stored_gb:g} GB (max_stored_gb): "
-            "delete studies that have ended."
+            f"The checkpoints and uploads of project {project!r} take {held:.2f} of its {quotas.max_stored_gb:g} GB "
+            f"(max_stored_gb), {uploads:.2f} of it uploads: delete studies that have ended, or data sets."
         )
     return None
 

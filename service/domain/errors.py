@@ -139,6 +139,10 @@ class UploadTooLarge(TuneyardError):
     """More bytes than one file may have."""
 
 
+class TooManyUploads(TuneyardError):
+    """More uploads under way at once than this process takes."""
+
+
 class TooManyFiles(TuneyardError):
     """More files than the data sets of one project may have."""
 
@@ -198,6 +202,10 @@ class ProjectExists(Conflict):
 
 class QuotaSpent(Conflict):
     """The project has used up what it may."""
+
+
+class DatasetInUse(Conflict):
+    """A study that has not ended names the data set."""
 
 
 class LeaseLost(Conflict):

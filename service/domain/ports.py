@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 from search_spaces import Configuration
 from service.domain.access import AccessToken, AuditEntry, Caller, Project, Quotas, Usage
 from service.domain.checkpoint import Manifest
-from service.domain.datasets import DatasetFile
+from service.domain.datasets import NO_LIMITS, Allowance, DatasetFile
 from service.domain.decision import Decision
 from service.domain.definition import StudyDefinition
 from service.domain.deletion import Deletion, Forgotten
@@ -465,7 +465,7 @@ class ProjectStore(Protocol):
         ...
 
     def usage(self, names: Collection[str]) -> Mapping[str, Usage]:
-        """What the studies of each of these projects have taken."""
+        """What the studies of each of these projects have taken; of uploads it knows nothing."""
         ...
 
 
@@ -510,8 +510,23 @@ class DatasetStore(Protocol):
         """Those of another project."""
         ...
 
-    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
-        """Store or replace a file, all or nothing. Raises UnsafePath, UnreadableDataset, UploadTooLarge."""
+    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime, allowance: Allowance = NO_LIMITS) -> DatasetFile:
+        """Store or replace a file, all or nothing, while the project's uploads come to no more than they may.
+
+        Raises UnsafePath, UnreadableDataset, UploadTooLarge, TooManyFiles, QuotaSpent, NoSpace.
+        """
+        ...
+
+    def delete(self, dataset: str, file: str | None = None) -> Sequence[DatasetFile]:
+        """Delete one file, or all of the data set, and answer which those were. Raises DatasetNotFound."""
+        ...
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        ...
+
+    def require_room(self, more: int) -> None:
+        """Whether so many bytes may be written where the files are, and on. Raises NoSpace."""
         ...
 
     def get(self, dataset: str, file: str) -> DatasetFile:

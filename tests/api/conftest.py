@@ -16,13 +16,14 @@ from service.api.dependencies import ApiParts
 from service.api.summaries import Summaries
 from service.domain.base_models import FoundModel, Probed, ProbeRows
 from service.domain.checkpoint import CheckpointFile, Manifest
-from service.domain.datasets import DatasetFile
+from service.domain.datasets import NO_LIMITS, Allowance, DatasetFile
 from service.domain.definition import StudyDefinition
 from service.domain.errors import (
     CheckpointNotFound,
     DatasetNotFound,
     FileNotInCheckpoint,
     ModelNotFound,
+    NoSpace,
     StudyNotFound,
     UnreadableDataset,
 )
@@ -95,13 +96,18 @@ class FakeModels:
 class FakeDatasets:
     files: dict[tuple[str, str], DatasetFile] = field(default_factory=dict)
     contents: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    others: dict[str, "FakeDatasets"] = field(default_factory=dict)
-    """Those of projects other than `default`."""
+    projects: dict[str, "FakeDatasets"] = field(default_factory=dict)
+    """Those of every project that was asked for."""
+    free_bytes: int = 10**12
+    allowances: list[Allowance] = field(default_factory=list)
+    """What uploads were allowed to come to, each in turn."""
 
     def of(self, project: str) -> "FakeDatasets":
-        return self if project == "default" else self.others.setdefault(project, FakeDatasets())
+        self.projects.setdefault("default", self)  # the first to be asked is the one that the test has
+        return self.projects.setdefault(project, FakeDatasets(projects=self.projects))
 
-    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime) -> DatasetFile:
+    def put(self, dataset: str, file: str, content: BinaryIO, now: datetime, allowance: Allowance = NO_LIMITS) -> DatasetFile:
+        self.allowances.append(allowance)
         if not file.endswith(".csv"):
             raise UnreadableDataset(f"{file!r} is not a format read here: upload .csv, .jsonl or .parquet.")
         read = content.read()
@@ -121,6 +127,19 @@ class FakeDatasets:
 
     def all(self) -> Sequence[DatasetFile]:
         return [self.files[key] for key in sorted(self.files)]
+
+    def delete(self, dataset: str, file: str | None = None) -> Sequence[DatasetFile]:
+        keys = [key for key in sorted(self.files) if key[0] == dataset and file in {None, key[1]}]
+        if not keys:
+            raise DatasetNotFound(f"There is no file {file!r} in {dataset!r}.")
+        return [self.files.pop(key) for key in keys]
+
+    def size(self) -> int:
+        return sum(stored.bytes for stored in self.files.values())
+
+    def require_room(self, more: int) -> None:
+        if more > self.free_bytes:
+            raise NoSpace("/datasets", more, self.free_bytes)
 
     def path(self, dataset: str, file: str) -> Path:
         raise NotImplementedError

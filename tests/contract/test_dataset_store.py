@@ -17,9 +17,18 @@ from PIL import Image
 from pyarrow import parquet
 
 from service.catalog.datasets import LocalDatasetStore
-from service.domain.datasets import DatasetFile
-from service.domain.errors import DatasetNotFound, UnreadableDataset, UnsafePath, UploadTooLarge
+from service.domain.datasets import Allowance, DatasetFile
+from service.domain.errors import (
+    DatasetNotFound,
+    NoSpace,
+    QuotaSpent,
+    TooManyFiles,
+    UnreadableDataset,
+    UnsafePath,
+    UploadTooLarge,
+)
 from service.domain.ports import DatasetStore
+from service.folders import MARGIN_BYTES
 from tests.builders import NOW
 
 ROWS = b"text,label\nhello,a\nbye,b\n"
@@ -249,3 +258,88 @@ def test_files_are_their_owners_alone(store: DatasetStore, root: Path) -> None:
 def test_a_description_is_json_that_a_person_can_read(store: DatasetStore, root: Path) -> None:
     put(store)
     assert json.loads((root / "intents" / "train.csv.json").read_text())["rows"] == 2
+
+
+def test_a_file_is_deleted_and_its_content_with_it(store: DatasetStore, root: Path) -> None:
+    first, second = put(store), put(store, ROWS + b"more,a\n", file="test.csv")
+    assert store.delete("intents", "train.csv") == [first]
+    assert store.all() == [second]
+    assert contents(root) == [ROWS + b"more,a\n"]
+
+
+def test_content_that_another_file_has_too_stays_with_it(store: DatasetStore) -> None:
+    put(store)
+    put(store, file="copy.csv")
+    store.delete("intents", "train.csv")
+    assert store.path("intents", "copy.csv").read_bytes() == ROWS
+
+
+def test_a_data_set_is_deleted_with_all_its_files(store: DatasetStore, root: Path) -> None:
+    other = put(store, dataset="other")
+    gone = [put(store, file=file) for file in ("a.csv", "b.csv")]
+    assert store.delete("intents") == gone
+    assert store.all() == [other]
+    assert not (root / "intents").exists()
+    put(store)
+    assert store.path("intents", "train.csv").read_bytes() == ROWS, "it can come again"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"),
+    [("intents", "test.csv"), ("other", None), ("other", "train.csv"), ("..", None), ("", None), ("intents", "../x"),
+     (".incoming", None)],
+)  # fmt: skip
+def test_what_is_not_there_cannot_be_deleted(store: DatasetStore, dataset: str, file: str | None) -> None:
+    stored = put(store)
+    with pytest.raises(DatasetNotFound):
+        store.delete(dataset, file)
+    assert store.all() == [stored]
+
+
+def test_the_size_is_that_of_the_projects_own_content(store: DatasetStore) -> None:
+    assert store.size() == 0
+    put(store)
+    put(store, file="copy.csv")
+    put(store.of("vision"), ROWS * 2)
+    assert (store.size(), store.of("vision").size(), store.of("speech").size()) == (len(ROWS), 2 * len(ROWS), 0)
+
+
+def test_only_as_many_files_are_stored_as_may_be(store: DatasetStore, root: Path) -> None:
+    two = Allowance(files=2)
+    for number in range(2):
+        store.put("intents", f"{number}.csv", io.BytesIO(ROWS), NOW, two)
+    with pytest.raises(TooManyFiles, match="has 2 files, and may have 2"):
+        store.put("intents", "2.csv", io.BytesIO(ROWS), NOW, two)
+    assert store.put("intents", "0.csv", io.BytesIO(ROWS), NOW, two)
+    assert len(contents(root)) == 1, "all have the same"
+
+
+def test_writers_at_once_do_not_both_take_the_last_place(store: DatasetStore) -> None:
+    def put_one(number: int) -> bool:
+        try:
+            store.put("intents", f"{number}.csv", io.BytesIO(ROWS), NOW, Allowance(files=3))
+        except TooManyFiles:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as writers:
+        stored = list(writers.map(put_one, range(24)))
+    assert (sum(stored), len(store.all())) == (3, 3)
+
+
+def test_only_as_many_bytes_are_stored_as_may_be(store: DatasetStore) -> None:
+    most = Allowance(bytes=2 * len(ROWS))
+    store.put("intents", "train.csv", io.BytesIO(ROWS), NOW, most)
+    with pytest.raises(QuotaSpent, match="delete data sets, or studies that have ended"):
+        store.put("intents", "test.csv", io.BytesIO(ROWS + b"c,d\n"), NOW, most)
+    assert store.put("intents", "train.csv", io.BytesIO(ROWS + b"c,d\n"), NOW, most), "it takes the place of the first"
+
+
+def test_a_disk_that_has_no_room_beside_what_stays_free_is_left_alone(root: Path) -> None:
+    store = LocalDatasetStore(root, 10_000, free=lambda _: MARGIN_BYTES + len(ROWS) - 1)
+    with pytest.raises(NoSpace, match="make room there"):
+        put(store)
+    assert contents(root) == []
+    store.require_room(len(ROWS) - 1)
+    with pytest.raises(NoSpace):
+        store.of("vision").require_room(len(ROWS))

@@ -10,6 +10,7 @@ _LONG = "x" * 60_000
 _CHANGES = (
     ("POST", "/v1/studies"), ("POST", "/v1/studies/{own}:pause"), ("POST", "/v1/studies/{own}:cancel"),
     ("DELETE", "/v1/studies/{own}"), ("PATCH", "/v1/studies/{own}"), ("PUT", "/v1/datasets/a/files/a.csv"),
+    ("DELETE", "/v1/datasets/intents"), ("DELETE", "/v1/datasets/intents/files/train.csv"),
     ("POST", "/v1/tokens"), ("POST", "/v1/projects"), ("POST", "/v1/studies/{own}/trials"),
 )  # fmt: skip
 _FOREIGN = (
@@ -49,6 +50,9 @@ def attacks() -> Iterator[Attack]:
     for method, rest in _FOREIGN:
         yield attack(f"another project's study: {method} {rest or '/'}", _on_neighbours(method, rest), 404)
     yield attack("another project's rows", posting(trained("tiny", trainer={**_trainer(), "data": _foreign_rows()})), 422)
+    for rest in ("", "/files/rows.csv"):
+        yield attack(f"another project's rows: DELETE {rest or '/'}", asking("DELETE", f"/v1/datasets/secret{rest}"), 404)
+        yield attack(f"another project's rows by header: DELETE {rest or '/'}", _into_speech(rest), 404)
     yield attack("a warm start from another project", _warm_start, 422, 404)
     yield attack("a list of another project's studies", _listed, 200)
     for path in _MLFLOW:
@@ -103,6 +107,10 @@ def _in_mlflow(path: str) -> Act:
         return target.ask("GET", asked)
 
     return act
+
+
+def _into_speech(rest: str) -> Act:
+    return lambda target: target.ask("DELETE", f"/v1/datasets/secret{rest}", headers={"Tuneyard-Project": "speech"})
 
 
 def _warm_start(target: Target) -> Answer:

@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from tests.hostile.attack import Attack, attack, posting, putting
 from tests.hostile.target import Answer, Target, trained
+from tests.thrift import DEEP, told
 
 _MEGABYTE = 1024**2
 _LINK = 0o120777 << 16
@@ -70,7 +71,31 @@ def _overlapping() -> bytes:
 
 def _parquet(**columns: object) -> bytes:
     made = io.BytesIO()
-    parquet.write_table(pa.table(columns), made, compression="zstd", use_dictionary="text" in columns, write_statistics=False)
+    coded = "text" in columns or "a" in columns
+    parquet.write_table(pa.table(columns), made, compression="zstd", use_dictionary=coded, write_statistics=False)
+    return made.getvalue()
+
+
+def _same(value: bytes, times: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([value], pa.binary(len(value)))] * times)
+
+
+def _zeros(lists: int, length: int) -> pa.Array:
+    """Lists of as many zeros each."""
+    zeros = pa.Array.from_buffers(pa.int64(), lists * length, [None, pa.py_buffer(bytes(8 * lists * length))])
+    return pa.ListArray.from_arrays(pa.array([at * length for at in range(lists + 1)], pa.int32()), zeros)
+
+
+def _nothing(length: int) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, length], pa.int32()), pa.nulls(length, pa.int64()))
+
+
+def _front_coded(value: str, times: int) -> bytes:
+    made = io.BytesIO()
+    coded = {"text": "DELTA_BYTE_ARRAY"}
+    parquet.write_table(
+        pa.table({"text": [value] * times}), made, compression="zstd", use_dictionary=False, column_encoding=coded
+    )
     return made.getvalue()
 
 
@@ -147,8 +172,16 @@ _UPLOADS: tuple[tuple[str, str, Callable[[], bytes]], ...] = (
     ("footer.parquet", "a footer of gigabytes", lambda: _footer_of(2**32 - 1)),
     ("footer2.parquet", "a footer that is cut", lambda: _footer_of(9)),
     ("zeros.parquet", "compressed pages", lambda: _parquet(zeros=[b"\0" * 105 * _MEGABYTE])),
+    ("wide.parquet", "values of one length that are all the same", lambda: _parquet(a=_same(bytes(1_000_000), 1400))),
+    ("lists.parquet", "lists of nothing but zeros", lambda: _parquet(a=_zeros(8, 10_000_000))),
+    ("lie.parquet", "lists of which the footer says less", lambda: told(_parquet(a=_zeros(1, 40_000_000)), 40_000_000, 1)),
+    ("nulls.parquet", "very many nulls", lambda: _parquet(a=pa.nulls(30_000_000, pa.int64()))),
+    ("nested.parquet", "a list of nulls", lambda: _parquet(a=_nothing(40_000_000))),
+    ("flags.parquet", "lists of yes and no", lambda: _parquet(a=_zeros(2, 20_000_000).cast(pa.list_(pa.bool_())))),
+    ("front.parquet", "values by what they share", lambda: _front_coded("x" * _MEGABYTE, 600)),
+    ("deep.parquet", "columns in columns", lambda: DEEP),
     ("columns.parquet", "very many columns", lambda: _parquet(**{f"c{at}": [1] for at in range(11_000)})),
-    ("lie.parquet", "no Parquet at all", lambda: b"PAR1" + b"\xff" * 1000 + b"PAR1"),
+    ("none.parquet", "no Parquet at all", lambda: b"PAR1" + b"\xff" * 1000 + b"PAR1"),
     ("code.pkl", "a pickle", lambda: b"cos\nsystem\n(S'true'\ntR."),
     ("page.html", "a page", lambda: b"<script>alert(1)</script>"),
     ("lines.csv", "text that is JSON", lambda: json.dumps({"a": [1] * 10}).encode()),

@@ -17,7 +17,7 @@ _PLACES = (
     ("GET", "/v1/presets/{}"), ("GET", "/v1/studies/{}"), ("GET", "/v1/studies/{}/events"), ("GET",
     "/v1/studies/{{own}}/trials/0/checkpoint/files/{}"),
     ("GET", "/v1/studies/{{own}}/analysis/figures/{}"), ("PUT", "/v1/datasets/{}/files/a.csv"), ("PUT",
-    "/v1/datasets/a/files/{}"),
+    "/v1/datasets/a/files/{}"), ("DELETE", "/v1/datasets/{}"), ("DELETE", "/v1/datasets/a/files/{}"),
 )  # fmt: skip
 _GATEWAY = (
     "/mlflow/../v1/tokens", "/mlflow/%2e%2e/%2e%2e/etc/passwd", "/mlflow/static-files/../../etc/passwd",

@@ -66,6 +66,7 @@ class Hub(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         path = self.path.partition("?")[0].strip("/")
         self.server.asked.append(f"{self.command} {path}")  # type: ignore[attr-defined]
+        self.server.accounts.add(self.headers.get("Authorization"))  # type: ignore[attr-defined]
         match path.split("/"):
             case ["api", ("datasets" | "models") as kind, owner, name] | ["api", kind, owner, name, "revision", _]:
                 self._describe((DATASETS if kind == "datasets" else MODELS).get(f"{owner}/{name}"), f"{owner}/{name}")
@@ -84,7 +85,8 @@ class Hub(BaseHTTPRequestHandler):
         if files is None:
             self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
             return
-        body = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files], "private": False, "tags": []}
+        siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
+        body = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _file(self, files: Mapping[str, bytes], file: str, *, with_body: bool) -> None:
@@ -107,11 +109,12 @@ class Hub(BaseHTTPRequestHandler):
 
 
 class StandIn(ThreadingHTTPServer):
-    """A hub on a free port; `asked` are the requests so far."""
+    """A hub on a free port; `asked` are the requests so far, `accounts` the tokens that came with them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Hub)
         self.asked: list[str] = []
+        self.accounts: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -151,7 +154,7 @@ def test_a_data_set_that_the_hub_does_not_have_is_not_found(hub: StandIn, tmp_pa
 
 
 def test_a_data_set_that_asks_for_consent_says_how_to_give_it(hub: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(UnreadableDataset, match="asks for consent"):
+    with pytest.raises(UnreadableDataset, match=r"asks for consent: .* set TUNEYARD_HUB_ACCOUNT=1"):
         HubDatasets(tmp_path, HuggingFaceDatasets(hub.url)).fetch("hub://mine/gated/train")
 
 
@@ -164,11 +167,30 @@ def test_a_hub_that_is_not_there_is_not_asked_again_at_once(tmp_path: Path) -> N
             datasets.look("hub://mine/rows/train")
 
 
-def test_a_model_is_downloaded_without_pickles_and_code(hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def model_hub(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
+    return hub
+
+
+@pytest.mark.parametrize(("options", "sent"), [({}, None), ({"as_account": True}, "Bearer hf_ofTheOperator")])
+def test_the_machines_account_is_used_only_where_that_was_asked_for(
+    model_hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], sent: str | None
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_ofTheOperator")
+    datasets = HubDatasets(tmp_path / "rows", HuggingFaceDatasets(model_hub.url, **options))
+    datasets.look("hub://mine/rows/train")
+    datasets.fetch("hub://mine/rows/train")
+    models = HuggingFaceHub(tmp_path / "models", **options)
+    models.look("mine/tiny")
+    models.download("mine/tiny")
+    assert model_hub.accounts == {sent}
+
+
+def test_a_model_is_downloaded_without_pickles_and_code(model_hub: StandIn, tmp_path: Path) -> None:
     models = HuggingFaceHub(tmp_path)
     assert models.look("mine/tiny").config == CONFIG
     assert {path.name for path in models.download("mine/tiny").iterdir()} == {

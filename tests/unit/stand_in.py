@@ -20,6 +20,7 @@ from service.api.schemas import (
     AttemptView,
     DatasetFileView,
     DatasetsView,
+    DeletedFilesView,
     EventView,
     ManifestView,
     ReportView,
@@ -120,8 +121,8 @@ class StandIn(httpx.MockTransport):
                 answer = httpx.Response(201, json={"url": "/login?code=abc&next=%2Fmlflow%2F", "expires_at": NOW.isoformat()})
             case "GET", ["datasets" | "deletions" as what]:
                 answer = _json(self._all(what))
-            case "PUT", ["datasets", _, "files", _]:
-                answer = _json(self._dataset(), 201)
+            case "PUT" | "DELETE" as method, ["datasets", _, *_]:
+                answer = self._changed_dataset(method)
             case _, ["studies", place, *rest]:
                 answer = self._study(request, place, rest)
         return answer
@@ -215,6 +216,11 @@ class StandIn(httpx.MockTransport):
         end = start + min(self.page_size, int(request.url.params.get("limit", 50)))
         items = [view.model_dump(mode="json") for view in views[start:end]]
         return httpx.Response(200, json={"items": items, "cursor": str(end) if end < len(views) else None})
+
+    def _changed_dataset(self, method: str) -> httpx.Response:
+        if method == "PUT":
+            return _json(self._dataset(), 201)
+        return _json(DeletedFilesView(files=[self._dataset()], bytes=839_073))
 
     def _dataset(self) -> DatasetFileView:
         return DatasetFileView.of(DatasetFile("intents", "train.csv", 123, "0" * 64, 4, ("text", "label"), NOW))

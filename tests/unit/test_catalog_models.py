@@ -350,6 +350,8 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, conte
 
 def test_a_configuration_too_large_to_be_one_is_not_even_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Api:
+        def __init__(self, **_: Any) -> None: ...
+
         def model_info(self, name: str, **_: Any) -> SimpleNamespace:
             config = SimpleNamespace(rfilename="config.json", size=11_000_000)
             return SimpleNamespace(siblings=[config], sha="c0ffee", safetensors=None, last_modified=None)

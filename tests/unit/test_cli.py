@@ -307,6 +307,18 @@ def test_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["dataset://intents/train.csv", "4"]
 
 
+@pytest.mark.parametrize(("file", "place"), [((), "intents"), (("train.csv",), "intents/files/train.csv")])
+def test_a_data_set_or_a_file_of_it_is_deleted_by_who_says_yes(
+    file: tuple[str, ...], place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = StandIn()
+    assert tuneyard(service, "dataset", "rm", "intents", *file) == 2
+    assert service.asked() == []
+    assert tuneyard(service, "dataset", "rm", "intents", *file, "--yes") == 0
+    assert service.asked() == [f"DELETE /v1/datasets/{place}"]
+    assert "is deleted: 1 file, 839.1 kB" in capsys.readouterr().err
+
+
 def test_a_login_link_is_all_that_login_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuneyard(StandIn(), "login") == 0
     assert capsys.readouterr().out == "http://127.0.0.1:8080/login?code=abc&next=%2Fmlflow%2F\n"

@@ -220,6 +220,8 @@ def test_waiting_ends_when_the_time_is_up() -> None:
         (lambda client: client.lineage(STUDY_ID), f"GET /v1/studies/{STUDY_ID}/lineage"),
         (lambda client: client.study_figure(STUDY_ID, "slices"), f"GET /v1/studies/{STUDY_ID}/analysis/slices.png"),
         (lambda client: client.datasets(), "GET /v1/datasets"),
+        (lambda client: client.delete_dataset("intents"), "DELETE /v1/datasets/intents"),
+        (lambda client: client.delete_dataset("intents", "a.csv"), "DELETE /v1/datasets/intents/files/a.csv"),
     ],
 )
 def test_each_method_asks_for_its_own_place(act: Callable[[Client], object], asked: str) -> None:

@@ -1,17 +1,20 @@
 """The reconciling loop on memory adapters, with drivers that are only remembered."""
 
+import io
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from service.catalog.datasets import LocalDatasetStore
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
 from service.controller.allocation import Capacity, SharingRules
 from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, EndStudy, Launched, PauseStudy
 from service.controller.loop import Controller
+from service.controller.quotas import ProjectQuotas
 from service.controller.retention import kept
-from service.domain.access import Quotas
+from service.domain.access import Project, Quotas
 from service.domain.errors import CheckpointNotFound
 from service.domain.history import History
 from service.domain.ports import Change, Store
@@ -263,6 +266,16 @@ def test_quotas_of_a_project_hold_within_seconds(house: House) -> None:
     house.clock.pass_seconds(5)
     house.controller.turn()
     assert house.drivers.started == [STUDY]
+
+
+def test_uploads_count_towards_a_projects_gigabytes(house: House) -> None:
+    datasets = LocalDatasetStore(house.root / "datasets", max_bytes=1000)
+    datasets.of("vision").put("a", "b.csv", io.BytesIO(b"text\n" + b"hello\n" * 100), NOW)
+    house.store.projects.add(Project("vision", NOW, Quotas(max_stored_gb=500e-9)))
+    house.store.projects.set_quotas("default", Quotas(max_stored_gb=500e-9))
+    rules = ProjectQuotas(house.store.projects, datasets).rules(NOW)
+    assert rules["default"].spent is None
+    assert "checkpoints and uploads of project 'vision'" in (rules["vision"].spent or "")
 
 
 @pytest.mark.parametrize("state", [StudyState.QUEUED, StudyState.RUNNING])

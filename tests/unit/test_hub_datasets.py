@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from service.catalog.hub_datasets import (
     parse_address,
 )
 from service.domain.errors import DatasetNotFound, UnreadableDataset
+from trainers.bounds import ROW_BYTES
 from trainers.tables import read
 
 
@@ -200,3 +202,50 @@ def test_a_split_larger_than_an_upload_is_refused_before_it_is_downloaded(tmp_pa
         with pytest.raises(UnreadableDataset, match="has 105 bytes, more than the 50 of an upload"):
             ask("hub://a/b/train")
     assert hub.downloaded == ["a/b@c0ffee/test.csv"]
+
+
+def test_a_file_whose_size_the_hub_does_not_say_is_not_downloaded(tmp_path: Path) -> None:
+    class Silent(FakeDatasetHub):
+        def look(self, name: str) -> RemoteDataset:
+            return replace(super().look(name), sizes={})
+
+    hub = Silent({"a/b": {"train.csv": b"text\nhello\n"}})
+    datasets = HubDatasets(tmp_path, hub, max_bytes=50)
+    for ask in (datasets.look, datasets.fetch):
+        with pytest.raises(UnreadableDataset, match=r"does not say how large 'train\.csv' .*: upload its rows"):
+            ask("hub://a/b/train")
+    assert hub.downloaded == []
+
+
+def test_a_file_that_unpacks_to_far_more_than_it_is_is_not_joined(tmp_path: Path) -> None:
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 110, pa.int32()), pa.array(["x" * 1024**2]))
+    written = io.BytesIO()
+    parquet.write_table(pa.table({"text": text}), written, compression="zstd")
+    datasets = HubDatasets(tmp_path, FakeDatasetHub({"a/b": {"train.parquet": written.getvalue()}}))
+    with pytest.raises(UnreadableDataset, match="more than 100 times its size"):
+        datasets.fetch("hub://a/b/train")
+    joined = next(tmp_path.rglob(".joined.parquet"))
+    assert joined.stat().st_size < 1000, "nothing of it was written out"
+
+
+def test_lists_and_what_holds_others_are_joined_as_they_are(tmp_path: Path) -> None:
+    pairs, more = pa.list_(pa.string(), 2), pa.struct([("a", pa.list_(pa.binary()))])
+    kind = pa.schema({
+        "tags": pa.large_list(pa.string()), "pair": pairs, "more": more, "by": pa.map_(pa.string(), pa.string()),
+        "text": pa.large_string(), "n": pa.int16(),
+    })  # fmt: skip
+    rows = [{"tags": ["x", "y"], "pair": ["a", "b"], "more": {"a": [b"z"]}, "by": [("k", "v")], "text": "t", "n": 3}]
+    shards = {}
+    for number in range(2):
+        written = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist(rows * 2, kind), written, row_group_size=1)
+        shards[f"train-{number}-of-2.parquet"] = written.getvalue()
+    path = HubDatasets(tmp_path, FakeDatasetHub({"a/b": shards})).fetch("hub://a/b/train")
+    assert parquet.read_table(path).to_pylist() == rows * 4
+
+
+def test_a_header_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
+    files = {f"train-{number}-of-2.csv": b"x" * (ROW_BYTES + 2) + b"\na\n" for number in range(2)}
+    datasets = HubDatasets(tmp_path, FakeDatasetHub({"a/b": files}))
+    with pytest.raises(UnreadableDataset, match=r"the first line of train-0-of-2\.csv has more than"):
+        datasets.fetch("hub://a/b/train")
