@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, gcd
+from math import ceil, gcd, inf
 from typing import Any
 
 from service.domain.definition import Resources
@@ -146,28 +146,39 @@ def _cards(gpus: float) -> tuple[float, ...]:
 
 
 def _finds_a_place(capacity: Capacity, mine: Resources, others: Needs) -> bool:
-    """Whether the others leave a machine for one of mine, however badly they are spread."""
+    """Whether the others leave a machine for one of mine, however badly they are spread.
+
+    They fill a machine by taking its CPUs or by taking its GPUs. No more machines are filled than all the CPUs that they hold
+    could fill, and all the GPUs; nor more than if each filled the larger part of one, be it of its CPUs or of its GPUs.
+    """
     machines = _open_to(capacity, mine)
     near = [(one, n) for one, n in others if any(kind in machines for kind in _open_to(capacity, one))]
-    step = gcd(*(one.cpus_per_trial for one, _ in near))
-    full = [(_least_above(int(machine.cpus + _ROUNDING) - mine.cpus_per_trial, step), count) for machine, count in machines]
-    blocked = _most_filled(full, [(one.cpus_per_trial, n) for one, n in near])
-    if mine.gpus:
-        taken = _cards_taken(mine.gpus, [(one.gpus, n) for one, n in near if one.gpus])
-        step = gcd(*(int(cards) for cards, _ in taken)) if all(cards.is_integer() for cards, _ in taken) else 1
-        full = [(_least_above(ceil(machine.gpus - _ROUNDING) - max(1, int(mine.gpus)), step), n) for machine, n in machines]
-        blocked += _most_filled(full, taken)
-    return blocked < sum(count for _, count in machines)
+    counts = [count for _, count in machines]
+    cpus = [float(one.cpus_per_trial) for one, _ in near]
+    enough_cpus = [_enough(machine.cpus, mine.cpus_per_trial, cpus) for machine, _ in machines]
+    cards = [_cards_taken(mine.gpus, one.gpus, [other.gpus for other, _ in near]) for one, _ in near]
+    enough_cards = [_enough(ceil(one.gpus), max(1, int(mine.gpus)), cards) if mine.gpus else inf for one, _ in machines]
+    apart = _most_filled(zip(enough_cpus, counts, strict=True), zip(cpus, (n for _, n in near), strict=True))
+    apart += _most_filled(zip(enough_cards, counts, strict=True), zip(cards, (n for _, n in near), strict=True))
+    largest = [max(1 / min(enough_cpus) * cpu, 1 / min(enough_cards) * card) for cpu, card in zip(cpus, cards, strict=True)]
+    at_once = sum(min(1.0, part) * n for part, (_, n) in zip(largest, near, strict=True))
+    return apart < sum(counts) or at_once < sum(counts) - _ROUNDING
 
 
-def _cards_taken(mine: float, others: Iterable[tuple[float, int]]) -> list[tuple[float, int]]:
-    """GPUs on which one of mine has no room any more by each of the others."""
-    found = list(others)
-    if mine >= 1:
-        return [(max(1.0, one), n) for one, n in found]
-    parts = [round(one * _UNITS) for one, _ in found if one < 1]
-    full = _least_above(_UNITS - round(mine * _UNITS), gcd(*parts))
-    return [(one if one >= 1 else min(1.0, round(one * _UNITS) / full), n) for one, n in found]
+def _cards_taken(mine: float, other: float, all_others: Iterable[float]) -> float:
+    """GPUs on which one of mine has no room any more by one of the others."""
+    if not mine or not other:
+        return 0.0
+    if mine >= 1 or other >= 1:
+        return max(1.0, other)
+    parts = [round(one * _UNITS) for one in all_others if 0 < one < 1]
+    return min(1.0, round(other * _UNITS) / _least_above(_UNITS - round(mine * _UNITS), gcd(*parts)))
+
+
+def _enough(held: float, needed: int, parts: Sequence[float]) -> float:
+    """How much of what a machine holds the others have to take so that too little is left; they take it in such parts."""
+    step = gcd(*(int(part) for part in parts)) if all(part.is_integer() for part in parts) else 1
+    return _least_above(int(held + _ROUNDING) - needed, step)
 
 
 def _least_above(number: int, step: int) -> int:
@@ -182,5 +193,8 @@ def _most_filled(full: Iterable[tuple[float, int]], parts: Iterable[tuple[float,
     filled = 0
     for enough, count in easy:
         here = min(count, int(left / enough))
-        filled, left = filled + here, left - here * enough
+        filled += here
+        if here < count:
+            break
+        left -= here * enough
     return filled

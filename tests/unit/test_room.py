@@ -134,6 +134,19 @@ def test_small_trials_leave_a_machine_for_a_large_one() -> None:
     assert not fit(machines, [(small, 2), (large, 1)]), "Ray puts one on each machine"
 
 
+def test_trials_with_a_gpu_or_a_part_of_one_leave_a_machine_for_one_that_needs_more() -> None:
+    pairs = Capacity(16, 4, (Machine(8, 2), Machine(8, 2)))
+    one, two = Resources(gpus_per_trial=1), Resources(gpus_per_trial=2)
+    assert fit(pairs, [(one, 1), (two, 1)])
+    assert not fit(pairs, [(one, 2), (two, 1)]), "each may be on another machine"
+    single = Capacity(16, 2, (Machine(8, 1), Machine(8, 1)))
+    half = Resources(gpus_per_trial=0.5)
+    assert fit(single, [(half, 1), (one, 1)])
+    assert not fit(single, [(half, 2), (one, 1)]), "as may two halves"
+    assert fit(single, [(half, 2), (Resources(gpus_per_trial=0.3), 1)])
+    assert not fit(single, [(Resources(gpus_per_trial=0.4), 2), (Resources(gpus_per_trial=0.7), 1)])
+
+
 def test_trials_without_gpus_hold_back_no_trial_with_one() -> None:
     machines = Capacity(12, 1, (Machine(4), Machine(8, 1)))
     assert fit(machines, [(Resources(cpus_per_trial=1), 4), (Resources(cpus_per_trial=8, gpus_per_trial=1), 1)])
