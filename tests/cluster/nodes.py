@@ -19,6 +19,7 @@ from tests.cluster.network import HEAD, Host
 from tests.running import wait_until
 
 PORT = 6390
+_STARTED = "Ray runtime started."
 RAYLET_PORT = 6391
 """Of a worker: each host has ports of its own."""
 
@@ -64,6 +65,11 @@ class Node:
 
     def _there(self, command: list[str]) -> list[str]:
         return command if self.host is None else self.host.command(command, self._hidden)
+
+    def has_joined(self) -> bool:
+        """Whether it is in the cluster by now; False once it has given up, as Ray does after half a minute on a busy machine."""
+        wait_until(lambda: _STARTED in self.log.read_text() or self._process.poll() is not None, 120, "a node does nothing")
+        return self._process.poll() is None
 
     def is_alive(self) -> bool:
         """What its container's health check would say."""
@@ -139,7 +145,13 @@ class Cluster:
 
     def add(self) -> None:
         self.hosts.append(Host(len(self.hosts) + 1))
-        self.nodes.append(Node(self._layout, self._variables(self.hosts[-1].address), self.hosts[-1]))
+        for _ in range(3):
+            node = Node(self._layout, self._variables(self.hosts[-1].address), self.hosts[-1])
+            if node.has_joined():
+                break
+            node.kill()
+            node.stop()
+        self.nodes.append(node)
 
     def stop(self) -> None:
         for node in [*self.nodes, *([self._head] if self._head else [])]:
