@@ -23,7 +23,7 @@ help:
 	@echo 'make test          lint, types, import contracts and all tests but the slow ones and those in a browser'
 	@echo 'make test-slow     the slow tests: whole services killed, full disks, databases away, broken nodes, object storage, other strategies and tasks'
 	@echo 'make test-gpu      what the trainers promise, on a GPU'
-	@echo 'make test-cluster  several hosts in network namespaces: a cut link, a dead node, a new one; as root'
+	@echo 'make test-cluster  several hosts in network namespaces: a cut link, a dead node, a new one, TLS; as root'
 	@echo 'make test-browser  the tests in a browser; they need Chromium'
 	@echo 'make chaos         kill 100 processes of a service at work, and see that nothing is lost; make chaos ARGS="--seed 7"'
 	@echo 'make check         lint, types, import contracts, Dockerfiles, manifests and known holes of the packages alone'
@@ -97,6 +97,7 @@ chaos: setup
 
 images: setup
 	@exec $(BIN)/python docker/rehearse.py $(ARGS)
+
 sbom: setup
 	@mkdir -p build
 	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type application --output-reproducible -o build/sbom.json

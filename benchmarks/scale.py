@@ -24,9 +24,10 @@ from typing import Any
 
 from service.checkpoints.local import LocalCheckpointStore
 from service.clock import SystemClock
-from service.controller.allocation import Capacity, SharingRules
+from service.controller.allocation import SharingRules
 from service.controller.decide import Launched
 from service.controller.loop import Controller
+from service.controller.room import Capacity
 from service.domain.definition import parse_definition
 from service.domain.ports import Store
 from service.domain.study import Study, new_study_id

@@ -137,6 +137,11 @@ def _use(engine: Engine, url: str) -> None:
     if not names:
         raise Unable("The best checkpoint has no files.")
     _say(f"its checkpoint has {', '.join(names)}")
+    for name in ("mlflow.db", "artifacts"):
+        if engine.asks("exec", "service", "test", "-e", f"/var/lib/tuneyard/mlflow/{name}"):
+            raise Unable(f"MLflow keeps its {name} in the service's home, and not where a second service would find it.")
+    found = json.loads(call("/mlflow/api/2.0/mlflow/experiments/search", b'{"max_results": 10}', "application/json"))
+    _say(f"MLflow has {len(found['experiments'])} experiments in PostgreSQL")
 
 
 class _Caller:
@@ -144,11 +149,12 @@ class _Caller:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/yaml"}
+        self._token = token
 
-    def __call__(self, path: str, body: bytes | None = None) -> bytes:
+    def __call__(self, path: str, body: bytes | None = None, kind: str = "application/yaml") -> bytes:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
         try:
-            with urlopen(Request(self._url + path, body, self._headers), timeout=60) as answer:  # noqa: S310 - ours, on loopback
+            with urlopen(Request(self._url + path, body, headers), timeout=60) as answer:  # noqa: S310 - ours, on loopback
                 return bytes(answer.read())
         except OSError as error:
             said = error.read().decode(errors="replace") if hasattr(error, "read") else ""
@@ -248,7 +254,7 @@ def _command(name: str, service: Mapping[str, Any], ports: Mapping[str, int]) ->
         *(f"--network=tuneyard-{network}:alias={name}" for network in service["networks"]),
     ]
     command += [f"--env={key}={value}" for key, value in service.get("environment", {}).items()]
-    command += [f"--volume={volume}" for volume in service.get("volumes", ())]
+    command += [f"--volume={_absolute(volume)}" for volume in service.get("volumes", ())]
     command += [f"--tmpfs={path}" for path in service.get("tmpfs", ())]
     command += [f"--cap-drop={capability}" for capability in service.get("cap_drop", ())]
     command += [f"--security-opt={option.removesuffix(':true')}" for option in service.get("security_opt", ())]
@@ -263,6 +269,11 @@ def _command(name: str, service: Mapping[str, Any], ports: Mapping[str, int]) ->
         kind, *test = service["healthcheck"]["test"]
         command.append(f"--health-cmd={test[0] if kind == 'CMD-SHELL' else shlex.join(test)}")
     return [*command, service["image"], *service.get("command", ())]
+
+
+def _absolute(volume: str) -> str:
+    """A volume of compose.yaml; a file is found from there."""
+    return f"{COMPOSE.parent}/{volume.removeprefix('./')}" if volume.startswith("./") else volume
 
 
 def _wait(is_so: Callable[[], bool], name: str, engine: Engine) -> None:

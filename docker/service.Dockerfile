@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=uv,ta
 COPY pyproject.toml ./
 RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
     /opt/uv/bin/uv pip install ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} --constraint constraints.txt \
-        --requirements pyproject.toml --extra demo --extra postgres
+        --requirements pyproject.toml --extra demo --extra postgres --extra s3
 COPY README.md LICENSE ./
 COPY search_spaces ./search_spaces
 COPY service ./service

@@ -44,13 +44,16 @@ COPY --from=build /src/app /opt/tuneyard/app
 # Nobody enters the cluster without the token. The variable names the file that holds it, not the token.
 # hadolint ignore=DL3064
 ENV PATH=/opt/tuneyard/bin:$PATH PYTHONPATH=/opt/tuneyard/app PYTHONUNBUFFERED=1 \
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/secrets/ray_token RAY_USAGE_STATS_ENABLED=0 HEAD_ADDRESS=127.0.0.1:6379 \
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 TUNEYARD_WORKER_CACHE=/var/lib/tuneyard/cache
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/secrets/ray_token RAY_USAGE_STATS_ENABLED=0 \
+    RAY_ROTATION_MAX_BYTES=20971520 RAY_ROTATION_BACKUP_COUNT=1 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 \
+    TUNEYARD_WORKER_CACHE=/var/lib/tuneyard/cache
 USER 10001:10001
 WORKDIR /home/tuneyard
 VOLUME /var/lib/tuneyard
+# The node's own raylet: whoever starts one gives it this port.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
-    CMD ["sh", "-c", "ray health-check --address \"$HEAD_ADDRESS\""]
+    CMD ["python", "-m", "service.execution.alive", "6380"]
 STOPSIGNAL SIGTERM
 # The head; compose.yaml gives a worker its own command.
-CMD ["ray", "start", "--head", "--block", "--port=6379", "--num-cpus=0", "--include-dashboard=false", "--disable-usage-stats"]
+CMD ["ray", "start", "--head", "--block", "--port=6379", "--node-manager-port=6380", "--num-cpus=0", \
+     "--include-dashboard=false", "--disable-usage-stats"]

@@ -26,7 +26,8 @@ from service.api.summaries import Summaries
 from service.catalog.catalog import open_base_models, open_catalog, open_datasets
 from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
-from service.domain.definition import StudyDefinition
+from service.controller.room import Capacity, slots_within
+from service.domain.definition import Resources, StudyDefinition
 from service.domain.errors import InvalidDefinition, Violation
 from service.domain.ports import Catalog, LocalSources
 from service.settings import Settings, service_name
@@ -63,7 +64,6 @@ def configure(app: ASGIApp, fd: int) -> uvicorn.Config:
 def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
     """The API on the real adapters."""
     store = open_store(settings.store_url)
-    layout = settings.layout
     storage = quick_storage(settings)
     checkpoints = open_checkpoints(settings, storage)
     return create_api(
@@ -71,7 +71,7 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             store=store,
             datasets=open_datasets(settings),
             checkpoints=checkpoints,
-            catalog=_WithCapacity(open_catalog(settings), layout.run / "capacity.json"),
+            catalog=catalog_of(settings),
             models=open_base_models(settings),
             analyst=Analyst(store),
             previewer=Previews(),
@@ -83,13 +83,22 @@ def make_app(settings: Settings, mlflow_url: str | None) -> FastAPI:
             identities=open_identities(settings),
             mlflow_url=mlflow_url,
             look_at_storage=None if storage is None else storage.is_up,
-            name=service_name(layout),
+            name=service_name(settings.layout),
         )
     )
 
 
+def catalog_of(settings: Settings) -> Catalog:
+    """The catalog, which knows how large this machine is where the service trains on it alone.
+
+    A cluster that is joined may grow, or have lost a machine for a while: a study waits there until one is large enough.
+    """
+    catalog = open_catalog(settings)
+    return catalog if settings.ray_address else WithCapacity(catalog, settings.layout.run / "capacity.json")
+
+
 @dataclass(frozen=True)
-class _WithCapacity:
+class WithCapacity:
     """A catalog that also refuses studies whose trials no worker here can ever hold."""
 
     catalog: Catalog
@@ -97,30 +106,34 @@ class _WithCapacity:
     """Written by the controller once it knows."""
 
     def of(self, project: str) -> Catalog:
-        return _WithCapacity(self.catalog.of(project), self.capacity)
+        return WithCapacity(self.catalog.of(project), self.capacity)
 
     def check(self, definition: StudyDefinition) -> None:
         self.catalog.check(definition)
         try:
-            held = json.loads(self.capacity.read_text())
+            held = Capacity.of(json.loads(self.capacity.read_text()))
         except FileNotFoundError:
             return
-        if not held["cpus"]:
-            return  # no worker is up yet: the study waits for one
-        needs = definition.resources
-        if needs.cpus_per_trial > held["cpus"]:
-            detail = f"all workers together have {held['cpus']:g} CPUs: lower it"
-            raise InvalidDefinition([Violation("/resources/cpus_per_trial", detail)])
-        if needs.gpus > held["gpus"]:
-            detail = f"all workers together have {held['gpus']:g} GPUs: set it to 0 to train on CPUs"
-            raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
-        on_one = held.get("node_gpus")
-        if on_one is not None and needs.gpus > on_one:
-            detail = f"a trial runs on one machine, and the largest has {on_one:g} GPUs: lower it"
-            raise InvalidDefinition([Violation("/resources/gpus_per_trial", detail)])
+        if not held.cpus or slots_within(held, definition.resources):
+            return  # where no worker is up yet the study waits for one
+        raise InvalidDefinition([_too_large(held, definition.resources)])
 
     def fetch(self, definition: StudyDefinition) -> LocalSources:
         return self.catalog.fetch(definition)
+
+
+def _too_large(held: Capacity, needs: Resources) -> Violation:
+    """What of a trial's needs no machine has, and what to do about it."""
+    cpus, gpus = "/resources/cpus_per_trial", "/resources/gpus_per_trial"
+    if needs.gpus > held.gpus:
+        return Violation(gpus, f"all workers together have {held.gpus:g} GPUs: set it to 0 to train on CPUs")
+    if needs.cpus_per_trial > held.cpus:
+        return Violation(cpus, f"all workers together have {held.cpus:g} CPUs: lower it")
+    if needs.gpus > held.largest.gpus:
+        return Violation(gpus, f"a trial runs on one machine, and the largest has {held.largest.gpus:g} GPUs: lower it")
+    if needs.cpus_per_trial > held.largest.cpus:
+        return Violation(cpus, f"a trial runs on one machine, and the largest has {held.largest.cpus:g} CPUs: lower it")
+    return Violation(cpus, "a trial runs on one machine, and none that has as many GPUs has as many CPUs: lower one of them")
 
 
 if __name__ == "__main__":

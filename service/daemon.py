@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from service import lifeline
@@ -27,22 +26,23 @@ from service.analysis.forecasts import Forecasts
 from service.catalog.catalog import open_datasets
 from service.checkpoints.opening import open_checkpoints, quick_storage
 from service.clock import SystemClock
-from service.controller.allocation import Capacity, SharingRules, bundles
+from service.controller.allocation import SharingRules
+from service.controller.capacity import Asks, Bundles, CapacityWatch, Demand
 from service.controller.drivers import Drivers, driver_arguments, standby_arguments
 from service.controller.following import Follower
 from service.controller.leadership import Claim, Leadership
 from service.controller.leftovers import Leftovers
 from service.controller.loop import Controller, DriverProcesses
 from service.controller.repairs import ProcessList, Reconciler, Sweep
+from service.controller.room import Capacity
 from service.controller.standby import Standby
 from service.controller.survey import ProcessTable
 from service.domain.errors import LeadershipLost, StoreAway
 from service.domain.leadership import controller_name
-from service.domain.ports import Store, StudyQuery
-from service.domain.study import StudyState
+from service.domain.ports import Store
 from service.execution.environment import for_cluster, for_driver, reachable
 from service.inherited import needed
-from service.settings import Settings, service_name, write_private
+from service.settings import Settings, service_name
 from service.store.sql import open_store
 from service.tracking.mirror import open_mirror
 from service.tracking.mlflow import MlflowTracker
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("tuneyard.controller")
 _TURN_SECONDS = 0.5
-_DEMANDING = frozenset({StudyState.QUEUED, StudyState.RUNNING})
 _CAPACITY_SECONDS = 60.0
 _FORECAST_SECONDS = 2.0
 _SOON_SECONDS = 1.0
@@ -92,8 +91,9 @@ def _work(
         layout.run, layout.logs, lambda it: (driver_arguments(it, arguments.ray), for_driver(layout.ray_token)), standby
     )
     # A Ray of our own has what this machine has.
-    demand = _demand(settings, store) if settings.ray_address else None
-    capacity = CapacityWatch(arguments.ray, for_cluster(layout.ray_token), layout.run / "capacity.json", demand)
+    demand = Demand(store, clock, _rules(settings)) if settings.ray_address else None
+    ask = _asking(arguments.ray, for_cluster(layout.ray_token))
+    capacity = CapacityWatch(ask, lambda: reachable(arguments.ray), layout.run / "capacity.json", demand)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
     sweep = leftovers.sweep if storage is None else _with_sources(storage, leadership, leftovers.sweep)
     # The store refuses by itself what a controller writes that does not lead.
@@ -130,6 +130,8 @@ def _work(
     _repeat(turn, _TURN_SECONDS, leaving)
     if standby is not None:
         standby.stop()
+    if leadership.was_taken:  # before another one leads, which asks for room of its own
+        capacity.withdraw()
     with contextlib.suppress(StoreAway):  # it runs out by itself
         leadership.give_back()
     drivers.stop_all()
@@ -150,16 +152,6 @@ def _rules(settings: Settings) -> SharingRules:
         most_running_of_a_user=settings.max_running_studies_per_user,
         most_slots_of_a_user=settings.max_slots_per_user,
     )
-
-
-def _demand(settings: Settings, store: Store) -> Callable[[], list[dict[str, float]]]:
-    """What the studies could use that run or are next to."""
-
-    def wanted() -> list[dict[str, float]]:
-        starting = StudyQuery(states=_DEMANDING, order="created_at", limit=settings.max_running_studies)
-        return bundles(study.resources for study in store.studies.find(starting).items)
-
-    return wanted
 
 
 def _leave(why: str) -> None:
@@ -200,46 +192,23 @@ def _repeat(act: Callable[[], object], seconds: float, leaving: threading.Event)
         leaving.wait(pause or seconds)
 
 
-class CapacityWatch:
-    """What the cluster holds, asked of a child process, as this one has no Ray. The API reads it from `path`.
+def _asking(ray_address: str, environment: Mapping[str, str]) -> Asks:
+    """Ask a child process, as this one has no Ray."""
 
-    `demand` says what trials would hold side by side, which a cluster that can grow is told of.
-    """
-
-    def __init__(
-        self, ray_address: str, environment: Mapping[str, str], path: Path, demand: Callable[[], object] | None = None
-    ) -> None:
-        self._ray_address = ray_address
-        self._environment = environment
-        self._path = path
-        self._demand = demand
-        self._capacity: Capacity | None = None
-
-    def __call__(self) -> Capacity | None:
-        """The last answer; None until the first, and while nothing listens at the cluster's address."""
-        return self._capacity if self._capacity and reachable(self._ray_address) else None
-
-    def look(self) -> None:
-        """Ask again. Raises when the cluster does not answer; nothing starts then until it does."""
-        try:
-            self._capacity = self._ask()
-        except Exception:
-            self._capacity = None
-            raise
-        write_private(self._path, json.dumps(self._capacity.__dict__))
-
-    def _ask(self) -> Capacity:
-        demand = [json.dumps(self._demand())] if self._demand else []
+    def ask(bundles: Bundles | None, timeout_seconds: float) -> Capacity:
+        demand = [] if bundles is None else [json.dumps(bundles)]
         answer = subprocess.run(  # noqa: S603 - our own interpreter and module
-            lifeline.command("service.execution.capacity", [self._ray_address, *demand]),
-            env={**needed(os.environ), **self._environment},
+            lifeline.command("service.execution.capacity", [ray_address, *demand]),
+            env={**needed(os.environ), **environment},
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=timeout_seconds,
         )
         if answer.returncode:
             raise RuntimeError(f"Ray does not say what it holds:\n{answer.stderr.decode(errors='replace')[-2000:]}")
-        return Capacity(**json.loads(answer.stdout.decode().splitlines()[-1]))
+        return Capacity.of(json.loads(answer.stdout.decode().splitlines()[-1]))
+
+    return ask
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jsonpatch
 import yaml
 
 Manifest = dict[str, Any]
-_KNOWN = {"apiVersion", "kind", "namespace", "resources", "patches"}
+_KNOWN = {"apiVersion", "kind", "namespace", "resources", "components", "patches"}
 _CLUSTER_WIDE = {"Namespace"}
 
 
@@ -18,8 +18,11 @@ def kustomized(folder: Path) -> list[Manifest]:
     if unknown:
         raise ValueError(f"{folder.name} uses {sorted(unknown)}, which is not applied here: extend tests/kustomized.py.")
     manifests = [manifest for name in kustomization["resources"] for manifest in _resource(folder / name)]
+    for name in kustomization.get("components", ()):  # those used here add resources, and change none
+        manifests += kustomized(folder / name)
     for patch in kustomization.get("patches", ()):
-        manifests = _patched(manifests, patch["target"], yaml.safe_load((folder / patch["path"]).read_text()))
+        operations = patch["patch"] if "patch" in patch else (folder / patch["path"]).read_text()
+        manifests = _patched(manifests, patch["target"], yaml.safe_load(operations))
     if "namespace" in kustomization:
         for manifest in manifests:
             if manifest["kind"] not in _CLUSTER_WIDE:

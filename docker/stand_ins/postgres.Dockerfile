@@ -1,4 +1,4 @@
-# What docker/try.py takes where no registry can be reached: Debian's PostgreSQL, started with the variables of compose.yaml.
+# What docker/rehearse.py takes where no registry can be reached: Debian's PostgreSQL, started with the variables of compose.yaml.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.15-slim-bookworm
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 999 postgres && useradd --uid 999 --gid postgres --no-create-home postgres \

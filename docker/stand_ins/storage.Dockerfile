@@ -1,4 +1,4 @@
-# What docker/try.py takes where no registry can be reached: moto's S3 in memory, with the port and the bucket of compose.yaml.
+# What docker/rehearse.py takes where no registry can be reached: moto's S3 in memory, with the port and the bucket of compose.yaml.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.15-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src

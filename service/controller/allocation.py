@@ -8,19 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from service.controller.room import Capacity, fit, slots_within
 from service.domain.definition import Resources
 
 _ROUNDING = 1e-9
 _MOST_BUNDLES = 1000
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What all workers together can hold; `node_gpus` are those of the largest machine, where that is known."""
-
-    cpus: float
-    gpus: float
-    node_gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,35 +72,6 @@ def bundles(wanted: Iterable[Resources]) -> list[dict[str, float]]:
         for _ in range(one.max_concurrent_trials)
     )
     return list(islice(each, _MOST_BUNDLES))
-
-
-def slots_within(capacity: Capacity, resources: Resources) -> int:
-    """Trials with these needs that fit into `capacity` side by side, up to the study's own limit."""
-    if capacity.node_gpus is not None and resources.gpus > capacity.node_gpus:
-        return 0  # a trial's processes are on one machine
-    by_cpu = int(capacity.cpus // resources.cpus_per_trial)
-    by_gpu = _shares(capacity.gpus, resources.gpus) if resources.gpus else by_cpu
-    return max(0, min(by_cpu, by_gpu, resources.max_concurrent_trials))
-
-
-def fit(capacity: Capacity, needs: Sequence[tuple[Resources, int]]) -> bool:
-    """Whether so many trials with these needs fit side by side: shares of a GPU are never laid over two of them."""
-    cpus = sum(resources.cpus_per_trial * trials for resources, trials in needs)
-    whole = sum(resources.gpus * trials for resources, trials in needs if resources.gpus >= 1)
-    left = capacity.gpus - whole
-    if cpus > capacity.cpus + _ROUNDING or left < -_ROUNDING:
-        return False
-    cards = [1.0] * int(left + _ROUNDING)
-    cards.append(left - len(cards))
-    parts = [(resources.gpus, trials) for resources, trials in needs if 0 < resources.gpus < 1]
-    for part, trials in sorted(parts, reverse=True):
-        rest = trials
-        for at, free in enumerate(cards):
-            here = min(rest, int(free / part + _ROUNDING))
-            cards[at], rest = free - here * part, rest - here
-        if rest:
-            return False
-    return True
 
 
 def slot_cost(capacity: Capacity, resources: Resources) -> float:
@@ -172,8 +135,11 @@ class _Table:
         self.slots = {claim.study_id: 0 for claim in claims}
 
     def give_whole_slots(self) -> None:
-        if self._fits(self._whole):  # else they are given one by one, as all others are
+        if self._fits(self._whole):
             self.slots = dict(self._whole)
+            return
+        while (claim := self.next_in_turn()) is not None and self._is_behind(claim):
+            self.slots[claim.study_id] += 1
 
     def make_room_for_large_ones(self) -> None:
         """Who is owed a slot that does not fit into what is left gets it from those who are owed less."""
@@ -185,7 +151,8 @@ class _Table:
 
     def next_in_turn(self) -> Claim | None:
         """Whose next slot it is: those below their share, the most owed of them; then whoever can use what they leave."""
-        return max((claim for claim in self._claims if self._may_have_one_more(claim)), key=self._turn, default=None)
+        order = sorted(self._claims, key=self._turn, reverse=True)  # equals stay in order
+        return next((claim for claim in order if self._may_have_one_more(claim)), None)
 
     def _turn(self, claim: Claim) -> tuple[bool, int, float]:
         slots = self.slots[claim.study_id]
@@ -233,11 +200,3 @@ def _parts(capacity: Capacity, resources: Resources) -> Mapping[str, float]:
         # Of 0.6 of a GPU what is left is of no use to its equals.
         parts["gpus"] = (share if share >= 1 else 1 / int(1 / share + _ROUNDING)) / capacity.gpus
     return parts
-
-
-def _shares(gpus: float, share: float) -> int:
-    """Trials that fit when each has its share of one GPU, as Ray does not lay one over two, or has several whole ones."""
-    if share > 1:
-        return int(gpus / share + _ROUNDING)
-    whole = int(gpus + _ROUNDING)
-    return whole * int(1 / share + _ROUNDING) + int((gpus - whole) / share + _ROUNDING)

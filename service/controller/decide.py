@@ -1,10 +1,11 @@
 """What the controller does next, from what it sees. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from service.controller.allocation import Capacity, SharingRules, slots_within
+from service.controller.allocation import SharingRules
+from service.controller.room import Capacity, slots_within
 from service.controller.sharing import too_large
 from service.domain.study import Study, StudyState
 from service.domain.waiting import WaitingCause
@@ -12,6 +13,8 @@ from service.domain.waiting import WaitingCause
 _TOLD = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 LAUNCHES_WITHOUT_PROGRESS = 5
 """Drivers of one study that may end one after another, without a new report, before the study fails."""
+_GOING = frozenset({StudyState.QUEUED, StudyState.RUNNING})
+_ROOM_FOR_ALL = Capacity(cpus=1e9, gpus=1e9)
 
 
 @dataclass(frozen=True)
@@ -108,17 +111,24 @@ def why_not_driven(seen: Seen) -> Mapping[str, tuple[WaitingCause, str]]:
     return found
 
 
+def demanding(seen: Seen) -> list[Study]:
+    """Studies that use workers, or would if there were any: those with a driver first, then the others as their turn comes."""
+    waiting = why_not_driven(replace(seen, capacity=_ROOM_FOR_ALL))
+    driven = [study for study in seen.studies if seen.is_driven(study) and study.state in _GOING]
+    able = [study for study in sorted(driven, key=_turn) if seen.rules.of_project(study.project).spent is None]
+    return [*able, *(study for study in _in_turn(seen) if study.id not in waiting)]
+
+
 def _in_turn(seen: Seen) -> list[Study]:
     """Studies that should run and have no driver, in the order in which they get one."""
     should = [
-        study
-        for study in seen.studies
-        if study.state in {StudyState.QUEUED, StudyState.RUNNING} and not seen.is_driven(study) and not _is_given_up(seen, study)
+        study for study in seen.studies if study.state in _GOING and not seen.is_driven(study) and not _is_given_up(seen, study)
     ]
-    return sorted(
-        should,
-        key=lambda study: (study.state is StudyState.QUEUED, -study.definition.priority, study.created_at, study.id),
-    )
+    return sorted(should, key=_turn)
+
+
+def _turn(study: Study) -> tuple[bool, float, datetime, str]:
+    return study.state is StudyState.QUEUED, -study.definition.priority, study.created_at, study.id
 
 
 def _own_cause(seen: Seen, study: Study) -> tuple[WaitingCause, str] | None:

@@ -79,10 +79,15 @@ class Leadership:
 
     def is_held(self) -> bool:
         """Whether this process leads; one that does not any more leaves."""
-        if self._taken_at is None or self._is_given_back:
+        if not self.was_taken:
             return False
         self.require()
         return True
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether this process took the lead and has not given it back, be it still its own or not."""
+        return self._taken_at is not None and not self._is_given_back
 
     def require(self) -> None:
         """Go on only as the one that leads. Raises LeadershipLost when it was given back."""

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from service.controller.allocation import Capacity, SharingRules
+from service.controller.allocation import SharingRules
 from service.controller.decide import Command, EndStudy, GiveUp, Launched, PauseStudy, Seen, StartDriver, decide
 from service.controller.housekeeping import Housekeeping
 from service.controller.quotas import ProjectQuotas
 from service.controller.repairs import Reconciler
+from service.controller.room import Capacity
 from service.controller.shares import SharesKept
 from service.domain.closing import closing_changes, lost_with_driver
 from service.domain.errors import StaleWrite

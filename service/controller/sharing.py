@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.controller.allocation import Capacity, Claim, SharingRules, allocate, fit, ideal_slots, slot_cost, slots_within
+from service.controller.allocation import Claim, SharingRules, allocate, ideal_slots, slot_cost
+from service.controller.room import Capacity, fit, slots_within
 from service.domain.definition import Resources
 from service.domain.share import Share
 from service.domain.study import Study
@@ -182,7 +183,14 @@ def _cause(  # noqa: PLR0913, PLR0917 - all that it may depend on
 
 def too_large(capacity: Capacity, resources: Resources) -> str:
     """That no worker can hold a trial, and why."""
-    needs = f"{counted(resources.cpus_per_trial, 'CPU')} and {counted(resources.gpus, 'GPU')}"
-    largest = "" if capacity.node_gpus is None else f", {capacity.node_gpus:g} of these on the largest machine"
-    held = f"{counted(capacity.cpus, 'CPU')} and {counted(capacity.gpus, 'GPU')}"
-    return f"A trial needs {needs}, and all workers together have {held}{largest}."
+    needs = _held(resources.cpus_per_trial, resources.gpus)
+    held = f"all workers together have {_held(capacity.cpus, capacity.gpus)}"
+    if not capacity.nodes:
+        return f"A trial needs {needs}, and {held}."
+    cpus, gpus = capacity.largest.cpus, capacity.largest.gpus
+    apart = ", but not both" if resources.cpus_per_trial <= cpus and resources.gpus <= gpus else ""
+    return f"A trial needs {needs} on one machine, and {held}, one machine at most {_held(cpus, gpus)}{apart}."
+
+
+def _held(cpus: float, gpus: float) -> str:
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"

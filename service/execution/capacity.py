@@ -1,4 +1,4 @@
-"""Print what a Ray cluster holds, as JSON, for processes that have no Ray.
+"""Print what a Ray cluster and each machine of it holds, as JSON, for processes that have no Ray.
 
     python -m service.execution.capacity ADDRESS [BUNDLES]
 
@@ -7,6 +7,8 @@ BUNDLES is a JSON list of what trials would hold side by side: a cluster that ca
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -16,11 +18,19 @@ def main() -> int:
     ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
     if len(sys.argv) > 2:  # noqa: PLR2004 - with the bundles
         request_resources(bundles=json.loads(sys.argv[2]))
-    resources = ray.cluster_resources()
-    largest = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-    held = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0), "node_gpus": largest}
-    sys.stdout.write(json.dumps(held) + "\n")
+    sys.stdout.write(json.dumps(held_by(ray.nodes())) + "\n")
     return 0
+
+
+def held_by(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """CPUs and GPUs of all nodes that live, and of each that trials can be on, from `ray.nodes()`."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    machines = [{"cpus": one["CPU"], "gpus": one.get("GPU", 0.0)} for one in alive if one.get("CPU")]
+    return {
+        "cpus": sum(one["cpus"] for one in machines),
+        "gpus": sum(one["gpus"] for one in machines),
+        "nodes": machines,
+    }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,21 @@ def run_attempts(ledger: Ledger, folder: Path, barred: frozenset[str]) -> None:
 
 
 def _placement(resources: Resources, barred: frozenset[str]) -> tune.PlacementGroupFactory:
-    """What a trial holds, and the nodes that it must not be on; all are allowed where no other one could hold it."""
+    """What a trial holds, and the nodes that it must not be on."""
     bundle = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus}
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    others = [node for node in nodes if node["NodeManagerHostname"] not in barred and _holds(node, bundle)]
-    if not barred or not others:
+    closed = closed_nodes(ray.nodes(), bundle, barred)
+    if not closed:
         return tune.PlacementGroupFactory([bundle])
-    barred_ids = ",".join(node["NodeID"] for node in nodes if node["NodeManagerHostname"] in barred)
-    selector = {"ray.io/node-id": f"!in({barred_ids})"} if barred_ids else {}
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[selector])
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(closed)})"}])
 
 
-def _holds(node: dict[str, Any], bundle: dict[str, float]) -> bool:
-    return all(node["Resources"].get(key, 0.0) >= each for key, each in bundle.items())
+def closed_nodes(nodes: Sequence[Mapping[str, Any]], bundle: Mapping[str, float], barred: frozenset[str]) -> list[str]:
+    """Ids of the nodes that could hold it and must not: those that are barred, and for a trial without GPUs those with some.
+
+    Each of both only as long as another node could hold it. The controller counts on the second (`service.controller.room`).
+    """
+    able = [node for node in nodes if node["Alive"] and all(node["Resources"].get(key, 0.0) >= n for key, n in bundle.items())]
+    left = [node for node in able if node["NodeManagerHostname"] not in barred] or able
+    if not bundle["GPU"]:
+        left = [node for node in left if not node["Resources"].get("GPU")] or left
+    return [node["NodeID"] for node in able if node not in left]

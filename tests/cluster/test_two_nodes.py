@@ -3,30 +3,28 @@
 import json
 import os
 import secrets
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 
 from service.api.schemas import AttemptView
 from service.client import Client
 from service.domain.study import StudyState
 from service.domain.trial import AttemptOutcome, TrialState
-from service.execution.environment import for_cluster, reachable
-from service.lifeline import end_with_parent
+from service.domain.waiting import WaitingCause
 from service.settings import Layout, write_private
-from tests.cluster.network import HEAD, Host, a_network, can_have_hosts
+from service.store.sql import open_store
+from tests.chaos.invariants import Evidence, trained_twice
+from tests.chaos.journal import WATCHING, read_journal, trained
+from tests.cluster.network import HEAD, can_have_hosts
+from tests.cluster.nodes import PORT, Cluster, slots
 from tests.integration.agreement import check_mlflow, check_store, finished
 from tests.running import RunningService, wait_until
-from tests.s3 import ADDRESS, running_s3
+from tests.s3 import ADDRESS
 from tests.servers import a_postgresql
 
 pytestmark = [
@@ -35,92 +33,9 @@ pytestmark = [
     pytest.mark.skipif(not can_have_hosts(), reason="hosts of our own need root and iproute2"),
 ]
 
-PORT = 6390
 TRIALS, EPOCHS, SECONDS = 14, 8, 1.0
+ASKED: bytes = AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 FORBIDDEN = ("DATABASE_URL", "MLFLOW", "TUNEYARD_TOKEN")
-
-
-class Node:
-    """A Ray node on a host: the head, on this machine, or a worker with one CPU."""
-
-    def __init__(self, layout: Layout, s3: Mapping[str, str], host: Host | None = None) -> None:
-        self.host = host
-        self._folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-        token = self._folder / "token"
-        write_private(token, layout.ray_token.read_text())
-        start = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-gpus=0",
-            f"--temp-dir={self._folder}", "--include-log-monitor=false", f"--object-store-memory={128 * 1024**2}",
-            "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
-        ]  # fmt: skip
-        if host is None:
-            start += ["--head", f"--port={PORT}", f"--node-ip-address={HEAD}", "--include-dashboard=false", "--num-cpus=0"]
-        else:
-            start += [f"--address={HEAD}:{PORT}", f"--node-ip-address={host.address}", "--num-cpus=1"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TUNEYARD_", "AWS_"))}
-        environment |= {**for_cluster(token), **s3, "TUNEYARD_WORKER_CACHE": str(self._folder / "cache")}
-        self.log = self._folder / "log"
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                start if host is None else host.command(start, layout.root),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no other thread is at work meanwhile
-            )
-
-    def stop(self) -> None:
-        """Let it leave; what it said is shown where the test fails."""
-        sys.stdout.write(f"{self.host.name if self.host else 'head'}: {self.log.read_text()[-2000:]}\n")
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def kill(self) -> None:
-        """As if the host had lost its power: every process at once."""
-        for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
-        self._process.wait()
-
-    def pids(self) -> list[int]:
-        """Its processes: Ray moves some of them into sessions of their own, but they know their folder."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and int(entry.name) != os.getpid():
-                try:
-                    said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                except OSError:
-                    continue
-                if str(self._folder).encode() in said:
-                    found.append(int(entry.name))
-        return found
-
-    def environments(self) -> list[dict[str, str]]:
-        """Of its processes that train."""
-        found = []
-        for pid in self.pids():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"ray::" in command:
-                pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-                found.append(dict(pair.partition("=")[::2] for pair in pairs if pair))
-        return found
-
-
-@pytest.fixture
-def s3() -> Iterator[Mapping[str, str]]:
-    with running_s3(HEAD) as environment:
-        yield environment
-
-
-@pytest.fixture
-def network() -> Iterator[None]:
-    with a_network():
-        yield
 
 
 def a_study() -> dict[str, Any]:
@@ -148,67 +63,51 @@ def nodes_of(client: Client, study_id: str) -> Counter[str]:
     )
 
 
-def slots(layout: Layout) -> float:
-    capacity = layout.run / "capacity.json"
-    return float(json.loads(capacity.read_text())["cpus"]) if capacity.exists() else 0.0
-
-
-class Cluster:
-    """A head and workers on hosts of their own; says on stderr what happens, and when."""
-
-    def __init__(self, layout: Layout, s3: Mapping[str, str]) -> None:
-        self._layout, self._s3 = layout, s3
-        self._began = time.monotonic()
-        self.hosts: list[Host] = []
-        self.nodes: list[Node] = []
-        self._head: Node | None = None
-
-    def start(self) -> None:
-        self._head = Node(self._layout, self._s3)
-        wait_until(lambda: reachable(f"{HEAD}:{PORT}"), 90, "the head does not come up")
-        for _ in range(2):
-            self.add()
-
-    def add(self) -> None:
-        self.hosts.append(Host(len(self.hosts) + 1))
-        self.nodes.append(Node(self._layout, self._s3, self.hosts[-1]))
-
-    def stop(self) -> None:
-        for node in [*self.nodes, *([self._head] if self._head else [])]:
-            node.stop()
-        for host in self.hosts:
-            host.remove()
-
-    def tell(self, what: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - self._began:6.1f} s  {what}\n")
-
-
 @pytest.fixture
 def cluster(tmp_path: Path, network: None, s3: Mapping[str, str]) -> Iterator[Cluster]:
     layout = Layout(tmp_path / "home")
     write_private(layout.ray_token, secrets.token_hex(32))
-    found = Cluster(layout, s3)
+    watching = {
+        "CHAOS_JOURNAL": str(tmp_path / "journal.jsonl"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(WATCHING), os.environ.get("PYTHONPATH")])),
+    }
+    found = Cluster(layout, lambda _: {**s3, **watching})
     try:
-        found.start()
+        found.start(workers=2)
         yield found
     finally:
         found.stop()
 
 
 @pytest.fixture
-def service(tmp_path: Path, cluster: Cluster, s3: Mapping[str, str]) -> Iterator[RunningService]:
+def databases() -> Iterator[Mapping[str, str]]:
     with a_postgresql() as postgresql:
-        running = RunningService(
-            tmp_path, **s3, TUNEYARD_RAY_ADDRESS=f"{HEAD}:{PORT}", TUNEYARD_STORAGE_URL=ADDRESS,
-            TUNEYARD_DATABASE_URL=postgresql.database("tuneyard"), TUNEYARD_MLFLOW_DATABASE_URL=postgresql.database("mlflow"),
-        )  # fmt: skip
-        running.start()
-        yield running
-        assert running.stop() == 0, running.log()
+        yield {
+            "TUNEYARD_DATABASE_URL": postgresql.database("tuneyard"),
+            "TUNEYARD_MLFLOW_DATABASE_URL": postgresql.database("mlflow"),
+        }
+
+
+@pytest.fixture
+def service(tmp_path: Path, cluster: Cluster, s3: Mapping[str, str], databases: Mapping[str, str]) -> Iterator[RunningService]:
+    running = RunningService(tmp_path, **s3, **databases, TUNEYARD_RAY_ADDRESS=f"{HEAD}:{PORT}", TUNEYARD_STORAGE_URL=ADDRESS)
+    running.start()
+    yield running
+    assert running.stop() == 0, running.log()
+    assert asked_for(cluster) == [], "a service that has left needs no room"
+
+
+def asked_for(cluster: Cluster) -> Any:
+    """What the cluster's autoscaler would make room for, if there was one."""
+    ask = "from ray._raylet import GcsClient; import sys; "
+    ask += f"print((GcsClient(sys.argv[1]).internal_kv_get({ASKED!r}, None) or b'').decode())"
+    answer = cluster.said("-c", ask, f"{HEAD}:{PORT}")
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def test_a_study_outlives_a_cut_link_and_a_dead_node_and_uses_a_new_one(
-    tmp_path: Path, cluster: Cluster, service: RunningService, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Cluster, service: RunningService, databases: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(service.home)
     with service.client() as client:
@@ -218,6 +117,10 @@ def test_a_study_outlives_a_cut_link_and_a_dead_node_and_uses_a_new_one(
         both = [host.name for host in cluster.hosts]
         wait_until(lambda: min(nodes_of(client, study.id)[name] for name in both) >= 2, 120, "one node is idle")
         cluster.tell("trials report from both")
+        assert cluster.nodes[0].is_alive()
+        with cluster.nodes[0].hanging():
+            assert not cluster.nodes[0].is_alive(), "its health check asks its own raylet"
+        cluster.tell("a raylet stood still for a few seconds")
         workers = [found for node in cluster.nodes for found in node.environments()]
         assert workers
         for found in workers:
@@ -235,9 +138,21 @@ def test_a_study_outlives_a_cut_link_and_a_dead_node_and_uses_a_new_one(
         wait_until(lambda: client.study(study.id).state.is_end, 300, "the study does not end")
         cluster.tell("the study has ended")
         _check(client, service, study.id, monkeypatch)
+        lines = read_journal(tmp_path / "journal.jsonl")
+        epochs = [found for each in trained(lines, study.id).values() for found in each.values()]
+        assert len(epochs) == TRIALS * EPOCHS, "workers write down what they train"
+        evidence = Evidence(service, client, open_store(databases["TUNEYARD_DATABASE_URL"]), lines)
+        assert list(trained_twice(evidence, study.id)) == [], "of a lost attempt one epoch at most is trained again"
+        cluster.tell(f"epochs trained again: {sum(map(len, epochs)) - len(epochs)}")
         assert (client.pull(study.id, tmp_path / "best") / "README.md").exists()
         lost, attempts = lost_of(client, study.id), attempts_of(client, study.id)
         cluster.tell(f"reports by node: {dict(nodes_of(client, study.id))}; lost: {len(lost)} of {len(attempts)} attempts")
+        waiting = client.apply({**a_study(), "name": "too-large", "resources": {"gpus_per_trial": 1}})
+        wait_until(lambda: {"CPU": 1.0, "GPU": 1.0} in asked_for(cluster), 120, "the cluster is not asked for a GPU")
+        cause = client.study(waiting.id).waiting
+        assert cause is not None
+        assert cause.cause is WaitingCause.SIZE
+        cluster.tell("a study waits for a GPU, which the cluster is asked for")
 
 
 def lost_of(client: Client, study_id: str) -> list[AttemptView]:

@@ -10,16 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.controller.allocation import (
-    Capacity,
     Claim,
     ProjectRule,
     SharingRules,
     allocate,
     bundles,
-    fit,
     ideal_slots,
-    slots_within,
 )
+from service.controller.room import Capacity, Machine, fit, slots_within
 from service.controller.sharing import Member, share_out
 from service.domain.definition import Resources
 from service.domain.share import Share
@@ -94,7 +92,7 @@ def test_shares_of_one_gpu(needs: Sequence[tuple[float, int]], together: bool) -
 
 
 _SHAPES = st.tuples(st.integers(1, 5), st.sampled_from([0, 0, 0.1, 0.3, 0.5, 0.6, 1, 2]))
-_CLAIMS = st.lists(
+CLAIMS = st.lists(
     st.builds(
         lambda shape, weight, wanted, held, owed, user, new: a_claim(
             "", weight, wanted, *shape, held=held, owed_seconds=owed, user=user, is_new=new
@@ -103,10 +101,16 @@ _CLAIMS = st.lists(
         st.sampled_from([None, "ann", "ben"]), st.booleans(),
     ), max_size=8,
 ).map(lambda claims: [replace(claim, study_id=f"s{at}") for at, claim in enumerate(claims)])  # fmt: skip
-_CAPACITIES = st.builds(Capacity, st.integers(1, 20), st.sampled_from([0, 1, 2, 5]), st.sampled_from([None, 1]))
+_MACHINES = st.builds(Machine, st.integers(1, 6), st.sampled_from([0, 0, 1, 2, 4]))
+CAPACITIES = st.one_of(
+    st.builds(Capacity, st.integers(1, 20), st.sampled_from([0, 1, 2, 5])),
+    st.lists(_MACHINES, min_size=1, max_size=6).map(
+        lambda nodes: Capacity(sum(one.cpus for one in nodes), sum(one.gpus for one in nodes), tuple(nodes))
+    ),
+)
 
 
-@given(_CAPACITIES, _CLAIMS, st.sampled_from([None, 1, 4]))
+@given(CAPACITIES, CLAIMS, st.sampled_from([None, 1, 4]))
 def test_whatever_studies_there_are_slots_are_within_all_limits_and_none_is_left_unused(
     capacity: Capacity, claims: list[Claim], quota: int | None
 ) -> None:
@@ -125,7 +129,7 @@ def test_whatever_studies_there_are_slots_are_within_all_limits_and_none_is_left
         assert slots[claim.study_id] == most or not allowed(one_more), f"{claim.study_id} could use one more"
 
 
-@given(_CAPACITIES, _CLAIMS)
+@given(CAPACITIES, CLAIMS)
 def test_of_two_that_need_the_same_the_heavier_has_no_smaller_share(capacity: Capacity, claims: list[Claim]) -> None:
     able = [replace(claim, wanted=9 * (slots_within(capacity, claim.resources) > 0)) for claim in claims]
     ideal = ideal_slots(capacity, able)
@@ -177,6 +181,9 @@ class World:
             assert fit(self.capacity, needs), "more run than there is room for"
             self.seconds += look
 
+    def running(self, study_id: str) -> int:
+        return len(self.attempts[study_id])
+
     def _acts(self, one: str, look: float) -> None:
         slots, live = self.shares[one].slots, self.attempts[one]
         for started in list(live):
@@ -206,6 +213,16 @@ def test_large_trials_get_their_share_beside_small_ones() -> None:
     world.passes(2 * 3600, look=2)
     assert world.used["large"] * 4 / (4 * world.seconds) == pytest.approx(0.5, rel=0.1)
     assert world.used["small"] / (4 * world.seconds) == pytest.approx(0.5, rel=0.1)
+
+
+def test_large_trials_get_their_turn_though_small_ones_are_spread_over_all_machines() -> None:
+    world = World(Capacity(8, 0, (Machine(4), Machine(4))))
+    world.joins("small", 10.0)
+    world.passes(100)
+    world.joins("large", 40.0, cpus_per_trial=4)
+    world.passes(11)
+    assert world.first["large"] <= 111
+    assert world.running("small") < 2, "two small ones may be on both machines"
 
 
 def test_studies_that_come_and_go_take_only_what_is_theirs() -> None:

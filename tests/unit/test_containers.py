@@ -230,8 +230,34 @@ def test_workers_share_no_disk() -> None:
         assert [volume for volume in SERVICES[name]["volumes"] if ":" in volume] == []
 
 
+def test_ray_keeps_its_own_files_in_memory() -> None:
+    for name in ("ray-head", "ray-worker", "ray-worker-gpu"):
+        [mount] = SERVICES[name]["tmpfs"]
+        assert re.fullmatch(r"/\w+:size=\d+g,mode=1777", mount)
+        assert SERVICES[name]["volumes"] == ["/var/lib/tuneyard"]
+
+
+def test_a_workers_health_check_asks_its_own_raylet_and_the_heads_the_cluster() -> None:
+    [port] = re.findall(r'HEALTHCHECK [^\n]*\n +CMD \["python", "-m", "service.execution.alive", "(\d+)"\]', dockerfile("worker"))
+    assert f"--node-manager-port={port}" in dockerfile("worker")
+    for name in ("ray-worker", "ray-worker-gpu"):
+        assert f"--node-manager-port={port}" in SERVICES[name]["command"]
+        assert "healthcheck" not in SERVICES[name]
+    assert SERVICES["ray-head"]["healthcheck"]["test"] == ["CMD", "ray", "health-check", "--address", "127.0.0.1:6379"]
+
+
+def test_mlflow_has_a_database_of_its_own_and_its_files_are_in_the_bucket() -> None:
+    environment = SERVICES["service"]["environment"]
+    urls = [environment[f"TUNEYARD_{name}DATABASE_URL"].partition("@") for name in ("", "MLFLOW_")]
+    assert [place for _, _, place in urls] == ["postgres:5432/tuneyard", "postgres:5432/mlflow"]
+    assert "CREATE DATABASE mlflow;" in (DOCKER / "databases.sql").read_text().splitlines()
+    assert "./databases.sql:/docker-entrypoint-initdb.d/databases.sql:ro" in SERVICES["postgres"]["volumes"]
+    assert urlsplit(environment["TUNEYARD_MLFLOW_ARTIFACTS"]).netloc == urlsplit(environment["TUNEYARD_STORAGE_URL"]).netloc
+    assert "--extra s3" in dockerfile("service")
+
+
 def test_every_variable_in_compose_is_one_that_the_service_reads() -> None:
-    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields}
+    known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields} | {"TUNEYARD_WORKER_CACHE_GB"}
     named = {name for service in SERVICES.values() for name in service.get("environment", {}) if name.startswith("TUNEYARD_")}
     assert named
     assert named - known == set()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.app import _WithCapacity
-from service.controller.allocation import Capacity, ProjectRule, SharingRules, slots_within
+from service.app import WithCapacity, catalog_of
+from service.controller.allocation import ProjectRule, SharingRules
+from service.controller.capacity import Demand
 from service.controller.decide import (
     LAUNCHES_WITHOUT_PROGRESS,
     Command,
@@ -20,14 +21,20 @@ from service.controller.decide import (
     Seen,
     StartDriver,
     decide,
+    demanding,
     why_not_driven,
 )
+from service.controller.room import Capacity, Machine, slots_within
 from service.domain.definition import Resources
 from service.domain.errors import InvalidDefinition
+from service.domain.ports import Catalog
 from service.domain.study import Study, StudyReason
 from service.domain.waiting import WaitingCause
+from service.settings import Settings, write_private
+from service.store.memory import memory_store
 from tests.api.conftest import FakeCatalog
 from tests.builders import NOW, a_definition, a_study
+from tests.fakes import FakeClock
 
 
 def waiting(study_id: str, minutes: int = 0, by: str | None = None, priority: int = 50, **resources: Any) -> Study:
@@ -49,6 +56,15 @@ def seen(
 
 def commands(*studies: Study, **world: Any) -> list[Command]:
     return decide(seen(*studies, **world))
+
+
+def of(*machines: Machine) -> Capacity:
+    return Capacity(sum(one.cpus for one in machines), sum(one.gpus for one in machines), machines)
+
+
+def a_catalog(folder: Path, held: dict[str, Any]) -> Catalog:
+    (folder / "capacity.json").write_text(json.dumps(held))
+    return WithCapacity(FakeCatalog(), folder / "capacity.json")
 
 
 def test_every_waiting_study_gets_a_driver_whatever_the_others_hold() -> None:
@@ -118,6 +134,20 @@ def test_a_study_that_can_never_fit_gets_no_driver_and_holds_back_nobody() -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"cpus_per_trial": 8}, ("8 CPUs and 0 GPUs", "4 CPUs and 1 GPU")),
+        ({"cpus_per_trial": 4, "gpus_per_trial": 1}, ("4 CPUs and 1 GPU", "4 CPUs and 1 GPU, but not both")),
+    ],
+)
+def test_a_study_that_is_too_large_says_what_the_largest_machine_has(needs: dict[str, Any], said: tuple[str, str]) -> None:
+    world = replace(seen(waiting("a", **needs)), capacity=of(Machine(4), Machine(4), Machine(2, 1), Machine(2)))
+    together = "all workers together have 12 CPUs and 1 GPU"
+    detail = f"A trial needs {said[0]} on one machine, and {together}, one machine at most {said[1]}."
+    assert why_not_driven(world)["a"] == (WaitingCause.SIZE, detail)
+
+
 def test_without_a_cluster_nothing_starts() -> None:
     world = replace(seen(waiting("a")), capacity=None)
     assert decide(world) == []
@@ -133,21 +163,86 @@ def test_trials_that_hold_several_gpus_fit_as_often_as_those_do(gpus: int, each:
 @pytest.mark.parametrize(("each", "slots"), [(4, 2), (8, 0)])
 def test_a_trial_does_not_lie_over_two_machines(each: int, slots: int) -> None:
     needs = Resources(gpus_per_trial=each, max_concurrent_trials=99)
-    assert slots_within(Capacity(cpus=64, gpus=8, node_gpus=4), needs) == slots
+    assert slots_within(of(Machine(32, 4), Machine(32, 4)), needs) == slots
+
+
+@pytest.mark.parametrize(("each", "slots"), [(1, 12), (2, 6), (3, 3), (4, 3), (5, 0)])
+def test_no_more_slots_are_counted_than_machines_have_room_for(each: int, slots: int) -> None:
+    needs = Resources(cpus_per_trial=each, max_concurrent_trials=99)
+    assert slots_within(of(Machine(4), Machine(4), Machine(4)), needs) == slots
+
+
+def test_cpus_and_gpus_of_a_trial_are_on_the_same_machine() -> None:
+    machines = of(Machine(16), Machine(2, 4))
+    assert slots_within(machines, Resources(cpus_per_trial=2, gpus_per_trial=1, max_concurrent_trials=99)) == 1
+    assert slots_within(machines, Resources(cpus_per_trial=4, gpus_per_trial=1, max_concurrent_trials=99)) == 0
+
+
+def test_a_trial_without_gpus_is_on_a_machine_with_some_only_where_no_other_is_large_enough() -> None:
+    machines = of(Machine(4), Machine(8, 1))
+    assert slots_within(machines, Resources(cpus_per_trial=2, max_concurrent_trials=99)) == 2
+    assert slots_within(machines, Resources(cpus_per_trial=8, max_concurrent_trials=99)) == 1
 
 
 def test_a_study_whose_trials_no_machine_can_hold_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "capacity.json").write_text(json.dumps(asdict(Capacity(cpus=64, gpus=8, node_gpus=4))))
-    catalog = _WithCapacity(FakeCatalog(), tmp_path / "capacity.json")
+    catalog = a_catalog(tmp_path, asdict(of(Machine(32, 4), Machine(32, 4), Machine(48))))
     catalog.check(a_definition(resources={"gpus_per_trial": 4}))
     with pytest.raises(InvalidDefinition, match="the largest has 4 GPUs: lower it"):
         catalog.check(a_definition(resources={"gpus_per_trial": 8}))
+    with pytest.raises(InvalidDefinition, match="the largest has 48 CPUs: lower it"):
+        catalog.check(a_definition(resources={"cpus_per_trial": 64}))
+    with pytest.raises(InvalidDefinition, match="none that has as many GPUs has as many CPUs"):
+        catalog.check(a_definition(resources={"cpus_per_trial": 48, "gpus_per_trial": 1}))
+
+
+def test_a_capacity_without_its_machines_is_taken_for_one_machine(tmp_path: Path) -> None:
+    catalog = a_catalog(tmp_path, {"cpus": 8.0, "gpus": 0.0, "node_gpus": 0.0})
+    catalog.check(a_definition(resources={"cpus_per_trial": 8}))
+    with pytest.raises(InvalidDefinition, match="all workers together have 8 CPUs: lower it"):
+        catalog.check(a_definition(resources={"cpus_per_trial": 9}))
+
+
+@pytest.mark.parametrize("needs", [{"gpus_per_trial": 1}, {"cpus_per_trial": 200}])
+def test_a_service_on_a_cluster_that_it_joined_refuses_no_size(tmp_path: Path, needs: dict[str, int]) -> None:
+    settings = Settings(home=tmp_path, ray_address="10.0.0.1:6379", offline=True)
+    write_private(settings.layout.run / "capacity.json", json.dumps(asdict(Capacity(cpus=4, gpus=0))))
+    study = a_definition(
+        trainer={"kind": "simulated", "metrics": {"validation/accuracy": "rate"}, "epochs": 1},
+        space={"values.rate": {"kind": "float", "low": 0, "high": 1}},
+        resources=needs,
+    )
+    catalog_of(settings).check(study)
+    with pytest.raises(InvalidDefinition):
+        catalog_of(settings.model_copy(update={"ray_address": None})).check(study)
+
+
+def test_a_gpu_study_is_queued_while_the_cluster_has_none_and_demanded() -> None:
+    study, store = waiting("a", gpus_per_trial=1), memory_store()
+    store.studies.add(study)
+    assert why_not_driven(seen(study))["a"][0] is WaitingCause.SIZE
+    assert Demand(store, FakeClock(), SharingRules())() == [{"CPU": 1.0, "GPU": 1.0}]
+
+
+def test_room_is_asked_for_those_with_a_driver_then_for_whoever_is_next() -> None:
+    old, urgent, driven = waiting("a", 0), waiting("b", 5, priority=90), waiting("c", 9)
+    world = seen(old, urgent, driven, leases=("c",), rules=SharingRules(most_running=2))
+    assert [study.id for study in demanding(world)] == ["c", "b"]
+
+
+def test_no_room_is_asked_for_studies_that_a_quota_keeps_waiting() -> None:
+    spent, running, other = (replace(waiting(one, at), project=one) for at, one in enumerate("vwx"))
+    rules = SharingRules(projects={"v": ProjectRule(spent="It is used up."), "w": ProjectRule(spent="It is used up.")})
+    assert [study.id for study in demanding(seen(spent, running, other, leases=("w",), rules=rules))] == ["x"]
+
+
+def test_nothing_is_demanded_for_studies_that_pause_or_stop() -> None:
+    stopping = waiting("a").running(NOW).stopping(StudyReason.STOP_REQUESTED)
+    assert demanding(seen(stopping, leases=("a",))) == []
 
 
 @pytest.mark.parametrize("gpus", [0.25, 1, "auto"])
 def test_a_study_that_asks_for_gpus_is_refused_where_there_are_none(tmp_path: Path, gpus: float | str) -> None:
-    (tmp_path / "capacity.json").write_text(json.dumps(asdict(Capacity(cpus=4, gpus=0, node_gpus=0))))
-    catalog = _WithCapacity(FakeCatalog(), tmp_path / "capacity.json")
+    catalog = a_catalog(tmp_path, asdict(of(Machine(4))))
     with pytest.raises(InvalidDefinition, match="set it to 0 to train on CPUs"):
         catalog.check(a_definition(resources={"gpus_per_trial": gpus}))
 

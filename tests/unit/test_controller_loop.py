@@ -9,11 +9,12 @@ import pytest
 
 from service.catalog.datasets import LocalDatasetStore
 from service.checkpoints.local import LocalCheckpointStore, TrialFolder
-from service.controller.allocation import Capacity, SharingRules
+from service.controller.allocation import SharingRules
 from service.controller.decide import LAUNCHES_WITHOUT_PROGRESS, EndStudy, Launched, PauseStudy
 from service.controller.loop import Controller
 from service.controller.quotas import ProjectQuotas
 from service.controller.retention import kept
+from service.controller.room import Capacity
 from service.domain.access import Project, Quotas
 from service.domain.errors import CheckpointNotFound
 from service.domain.history import History

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.kustomized import Manifest, kustomized
 from tests.unit.test_containers import DOCKER, ROOT, SERVICES
 from tests.unit.test_repository import pins
 
+COMPONENTS = DOCKER / "kubernetes" / "components"
 OVERLAYS = DOCKER / "kubernetes" / "overlays"
 DOCS = ROOT / "docs" / "containers.md"
 KUBERNETES = "1.31"
@@ -138,9 +140,20 @@ def test_the_service_joins_the_cluster_by_the_name_that_the_operator_gives_it(ma
     address = f"{one(manifests, 'RayCluster')['metadata']['name']}-head-svc:6379"
     environment = {entry["name"]: entry.get("value") for _, c in containers(manifests) for entry in c.get("env", ())}
     assert environment["TUNEYARD_RAY_ADDRESS"] == address
-    for name, container in containers(manifests):
-        if name in {"cpu", "gpu"}:
-            assert container["readinessProbe"]["exec"]["command"][-1] == address
+
+
+def test_the_head_is_asked_for_the_cluster_and_a_worker_for_itself(manifests: list[Manifest]) -> None:
+    """Where the head hangs, its workers are not to start anew all at once; and one that hangs is to."""
+    ray = one(manifests, "RayCluster")["spec"]
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        probe = container["livenessProbe"]
+        assert probe == container["readinessProbe"]
+        if group is ray["headGroupSpec"]:
+            assert probe["exec"]["command"] == ["ray", "health-check", "--address", "127.0.0.1:6379"]
+        else:
+            port = group["rayStartParams"]["node-manager-port"]
+            assert probe["exec"]["command"] == ["python", "-m", "service.execution.alive", port]
 
 
 def test_service_and_probes_use_a_port_that_the_container_has(manifests: list[Manifest]) -> None:
@@ -157,7 +170,7 @@ def test_service_and_probes_use_a_port_that_the_container_has(manifests: list[Ma
 def test_every_variable_is_one_that_the_service_reads(manifests: list[Manifest]) -> None:
     known = {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields}
     named = {entry["name"] for _, c in containers(manifests) for entry in c.get("env", ())}
-    named |= one(manifests, "ConfigMap")["data"].keys()
+    named |= {name for manifest in manifests if manifest["kind"] == "ConfigMap" for name in manifest["data"]}
     ours = {name for name in named if name.startswith("TUNEYARD_")}
     assert ours
     assert ours - known == set()
@@ -237,6 +250,69 @@ def test_only_the_service_reaches_a_database_and_only_the_head_the_cluster(manif
     assert allowed_ports(manifests, "service") == {53, 443, 5432}
     assert allowed_ports(manifests, "cpu") == {53, 443}
     assert allowed_ports(manifests, "head") == {53, 443, 6443}
+
+
+def reaches(manifests: list[Manifest], name: str, address: str, port: int) -> bool:
+    """Whether a pod reaches an address outside of the cluster."""
+    labels = templates(manifests)[name]["metadata"]["labels"]
+    for rule in (rule for policy in policies(manifests, labels) for rule in policy.get("egress", ())):
+        blocks = [peer["ipBlock"] for peer in rule.get("to", ()) if "ipBlock" in peer]
+        is_there = "to" not in rule or any(
+            ip_address(address) in ip_network(block["cidr"])
+            and not any(ip_address(address) in ip_network(but) for but in block.get("except", ()))
+            for block in blocks
+        )
+        if is_there and ("ports" not in rule or port in {one["port"] for one in rule["ports"]}):
+            return True
+    return False
+
+
+METADATA, EKS, GKE = "169.254.169.254", "169.254.170.23", "169.254.169.252"
+
+
+def with_more(folder: Path, overlay: str, more: str) -> list[Manifest]:
+    """What a kustomization over an overlay makes, with `more` in it."""
+    (folder / "kustomization.yaml").write_text(f"resources: [{OVERLAYS / overlay}]\n{more}")
+    return kustomized(folder)
+
+
+def test_pods_reach_nothing_that_hands_out_credentials(manifests: list[Manifest]) -> None:
+    for name in templates(manifests):
+        assert not reaches(manifests, name, METADATA, 80)
+        assert not reaches(manifests, name, EKS, 80)
+    assert reaches(manifests, "service", "198.51.100.7", 443)
+    assert not reaches(manifests, "service", METADATA, 443)
+
+
+@pytest.mark.parametrize(
+    ("component", "reached"),
+    [("eks-pod-identity", {(EKS, 80)}), ("gke-workload-identity", {(METADATA, 80), (GKE, 988)})],
+)
+def test_with_its_component_a_cloud_hands_out_roles_to_the_service_and_the_workers(
+    tmp_path: Path, overlay: str, component: str, reached: set[tuple[str, int]]
+) -> None:
+    found = with_more(tmp_path, overlay, f"components: [{COMPONENTS / component}]\n")
+    kubernetes_validate.validate(found[-1], KUBERNETES, strict=True)
+    for name in templates(found):
+        here = {at for at in ((EKS, 80), (METADATA, 80), (GKE, 988)) if reaches(found, name, *at)}
+        assert here == (set() if name == "head" else reached), name
+
+
+def test_the_patch_in_the_documents_opens_the_port_of_a_storage(tmp_path: Path, overlay: str) -> None:
+    [patch] = re.findall(r"```yaml\n(patches:\n.*?)```", DOCS.read_text(), re.DOTALL)
+    found = with_more(tmp_path, overlay, patch)
+    assert not reaches(kustomized(OVERLAYS / overlay), "cpu", "10.1.2.3", 9000)
+    assert {name for name in templates(found) if reaches(found, name, "10.1.2.3", 9000)} == templates(found).keys() - {"head"}
+
+
+def test_mlflow_has_a_database_of_its_own_and_its_files_are_in_a_bucket(manifests: list[Manifest]) -> None:
+    [container] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    keys = {entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in container["env"] if "valueFrom" in entry}
+    assert keys["TUNEYARD_MLFLOW_DATABASE_URL"] != keys["TUNEYARD_DATABASE_URL"]
+    named = {entry["configMapRef"]["name"] for entry in container["envFrom"] if "configMapRef" in entry}
+    settings = {key: value for m in manifests if m["metadata"]["name"] in named for key, value in m.get("data", {}).items()}
+    assert settings["TUNEYARD_MLFLOW_ARTIFACTS"].startswith("s3://")
+    assert "--extra s3" in (DOCKER / "service.Dockerfile").read_text()
 
 
 def test_only_labelled_pods_reach_the_api_from_outside(manifests: list[Manifest]) -> None:

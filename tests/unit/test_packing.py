@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.controller.allocation import Capacity, SharingRules, slots_within
+from service.controller.allocation import SharingRules
+from service.controller.room import Capacity, slots_within
 from service.controller.sharing import Member, share_out
 from service.domain.attempts import Attempts, with_attempt
 from service.domain.definition import Resources

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations in the transaction that `service.store.sql.migrate` hands over."""
+"""Alembic's entry: runs the migrations in the transaction that `service.store.versions.upgrade` hands over."""
 
 from alembic import context
 
