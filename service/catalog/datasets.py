@@ -181,9 +181,6 @@ def _drop_unnamed(folder: Path) -> None:
 
 
 def _drop_abandoned(path: Path) -> None:
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:  # its writer drops it itself, or is at work
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
