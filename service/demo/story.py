@@ -146,7 +146,7 @@ def _print_predictions(best: Path, rows: Mapping[str, Any], out: Console) -> Non
         table.add_row(Text(_cut(sample["text"])), sample["label"], sample["predicted"], f"{sample['probability']:.2f}", mark)
     out.print(table)
     out.print()
-    out.print(f"Test accuracy on {answer['rows']} held-out rows   [bold]{number(answer['accuracy'])}[/bold]")
+    out.print(Text.assemble(f"Test accuracy on {answer['rows']} held-out rows   ", (number(answer["accuracy"]), "bold")))
     out.print(f"Bag of words and logistic regression{'':<{len(str(answer['rows']))}}   {number(rows['accuracy'])}")
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import service
 from service.client.address import service_file
 from service.demo import main, process
 from service.demo.errors import DemoFailed
@@ -149,3 +151,9 @@ def test_a_busy_port_is_not_chosen() -> None:
         assert child.stdout is not None
         assert process.pick_port(int(child.stdout.readline())) == 0
         child.communicate("\n")
+
+
+@pytest.mark.parametrize("folder", ["cli", "demo"])
+def test_what_is_printed_has_no_markup_which_consoles_show_as_it_stands(folder: str) -> None:
+    files = Path(service.__file__).parent.joinpath(folder).rglob("*.py")
+    assert [file.name for file in files if re.search(r"\[/[a-z]+\]", file.read_text())] == []
