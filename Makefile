@@ -69,14 +69,15 @@ check: setup
 test: check test-fast test-integration
 
 # A worker a core. Tests that start processes come after the others; each worker has a service of its own, and while one waits
-# for a process that starts, or for the mirror, the other one trains. Tests of one file stay together.
+# for a process that starts, or for the mirror, the other one trains. Tests of one file stay together; the longest, of which a
+# file has one alone, would come last and by itself if they were put in order.
 test-fast: setup
 	@echo 'tests without processes'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not integration and not browser and not cluster'
 
 test-integration: setup
 	@echo 'tests with processes'
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not slow and not browser'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'integration and not slow and not browser'
 
 test-slow: setup
 	@echo 'slow tests with processes'

@@ -64,7 +64,6 @@ def main() -> int:
     parser.add_argument("--ray", required=True, help="address of the cluster's head")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    os.nice(5)  # many that start at once do not keep the API's clients waiting; what trains comes after it, at 15
     study_id = wait_for_study(arguments.ray) if arguments.standby else arguments.study_id
     if study_id is None:
         _leave(0, "no study came")

@@ -90,13 +90,20 @@ def test_two_studies_share_two_workers(client: Client) -> None:
 
     client.stop(first.id)
     wait_until(lambda: running(client, second) == 2, 30, "the second study does not get what the first one leaves")
+    client.cancel(second.id)
+    client.wait(second.id)
 
-    third = a_study(client, "third", priority=75)
-    wait_until(lambda: reports(client, third) >= 1, 60, "the third study does not start")
+
+@pytest.mark.slow
+def test_priorities_are_weights(client: Client) -> None:
+    light = a_study(client, "light", priority=25)
+    wait_until(lambda: running(client, light) == 2, 90, "the first study does not run")
+    heavy = a_study(client, "heavy", priority=75)
+    wait_until(lambda: reports(client, heavy) >= 1, 60, "the second study does not start")
     since = datetime.now(UTC)
-    wait_until(lambda: (datetime.now(UTC) - since).total_seconds() > 12, 60, "time stands still")
+    wait_until(lambda: (datetime.now(UTC) - since).total_seconds() > 36, 60, "time stands still")
     until = datetime.now(UTC)
-    heavy, light = (used_seconds(client, study, since, until) for study in (third, second))
-    assert heavy / (heavy + light) == pytest.approx(0.75, abs=0.15)
-    for study in (second, third):
+    more, less = (used_seconds(client, study, since, until) for study in (heavy, light))
+    assert more / (more + less) == pytest.approx(0.75, abs=0.15)
+    for study in (light, heavy):
         client.cancel(study.id)

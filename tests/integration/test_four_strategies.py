@@ -53,7 +53,9 @@ def test_grid(service: RunningService, client: Client, tmp_path: Path, monkeypat
         "learning_rate": {**_LEARNING_RATE, "grid": [1e-4, 1e-3, 1e-2]},
         "frozen_layers": {"kind": "int", "low": 0, "high": 1},
     }
-    found = run_to_end(client, a_study(service, name="grid", strategy={"kind": "grid"}, space=space))
+    document = a_study(service, name="grid", strategy={"kind": "grid"}, space=space)
+    document["trainer"]["epochs"] = 4  # where all are over in a moment, one worker has done them before the other one is there
+    found = run_to_end(client, document)
     check(service, client, found, tmp_path, monkeypatch)
     assert found.study.reason is StudyReason.SPACE_EXHAUSTED
     tried = {(trial.parameters["learning_rate"], trial.parameters["frozen_layers"]) for trial in found.trials}
@@ -61,6 +63,7 @@ def test_grid(service: RunningService, client: Client, tmp_path: Path, monkeypat
     assert len(found.trials) == 6
 
 
+@pytest.mark.slow
 def test_random(service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = a_study(service, name="random", strategy={"kind": "random"}, budget={"trials": 5})
     found = run_to_end(client, document)
@@ -69,7 +72,7 @@ def test_random(service: RunningService, client: Client, tmp_path: Path, monkeyp
     assert len({trial.parameters["learning_rate"] for trial in found.trials}) == 5
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_bayesian(service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     strategy = {"kind": "bayesian", "sampler": {"kind": kind, "startup_trials": 2}}
     document = a_study(service, name=kind, strategy=strategy, budget={"trials": 5})

@@ -50,6 +50,7 @@ def test_a_login_link_is_only_printed_for_a_person(service: RunningService) -> N
     assert "code=" not in service.log(), "its output goes into a file"
 
 
+@pytest.mark.slow
 def test_a_stopped_study_keeps_what_it_has(service: RunningService, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     document = a_study(service, name="stopped", strategy={"kind": "random"}, budget={"trials": 500})
     study = client.apply(document)

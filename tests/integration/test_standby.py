@@ -174,6 +174,7 @@ def test_it_ends_when_its_controller_is_gone(world: World) -> None:
     wait_until(lambda: is_gone(process), 20, "it waits for nobody")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_study_is_driven_by_the_driver_that_waited_and_goes_on_when_that_is_killed(tmp_path: Path) -> None:
     service = RunningService(tmp_path, TUNEYARD_STANDBY="true").start()

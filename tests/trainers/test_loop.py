@@ -259,6 +259,7 @@ def test_a_model_that_cannot_compute_activations_twice_is_named(case: Case, plac
 @pytest.mark.integration
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own, of itself
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_compiled_network_learns_the_same_and_is_exported_under_its_own_names(case: Case, place: Path, tmp_path: Path) -> None:
     plain, compiled = (a_trainer(case, place, epochs=1, dropout=0.0, precision="fp32", compile=on) for on in (False, True))
