@@ -32,7 +32,7 @@ _CPUS = 7
 _OF_A_CLUSTER = frozenset({Kind.DRIVER, Kind.WORKER})
 _HALF = 0.5
 """Choices of chance above which a new supervisor only comes when the last one's processes are gone, and a pause is at once."""
-_OWNER_SECONDS = 30.0
+OWNER_SECONDS = 30.0
 """How long a process may outlive its owner."""
 _LOOK_SECONDS = 0.5
 """Between two looks at processes or studies: the service needs the processor too."""
@@ -40,8 +40,13 @@ _RECOVERY_SECONDS = 120.0
 _ANSWER_SECONDS = 120.0
 
 
-def run(root: Path, seed: int, kills: int, at_once: int, *, seconds_to_end: float = 300.0) -> Outcome:
-    """Run so many studies at once, kill so many times, let what is left come to its end, and look at everything."""
+def run(
+    root: Path, seed: int, kills: int, at_once: int, *, seconds_to_end: float = 300.0, owner_seconds: float = OWNER_SECONDS
+) -> Outcome:
+    """Run so many studies at once, kill so many times, let what is left come to its end, and look at everything.
+
+    No process may outlive its owner by more than `owner_seconds`.
+    """
     begun = time.monotonic()
     journal = root / "journal.jsonl"
     service = RunningService(
@@ -49,7 +54,7 @@ def run(root: Path, seed: int, kills: int, at_once: int, *, seconds_to_end: floa
         PYTHONPATH=os.pathsep.join(filter(None, [str(WATCHING), os.environ.get("PYTHONPATH")])), CHAOS_JOURNAL=str(journal),
         TUNEYARD_WORKER_ENVIRONMENT='["CHAOS_JOURNAL"]',
     )  # fmt: skip
-    chaos = _Chaos(service, journal, Outcome(seed))
+    chaos = _Chaos(service, journal, Outcome(seed), owner_seconds)
     try:
         service.start()
         chaos.upload()
@@ -69,8 +74,9 @@ def run(root: Path, seed: int, kills: int, at_once: int, *, seconds_to_end: floa
 class _Chaos:
     """A service under kills."""
 
-    def __init__(self, service: RunningService, journal: Path, outcome: Outcome) -> None:
+    def __init__(self, service: RunningService, journal: Path, outcome: Outcome, owner_seconds: float) -> None:
         self.outcome = outcome
+        self._owner_seconds = owner_seconds
         self._service = service
         self._scene = Scene(service.home, journal)
         self._definitions = definitions(service)
@@ -121,7 +127,7 @@ class _Chaos:
     def await_ends(self, seconds: float) -> None:
         """Wait until all studies have ended, and those processes too that had lost their owner."""
         wait_until(lambda: not self._active(), seconds, f"studies do not come to their ends: {self._active()}", _LOOK_SECONDS)
-        wait_until(lambda: self._note_outlived() or not self._dying, _OWNER_SECONDS + 5, "", _LOOK_SECONDS)
+        wait_until(lambda: self._note_outlived() or not self._dying, self._owner_seconds + 5, "", _LOOK_SECONDS)
 
     def judge(self) -> None:
         """Look at every study with the service running."""
@@ -159,7 +165,7 @@ class _Chaos:
         phases = self._scene.stop_at(shot.moment, dying, workers)
         kill(self._service, shot.kind, dying)
         gone = {process.pid for process in dying}
-        until = time.monotonic() + _OWNER_SECONDS
+        until = time.monotonic() + self._owner_seconds
         self._dying += [(until, process, str(shot.kind)) for process in left if process.pid not in gone]
         return phases
 
@@ -172,7 +178,7 @@ class _Chaos:
     def _await_empty(self) -> None:
         begun = time.monotonic()
         try:
-            wait_until(lambda: not self._service.processes(), _OWNER_SECONDS, "", _LOOK_SECONDS)
+            wait_until(lambda: not self._service.processes(), self._owner_seconds, "", _LOOK_SECONDS)
         except AssertionError:
             left = [_described(process) for process in self._service.processes()]
             self.outcome.outlived += [f"{one} outlived `tuneyard serve`" for one in left]
@@ -183,7 +189,7 @@ class _Chaos:
         now = time.monotonic()
         self._dying = [one for one in self._dying if lives(one[1])]
         for one in [one for one in self._dying if now > one[0]]:
-            self.outcome.outlived.append(f"{_described(one[1])} outlived its {one[2]} by more than {_OWNER_SECONDS:.0f} s")
+            self.outcome.outlived.append(f"{_described(one[1])} outlived its {one[2]} by more than {self._owner_seconds:.0f} s")
             self._dying.remove(one)
         return False
 

@@ -138,6 +138,7 @@ def kill_driver_after(service: RunningService, client: Client, study: StudyView,
     return pid
 
 
+@pytest.mark.slow
 def test_asynchronous_hyperband(service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = {"kind": "hyperband", "mode": "async", "reduction_factor": 2, "sampler": {"kind": "tpe", "startup_trials": 4}}
     document = a_study(service, name="async", strategy=strategy, budget={"trials": 8})

@@ -62,6 +62,7 @@ def test_a_stopped_study_keeps_what_it_has(service: RunningService, client: Clie
     check_mlflow(service, found, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_cancelled_study_ends_at_once(service: RunningService, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     document = a_study(service, name="cancelled", strategy={"kind": "random"}, budget={"trials": 500})
     document["trainer"]["epochs"] = 500
