@@ -18,6 +18,11 @@ _HEADER_PARTS = 100
 _MOST = 2**31
 _FRONT_CODED = 7
 """DELTA_BYTE_ARRAY: a value is what it shares with the one before it and a rest, so that few bytes may stand for any number."""
+_DICTIONARY = 2
+_KINDS = {0: (5, 2), 3: (8, 4), _DICTIONARY: (7, 2)}
+"""Of each kind of page (data, data of the second version, and what data refers to), the field that holds what only pages of that
+kind say, and where in it the encoding is. Readers pass over pages of other kinds, which nobody writes."""
+_OF_KINDS = {5, 6, 7, 8}
 _WIDTHS = {"INT64": 8, "DOUBLE": 8, "INT96": 12}
 """Bytes of a value; what is not here takes four, as the numbers of texts that stand once in the file do."""
 
@@ -98,7 +103,7 @@ def _pages(raw: BinaryIO, told: Any, schema: Any) -> Iterator[Page]:
     while at < end and seen < told.num_values:
         raw.seek(at)
         header = _Header(raw.read(_HEADER_BYTES))
-        if _FRONT_CODED in header.encodings:
+        if header.encoding == _FRONT_CODED:
             detail = f"column {schema.path!r} is encoded as DELTA_BYTE_ARRAY, which may unpack to any size"
             raise TooMuch(f"{detail}: save it anew in another encoding")
         yield Page(header.values, max(header.unpacked, header.packed, header.values * width))
@@ -112,14 +117,16 @@ class _Header:
     def __init__(self, raw: bytes) -> None:
         walk = Walk(raw, _HEADER_PARTS)
         fields = walk.fields()
-        # A page of data is of either version, and says in either how many values it has.
-        data, data_2 = ({} if found is None else found for found in (fields.get(5), fields.get(8)))
         try:
             self.unpacked, self.packed = _whole(fields[2]), _whole(fields[3])
-            self.values = max(_whole(data.get(1, 0)), _whole(data_2.get(1, 0)))
-            self.encodings = {data.get(2), data_2.get(4)}
-        except (KeyError, AttributeError, TypeError) as error:
+            of_kind, encoding = _KINDS[fields[1]]
+            said = fields[of_kind]
+            self.values = 0 if fields[1] == _DICTIONARY else _whole(said[1])
+            self.encoding = said[encoding]
+        except (KeyError, TypeError) as error:
             raise BrokenThrift("a page has no header that can be read") from error
+        if fields.keys() & _OF_KINDS != {of_kind}:
+            raise BrokenThrift("a page says that it is of several kinds")
         self.length = walk.at
 
 

@@ -7,7 +7,7 @@ from trainers.bounds import TooMuch
 
 _LEVELS = 16
 """Structures and lists in each other; Parquet's own are eight deep."""
-_STRUCT, _LIST = 12, 9
+_STRUCT, _LIST, _I32 = 12, 9, 5
 
 Visit = Callable[["Walk", int, int], None]
 """What to do with a field of this number and kind: go through its value."""
@@ -27,13 +27,16 @@ class Walk:
         self._levels = _LEVELS
 
     def struct(self, visit: Visit) -> None:
-        """Each field of a structure in turn."""
+        """Each field of a structure in turn, by its number, as they are written: of two of a number others may read the other."""
         self._enter()
-        number = 0
+        last = 0
         while head := self._byte():
             self._count(1)
-            number = number + (head >> 4) if head >> 4 else self.number()
+            number = last + (head >> 4) if head >> 4 else self.number()
+            if number <= last:
+                raise BrokenThrift("its description of itself says something twice")
             visit(self, number, head & 15)
+            last = number
         self._levels += 1
 
     def items(self, kind: int, each: Callable[["Walk", int], None]) -> None:
@@ -49,11 +52,13 @@ class Walk:
         self._levels += 1
 
     def fields(self) -> dict[int, Any]:
-        """A structure with those of its fields that are numbers or structures."""
+        """A structure with those of its fields that are numbers of 32 bits, as all are that are used, or structures."""
         found: dict[int, Any] = {}
 
         def keep(walk: "Walk", number: int, kind: int) -> None:
-            found[number] = walk.fields() if kind == _STRUCT else walk.skip(kind)
+            value = walk.fields() if kind == _STRUCT else walk.skip(kind)
+            if kind in {_STRUCT, _I32}:
+                found[number] = value
 
         self.struct(keep)
         return found

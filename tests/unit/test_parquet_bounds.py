@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.thrift import DEEP, i32, parquet_file, structure, structures, text, told
+from tests.thrift import DEEP, i32, parquet_file, structure, structures, text, told, whole
 from trainers import parquet_footers, parquet_pages, parquets
 from trainers.parquets import open_parquet
 from trainers.tables import TableError, look, parts, read, read_lists
+from trainers.thrift import Walk
 
 _MEGABYTE = 1024**2
 
@@ -186,3 +187,55 @@ def test_both_versions_of_pages_are_read_in_all_their_compressions(tmp_path: Pat
     path.write_bytes(written(pa.table({"text": texts, "n": range(3001)}), write_page_checksum=True, **options))
     assert look(path).rows == 3001
     assert read(path, ["text"])["text"] == texts
+
+
+def zeros(values: int) -> tuple[bytes, Any]:
+    """A file of one list of zeros, and what it says of its only column."""
+    content = written(pa.table({"a": lists([values], pa.int64())}))
+    return content, parquet.ParquetFile(io.BytesIO(content)).metadata.row_group(0).column(0)
+
+
+_PLAIN = 16_000_000
+_OF_DATA = (5, 12, structure(i32(1, 1), i32(2, 0), i32(3, 3), i32(4, 3)))
+"""What a page of data says that has one value."""
+
+
+def longer(content: bytes, column: Any, at: int, more: bytes, without: int = 0) -> bytes:
+    """The file with more in it, in place of so many bytes, and a footer that knows of it."""
+    total = column.total_compressed_size
+    return told(content[:at] + more + content[at + without :], total, total + len(more) - without)
+
+
+def with_a_page_of_another_kind_before() -> bytes:
+    content, column = zeros(_PLAIN)
+    decoy = structure(i32(1, 1), i32(2, 0), i32(3, 0), _OF_DATA)
+    return longer(told(content, _PLAIN, 1), column, column.dictionary_page_offset, decoy)
+
+
+def with_a_dictionary_that_says_it_is_data() -> bytes:
+    content, column = zeros(_PLAIN)
+    begin = column.dictionary_page_offset
+    walk = Walk(content[begin : column.data_page_offset], 100)
+    said = walk.fields()
+    kept = (7, 12, structure(i32(1, said[7][1]), i32(2, said[7][2])))
+    header = structure(i32(1, 2), i32(2, said[2]), i32(3, said[3]), _OF_DATA, kept)
+    return longer(told(content, _PLAIN, 1), column, begin, header, walk.at)
+
+
+def with_a_number_that_is_said_twice() -> bytes:
+    content, column = zeros(_PLAIN)
+    number = i32(1, _PLAIN)
+    first = bytes([number[0] << 4 | number[1]]) + number[2]
+    at = content.index(first, column.data_page_offset) + len(first)
+    return longer(content, column, at, bytes([6]) + whole(1) + whole(1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [with_a_page_of_another_kind_before, with_a_dictionary_that_says_it_is_data, with_a_number_that_is_said_twice],
+    ids=lambda make: make.__name__,
+)
+def test_a_page_that_readers_and_we_could_understand_differently_is_refused(make: Callable[[], bytes], tmp_path: Path) -> None:
+    content = make()
+    assert len(content) < 1500
+    assert "a page" in (said := refused(tmp_path, content)) or "twice" in said
