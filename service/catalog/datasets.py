@@ -73,7 +73,11 @@ class LocalDatasetStore:
             raise DatasetNotFound(detail) from error
 
     def all(self) -> Sequence[DatasetFile]:
-        found = [_read(path) for path in self._root.glob("[!.]*/[!.]*.json")]
+        found = []
+        for path in self._paths():
+            if path.suffix == ".json":
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found.append(_read(path))
         return sorted(found, key=lambda stored: (stored.dataset, stored.file))
 
     def delete(self, dataset: str, file: str | None = None) -> Sequence[DatasetFile]:
@@ -93,7 +97,18 @@ class LocalDatasetStore:
         return gone
 
     def size(self) -> int:
-        return sum(path.stat().st_size for path in self._root.glob("[!.]*/[!.]*") if path.suffix != ".json")
+        total = 0
+        for path in self._paths():
+            if path.suffix != ".json":
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    total += path.stat().st_size
+        return total
+
+    def _paths(self) -> Iterator[Path]:
+        """Everything in the data sets' folders, of which one may be deleted meanwhile."""
+        for folder in self._root.glob("[!.]*"):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                yield from [path for path in folder.iterdir() if not path.name.startswith(".")]
 
     def require_room(self, more: int) -> None:
         free = self._free(self._root)

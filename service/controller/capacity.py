@@ -18,7 +18,7 @@ from service.settings import write_private
 
 _LOG = logging.getLogger("tuneyard.controller")
 _LOOK_SECONDS = 60.0
-_LEAVING_SECONDS = 8.0
+_LEAVING_SECONDS = 5.0
 """Longest that a service that stops waits for the cluster to hear that nothing is wanted any more."""
 
 Bundles = Sequence[dict[str, float]]

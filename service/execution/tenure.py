@@ -82,9 +82,9 @@ class Nameplate:
             self._is_up = True
 
     def is_anothers(self) -> bool:
-        """Whether another's name is there; not where it cannot be read."""
+        """Whether another's name has taken the place of this one's; not where it cannot be read."""
         try:
-            return self._signs.read() not in {None, self._owner}
+            return self._is_up and self._signs.read() not in {None, self._owner}
         except (StorageAway, OSError):
             return False
 

@@ -27,4 +27,5 @@ def upgrade() -> None:
         "CREATE FUNCTION audit_is_kept() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION '{_SAID}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
     )
-    op.execute("CREATE TRIGGER audit_is_kept BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_is_kept()")
+    events = "UPDATE OR DELETE OR TRUNCATE"
+    op.execute(f"CREATE TRIGGER audit_is_kept BEFORE {events} ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_is_kept()")
