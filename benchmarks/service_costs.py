@@ -112,7 +112,7 @@ def _name(process: psutil.Process) -> str:
         return "workers"
     names = {
         "service.app": "API",
-        "service.controller": "controller",
+        "service.daemon": "controller, mirror",
         "service.tracking": "MLflow",
         "service.driver": "driver",
         "gcs_server": "Ray: GCS",

@@ -2,8 +2,8 @@
 
 A name says which attempt wrote the checkpoint. So two that are at work at once, as the one that was given up does not know it
 yet, never write to the same place; and as none drops what comes after its own, nor anything once it sees a later attempt's, who
-writes late destroys nothing that the later attempt wrote. Until that has written something, the earlier one may still drop a state
-which it is about to load: then the trial goes on from an earlier one, or trains again.
+writes late destroys nothing that the later attempt wrote. Until that has written something, the earlier one may still drop a
+state which it is about to load: then the trial goes on from an earlier one, or trains again.
 """
 
 import re
