@@ -5,13 +5,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -109,6 +110,13 @@ class Database:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def insert_or_change(connection: Connection, table: Table, row: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Add a row or, where its primary key is there already, change that one; who is at it at the same moment waits."""
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    keys = list(table.primary_key.columns)
+    connection.execute(insert.values(row).on_conflict_do_update(index_elements=keys, set_=changes))
 
 
 @contextmanager

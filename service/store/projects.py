@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from service.domain.access import DEFAULT_PROJECT, Project, Quotas, Usage
 from service.domain.errors import ProjectExists, ProjectNotFound
 from service.store import tables
-from service.store.database import Database
+from service.store.database import Database, insert_or_change
 
 _PROJECTS, _PAST = tables.projects.c, tables.past_usage.c
 _QUOTAS = [field.name for field in fields(Quotas)]
@@ -82,10 +81,8 @@ def keep_usage(connection: Connection, study_id: str, project: str) -> None:
     seconds = connection.execute(select(func.sum(tables.trials.c.gpu_seconds)).where(of_study)).scalar()
     if not seconds:
         return
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(tables.past_usage)
-    more = {"gpu_seconds": _PAST.gpu_seconds + seconds}
-    row = insert.values(project=project, gpu_seconds=seconds)
-    connection.execute(row.on_conflict_do_update(index_elements=[_PAST.project], set_=more))
+    row = {"project": project, "gpu_seconds": seconds}
+    insert_or_change(connection, tables.past_usage, row, {"gpu_seconds": _PAST.gpu_seconds + seconds})
 
 
 def _by_project(connection: Connection, sums: Select[Any]) -> Mapping[str, float]:

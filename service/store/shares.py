@@ -5,13 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from service.domain.errors import StudyNotFound
 from service.domain.share import Share
 from service.domain.waiting import Waiting, WaitingCause
 from service.store import tables
-from service.store.database import Database
+from service.store.database import Database, insert_or_change
 from service.store.studies import keep_study
 
 _SHARES = tables.shares.c
@@ -70,9 +69,7 @@ def _put(connection: Connection, study_id: str, row: dict[str, Any]) -> None:
     if connection.execute(tables.shares.update().where(_SHARES.study_id == study_id).values(row)).rowcount:
         return
     if keep_study(connection, study_id):
-        insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(tables.shares)
-        whole = {"study_id": study_id, "slots": 0, "lag": 0.0, **row}
-        connection.execute(insert.values(whole).on_conflict_do_update(index_elements=[_SHARES.study_id], set_=row))
+        insert_or_change(connection, tables.shares, {"study_id": study_id, "slots": 0, "lag": 0.0, **row}, row)
 
 
 def _share_of(row: RowMapping) -> Share:
