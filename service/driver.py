@@ -31,10 +31,10 @@ from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
 from service.execution.assignment import Assignment, assign, assign_afar
 from service.execution.environment import reachable
-from service.execution.interruption import Sign, SignAfar, Wish, wish_of
+from service.execution.interruption import FileSigns, Sign, SignAfar, Wish, wish_of
 from service.execution.ledger import Ledger
 from service.execution.standby import wait_for_study
-from service.execution.tenure import NAMEPLATE, FileSigns, Nameplate, Tenure
+from service.execution.tenure import NAMEPLATE, Nameplate, Tenure
 from service.settings import Settings, service_name
 from service.store.patience import insist, patient
 from service.store.sql import open_store

@@ -37,25 +37,41 @@ def wish_of(study: Study) -> Wish | None:
     return Wish.CANCEL if is_cancelled else None
 
 
+class FileSigns:
+    """The port `Signs` on a disk: a small file in the study's folder of checkpoints. Raises OSError."""
+
+    def __init__(self, checkpoints: Path, study_id: str, name: str) -> None:
+        self._path = checkpoints / study_id / name
+
+    def read(self) -> str | None:
+        try:
+            return self._path.read_text()
+        except FileNotFoundError:
+            return None
+
+    def write(self, word: str | None) -> None:
+        if word is None:
+            self._path.unlink(missing_ok=True)
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_name(f"{self._path.name}.new")
+        unfinished.write_text(word)
+        unfinished.replace(self._path)
+
+
 class Sign:
     """The driver's end: the file says what is asked for, and is not there while nothing is."""
 
     def __init__(self, checkpoints: Path, study_id: str) -> None:
-        self._path = checkpoints / study_id / _FILE
+        self._signs = FileSigns(checkpoints, study_id, _FILE)
         self._shown: Wish | None = None
-        self._path.unlink(missing_ok=True)  # what a driver left that was killed
+        self._signs.write(None)  # what a driver left that was killed
 
     def show(self, wish: Wish | None) -> None:
         """Ask all trainers of the study for this, or for nothing any more. Raises OSError when the disk does not take it."""
         if wish is self._shown:
             return
-        if wish is None:
-            self._path.unlink(missing_ok=True)
-        else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self._path.with_name(f"{_FILE}.new")
-            unfinished.write_text(wish)
-            unfinished.replace(self._path)
+        self._signs.write(wish)
         self._shown = wish
 
 

@@ -9,7 +9,6 @@ import contextlib
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 from service.domain.errors import LeaseLost, StorageAway
 from service.domain.ports import Clock, LeaseStore, Signs
@@ -87,25 +86,3 @@ class Nameplate:
             return self._is_up and self._signs.read() not in {None, self._owner}
         except (StorageAway, OSError):
             return False
-
-
-class FileSigns:
-    """The port `Signs` on a disk: a small file in the study's folder of checkpoints. Raises OSError too."""
-
-    def __init__(self, checkpoints: Path, study_id: str, name: str) -> None:
-        self._path = checkpoints / study_id / name
-
-    def read(self) -> str | None:
-        try:
-            return self._path.read_text()
-        except FileNotFoundError:
-            return None
-
-    def write(self, word: str | None) -> None:
-        if word is None:
-            self._path.unlink(missing_ok=True)
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(f"{self._path.name}.new")
-        unfinished.write_text(word)
-        unfinished.replace(self._path)

@@ -12,9 +12,9 @@ from service.domain.errors import LeaseLost, StorageAway
 from service.domain.ports import Signs
 from service.domain.share import Share
 from service.domain.study import StudyReason, StudyState
-from service.execution.interruption import SignAfar
+from service.execution.interruption import FileSigns, SignAfar
 from service.execution.ledger import Ledger
-from service.execution.tenure import FileSigns, Nameplate, Tenure
+from service.execution.tenure import Nameplate, Tenure
 from service.store.memory import memory_store
 from tests.builders import NOW, a_study
 from tests.fakes import FakeClock
