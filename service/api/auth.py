@@ -67,7 +67,7 @@ def authenticate(request: Request) -> None:
         _check_pace(request, caller)  # first: the audit log has every change that is refused from here on
     audit.begin(request, caller, is_reading=is_reading)
     project = _project_for(request, parts, caller)
-    if not is_reading:
+    if not is_reading and caller.project is None:  # what others change is their project's, or is not there
         audit.concerns(request, _concerned(request, parts, project))
     needed = Role.VIEWER if is_reading or route in _EVERYBODYS else Role.EDITOR
     if not caller.role.covers(needed):
