@@ -16,10 +16,15 @@ _MAX_SMALL_BYTES = 16 * 1024
 _Wanted = TypeVar("_Wanted", bound=BaseModel)
 
 
+def declared_bytes(request: Request) -> int:
+    """How long the body is going to be, as far as the client says: 0 where it does not."""
+    declared = request.headers.get("Content-Length", "")
+    return int(declared[:20]) if declared.isdecimal() else 0
+
+
 async def limited_body(request: Request, most_bytes: int, detail: str) -> bytes:
     """The request's body, if it is no larger than this. Raises BodyTooLarge with this detail."""
-    declared = request.headers.get("Content-Length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+    if declared_bytes(request) > most_bytes:
         raise BodyTooLarge(detail)
     body = bytearray()
     async for chunk in request.stream():

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 from service.api.dependencies import ApiParts, Parts, parts_of
 from service.api.problems import InvalidParameters, documented
 from service.api.schemas import BuiltinDatasetView, DatasetFileView, DatasetsView, DeletedFilesView
-from service.api.uploads import Bounds, UploadsUnderWay, allowance_of, receive
+from service.api.uploads import Bounds, UploadsUnderWay, allowance_of, receive, replaced_by
 from service.domain import errors
 from service.domain.datasets import Allowance, DatasetFile, check_dataset_name
 from service.domain.paging import active_studies
@@ -152,5 +152,5 @@ async def _store(request: Request, parts: ApiParts, name: str, file: str) -> tup
 
 
 def _put(parts: ApiParts, name: str, file: str, content: BinaryIO, allowance: Allowance) -> tuple[DatasetFile, bool]:
-    is_new = all((one.dataset, one.file) != (name, file) for one in parts.datasets.all())
+    is_new = replaced_by(parts, name, file) is None
     return parts.datasets.put(name, file, content, parts.clock.now(), allowance), is_new

@@ -9,9 +9,10 @@ from typing import BinaryIO
 from anyio.to_thread import run_sync
 from fastapi import Request
 
+from service.api.bodies import declared_bytes
 from service.api.dependencies import ApiParts
 from service.domain import errors
-from service.domain.datasets import Allowance, over_allowance
+from service.domain.datasets import Allowance, DatasetFile, over_allowance
 
 AT_ONCE = 8
 """Uploads that one process receives and reads at once: each may take some hundred megabytes of memory."""
@@ -39,12 +40,6 @@ class UploadsUnderWay:
             self._of += Counter()  # forgets projects that have none
 
 
-def declared_bytes(request: Request) -> int:
-    """How long the body is going to be, as far as the client says: 0 where it does not."""
-    declared = request.headers.get("Content-Length", "")
-    return int(declared[:20]) if declared.isdecimal() else 0
-
-
 def allowance_of(parts: ApiParts) -> Allowance:
     """What the project's uploads may come to: of its gigabytes, what its checkpoints leave."""
     most = parts.store.projects.get(parts.project).quotas.max_stored_gb
@@ -52,6 +47,14 @@ def allowance_of(parts: ApiParts) -> Allowance:
         return Allowance(files=parts.settings.max_uploaded_files)
     held = parts.store.projects.usage([parts.project])[parts.project].stored_bytes
     return Allowance(files=parts.settings.max_uploaded_files, bytes=int(1e9 * most) - held)
+
+
+def replaced_by(parts: ApiParts, dataset: str, file: str) -> DatasetFile | None:
+    """The file whose place the upload takes, if there is one."""
+    try:
+        return parts.datasets.get(dataset, file)
+    except errors.DatasetNotFound:
+        return None
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,8 @@ class Bounds:
     def of(parts: ApiParts, allowance: Allowance, dataset: str, file: str) -> "Bounds":
         if allowance.bytes is None:
             return Bounds(parts, 0, None)
-        try:
-            replaced = parts.datasets.get(dataset, file).bytes
-        except errors.DatasetNotFound:
-            replaced = 0
-        return Bounds(parts, parts.datasets.size() - replaced, allowance.bytes)
+        replaced = replaced_by(parts, dataset, file)
+        return Bounds(parts, parts.datasets.size() - (replaced.bytes if replaced else 0), allowance.bytes)
 
     def check(self, received: int, to_come: int) -> None:
         """Whether it may go on, with so much of it on the disk. Raises UploadTooLarge, QuotaSpent, NoSpace."""

@@ -127,9 +127,10 @@ class LocalDatasetStore:
             raise TooManyFiles(
                 f"The project has {len(files)} files, and may have {allowance.files}: replace one of them, or delete some."
             )
-        held = self.size() + new.bytes - (replaced.bytes if replaced else 0)
-        if allowance.bytes is not None and held > allowance.bytes:
-            raise over_allowance(held, allowance.bytes)
+        if allowance.bytes is not None:
+            held = self.size() + new.bytes - (replaced.bytes if replaced else 0)
+            if held > allowance.bytes:
+                raise over_allowance(held, allowance.bytes)
 
     @contextmanager
     def _incoming(self) -> Iterator[Path]:
