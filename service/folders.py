@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from service.domain.stored import Freed
@@ -18,6 +19,17 @@ def free_bytes(folder: Path) -> int:
     """Bytes that may still be written on the disk that holds this folder, or will hold it."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def folders_in(root: Path) -> Mapping[str, datetime]:
+    """The folders in `root`, which need not be there, and when something was last added to or taken from each."""
+    found = {}
+    with suppress(FileNotFoundError):
+        for path in root.iterdir():
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.is_dir():
+                    found[path.name] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return found
 
 
 def sizes_in(folder: Path) -> Iterator[int]:

@@ -5,13 +5,13 @@ The drivers that it started while it led go on, each by its own lease, and whoev
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from service.domain.paging import active_studies
 from service.domain.ports import Clock, Store
-from service.folders import remove
+from service.folders import folders_in, remove
 
 _LOG = logging.getLogger("tuneyard.controller")
 _EVERY = timedelta(minutes=5)
@@ -61,8 +61,7 @@ class Follower:
         active = {study.id for study in active_studies(self._store.studies)}
         driven = {*self._store.leases.holders(now), *self._drivers.by_process().values()}
         self._sweep(driven, active, now)
-        for folder in self._prepared.iterdir() if self._prepared.is_dir() else []:
-            changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-            if folder.name not in active and folder.name not in driven and now - changed > _UNUSED:
-                _LOG.info("study %s is over: its prepared rows are deleted", folder.name)
-                remove(folder)
+        for study_id, changed in folders_in(self._prepared).items():
+            if study_id not in active and study_id not in driven and now - changed > _UNUSED:
+                _LOG.info("study %s is over: its prepared rows are deleted", study_id)
+                remove(self._prepared / study_id)

@@ -2,9 +2,9 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from service.controller.retention import GRACE, Deletion, Retained, reserve, retain
@@ -15,6 +15,7 @@ from service.domain.repairs import Repaired, repaired
 from service.domain.stored import Footprint, Stored, StoredKind
 from service.domain.study import Study
 from service.domain.trial import Trial, TrialState
+from service.folders import folders_in
 
 _LOG = logging.getLogger("tuneyard.controller")
 _LOOK = timedelta(seconds=2)
@@ -90,7 +91,7 @@ class Housekeeping:
             return
         self._swept_at = now
         try:
-            checkpoints, prepared = self._checkpoints.studies(), _folders(self._prepared)
+            checkpoints, prepared = self._checkpoints.studies(), folders_in(self._prepared)
         except StorageAway as error:
             _LOG.warning("what was left behind is looked for later: %s", error.cause)
             return
@@ -208,10 +209,3 @@ def _detail(study: Study, retained: Retained) -> str | None:
 
 def _said_of_missing(number: int) -> str:
     return f"The exported model of trial {number} is gone from the disk: it cannot be pulled. Train it again to have it."
-
-
-def _folders(root: Path) -> Mapping[str, datetime]:
-    """The folders in `root`, and when something was last added to or taken from each."""
-    if not root.is_dir():
-        return {}
-    return {path.name: datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in root.iterdir() if path.is_dir()}
