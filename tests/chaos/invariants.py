@@ -26,6 +26,7 @@ from tests.chaos.journal import Line, trained
 from tests.chaos.replay import differences, told
 from tests.integration.agreement import Finished, check_mlflow, check_store, finished
 from tests.running import RunningService, wait_until
+from tests.walking import paths_below
 
 _SETTLING_SECONDS = 60.0
 
@@ -145,7 +146,8 @@ def _left_on_disk(evidence: Evidence, study_id: str) -> Iterator[str]:
     history = evidence.store.trials.history(study_id)
 
     def needless() -> list[str]:
-        return [str(path.relative_to(folder)) for path in folder.glob("*/*") if _is_needless(path, history.trials)]
+        stored = (path for path in paths_below(folder) if path.parent.parent == folder)
+        return [str(path.relative_to(folder)) for path in stored if _is_needless(path, history.trials)]
 
     try:
         wait_until(lambda: not needless(), _SETTLING_SECONDS, "", look_seconds=0.5)

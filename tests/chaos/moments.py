@@ -15,6 +15,7 @@ import psutil
 from tests.chaos.journal import phase, read_journal
 from tests.chaos.kills import send
 from tests.chaos.schedule import Moment
+from tests.walking import paths_below
 
 _LOOK_SECONDS = 0.001
 _PATIENCE_SECONDS = 5.0
@@ -73,7 +74,7 @@ class Scene:
 
     def _staging(self, workers: Sequence[int]) -> bool:
         """Whether one of these has a half-written checkpoint."""
-        return any(int(path.suffix[1:]) in workers for path in self.checkpoints.glob("*/*/.[re]*-*.*"))
+        return any(int(path.suffix[1:]) in workers for path in paths_below(self.checkpoints) if path.match(".[re]*-*.*"))
 
     def _in_the_middle_of(self, moment: Moment, workers: Sequence[int]) -> set[str]:
         lines = read_journal(self.journal)

@@ -20,6 +20,7 @@ from tests.hostile.folders import make_hostile_models
 from tests.hostile.target import Target, simulated, trained
 from tests.hostile.watching import Footprint, Witness
 from tests.running import RunningService, wait_until
+from tests.walking import files_below, paths_below
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -166,7 +167,7 @@ def test_a_project_has_no_more_files_than_it_may(target: Target) -> None:
 
 def test_no_secret_is_in_a_file_an_answer_or_a_command_line(target: Target, witness: Witness) -> None:
     secrets = _secrets(target)
-    found = [f"{name} in {path}" for path in _files(target.service.home) for name in _named_in(path.read_bytes(), secrets)]
+    found = [f"{name} in {path}" for path in _files(target.service.home) for name in _named_in(_content(path), secrets)]
     assert found == []
     assert _named_in(b"".join(target.heard), secrets) == []
     assert _named_in("\n".join(witness.command_lines).encode(), secrets) == []
@@ -187,8 +188,8 @@ def test_files_are_for_their_owner_alone(target: Target) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     open_to_others = {
         str(path.relative_to(home))
-        for path in home.rglob("*")
-        if not path.is_symlink() and not path.is_socket() and stat.S_IMODE(path.stat().st_mode) & 0o077
+        for path in paths_below(home)
+        if not path.is_symlink() and not path.is_socket() and _mode(path) & 0o077
     }
     # Ray opens its own folders to everybody by itself; they lie in one that nobody else may enter.
     assert {name for name in open_to_others if name != "ray" and not name.startswith("ray/session_")} == set()
@@ -214,6 +215,20 @@ def _named_in(content: bytes, secrets: dict[str, bytes]) -> list[str]:
 
 
 def _files(home: Path) -> Iterator[Path]:
-    for path in home.rglob("*"):
-        if path.is_file() and not path.is_symlink() and str(path.relative_to(home)) not in _MAY_HOLD:
+    for path in files_below(home):
+        if not path.is_symlink() and str(path.relative_to(home)) not in _MAY_HOLD:
             yield path
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:  # gone meanwhile
+        return 0
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # gone meanwhile
+        return b""

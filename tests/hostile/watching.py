@@ -8,6 +8,7 @@ from typing import Self
 import psutil
 
 from tests.running import RunningService, wait_until
+from tests.walking import paths_below
 
 _GROWTH_BYTES = 300 * 1024**2
 """Of the API process, over all attacks together."""
@@ -35,7 +36,7 @@ def files_outside(service: RunningService) -> frozenset[Path]:
     """Beside the home folder, and beside the temporary files of children that are at work."""
     root = service.home.parent
     ours = [service.home, root / "tmp", root / "serve.log"]
-    return frozenset(path for path in root.rglob("*") if not any(path.is_relative_to(one) for one in ours))
+    return frozenset(path for path in paths_below(root) if not any(path.is_relative_to(one) for one in ours))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from service.domain.study import StudyState
 from service.domain.trial import AttemptOutcome
 from tests.running import RunningService, wait_until
 from tests.s3 import ADDRESS, running_s3
+from tests.walking import logs_of, paths_below
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -100,7 +101,8 @@ def test_a_study_whose_worker_is_killed_on_a_node_that_then_has_nothing_trains_a
         return {Path(entry.key).parts[3] for entry in stored(f"checkpoints/{study.id}/000000")}
 
     wait_until(lambda: left() == {export}, 30, "what only a trial that goes on needs is not deleted")
-    assert not [path for path in service.home.rglob("export-*") if "cache" not in path.parts], "nothing is on the service's disk"
+    exports = [path for path in paths_below(service.home) if path.name.startswith("export-")]
+    assert not [path for path in exports if "cache" not in path.parts], "nothing is on the service's disk"
 
 
 def test_a_best_model_is_pulled_and_verified_and_read_in_parts_and_from_the_storage_itself(
@@ -125,7 +127,7 @@ def test_a_best_model_is_pulled_and_verified_and_read_in_parts_and_from_the_stor
         sent = http.get(place, params={"redirect": "true"})
         assert (sent.status_code, sent.content) == (307, b"")
     assert httpx.get(sent.headers["Location"], trust_env=False).content == weights, "the address is enough"
-    logs = "".join(path.read_text(errors="replace") for path in (service.home / "logs").rglob("*.log"))
+    logs = "".join(logs_of(service.home))
     assert "X-Amz-Signature" not in logs + service.log()
     assert "secret-for-tests" not in logs
     assert sum(entry.key.endswith("/index.json") for entry in stored("sources")) == 3, "two files of rows and a model, once each"

@@ -19,6 +19,7 @@ from service.domain.study import StudyState
 from service.domain.trial import TrialState
 from service.folders import sizes_in
 from tests.running import RunningService, wait_until
+from tests.walking import paths_below
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -168,7 +169,7 @@ def test_a_deleted_study_leaves_nothing_behind_and_says_what_there_was(
     assert not artifacts.exists()
     # Its log is kept for a while, and what Ray Tune leaves in its session goes with the next sweep.
     ours = [path for path in service.home.iterdir() if path.name not in {"logs", "ray"}]
-    left = [path for folder in ours for path in folder.rglob(f"*{study.id}*")]
+    left = [path for folder in ours for path in paths_below(folder) if study.id in path.name]
     assert left == []
     assert study.id not in json.dumps([view.id for view in client.studies()])
 

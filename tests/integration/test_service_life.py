@@ -13,6 +13,7 @@ from service.domain.trial import TrialState
 from tests.integration.agreement import check_mlflow, check_store, finished
 from tests.integration.test_four_strategies import a_study
 from tests.running import RunningService, wait_until
+from tests.walking import logs_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -38,11 +39,11 @@ def test_the_login_code_is_not_logged(service: RunningService, client: Client) -
     link = client.login_link()
     code = link.split("code=")[1].split("&")[0]
     assert httpx.get(link, trust_env=False).status_code == httpx.codes.SEE_OTHER
-    logs = [path for path in (service.home / "logs").rglob("*.log") if path.is_file()]
+    logs = logs_of(service.home)
     assert logs
-    for path in logs:
-        assert code not in path.read_text(errors="replace")
-        assert service.token not in path.read_text(errors="replace")
+    for text in logs:
+        assert code not in text
+        assert service.token not in text
 
 
 def test_a_login_link_is_only_printed_for_a_person(service: RunningService) -> None:

@@ -24,6 +24,7 @@ from service.store.sql import open_store
 from tests.integration.agreement import Finished, check_mlflow, check_store, finished
 from tests.running import RunningService, wait_until
 from tests.servers import Postgresql
+from tests.walking import logs_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -197,7 +198,7 @@ def test_a_controller_that_wakes_up_late_follows_and_the_driver_that_it_started_
 def test_no_password_shows_in_the_list_of_processes_or_in_a_log(pair: Pair) -> None:
     for service in (pair.one, pair.two):
         said = [" ".join(process.cmdline()) for process in service.processes()]
-        logs = [path.read_text(errors="replace") for path in (service.home / "logs").rglob("*.log") if path.is_file()]
+        logs = logs_of(service.home)
         assert logs
         assert [text for text in [*said, *logs, service.log()] if PASSWORD in text or pair.token in text] == []
         announced = json.loads((service.home / "run" / "service.json").read_text())
