@@ -31,7 +31,7 @@ from service.domain.study import Study, StudyState
 from service.domain.trial import Trial
 from service.execution.assignment import Assignment, assign, assign_afar
 from service.execution.environment import reachable
-from service.execution.interruption import FileSigns, Sign, SignAfar, Wish, wish_of
+from service.execution.interruption import INTERRUPT, FileSigns, Sign, SignAfar, Wish, wish_of
 from service.execution.ledger import Ledger
 from service.execution.standby import wait_for_study
 from service.execution.tenure import NAMEPLATE, Nameplate, Tenure
@@ -216,7 +216,7 @@ class _Signs:
 def _open_sign(settings: Settings, study_id: str) -> Sign | SignAfar:
     if settings.storage_url is None:
         return Sign(settings.layout.checkpoints, study_id)
-    return SignAfar(_object_signs(settings.storage_url, study_id, ".interrupt"))
+    return SignAfar(_object_signs(settings.storage_url, study_id, INTERRUPT))
 
 
 def _nameplate(settings: Settings, study_id: str, owner: str) -> Nameplate:

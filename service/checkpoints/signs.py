@@ -8,12 +8,12 @@ from service.checkpoints.trial_objects import CHECKPOINTS
 
 
 class ObjectSigns:
-    """`checkpoints/STUDY/.interrupt`, or another name, which is not there while nothing is said.
+    """`checkpoints/STUDY/NAME`, which is not there while nothing is said.
 
     `opened` opens the storage at the first use, and is asked again until it does. Raises StorageAway.
     """
 
-    def __init__(self, opened: Callable[[], Storage], study_id: str, name: str = ".interrupt") -> None:
+    def __init__(self, opened: Callable[[], Storage], study_id: str, name: str) -> None:
         self._storage = cache(opened)
         self._key = f"{CHECKPOINTS}/{study_id}/{name}"
 

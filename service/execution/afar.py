@@ -10,7 +10,7 @@ from service.checkpoints.storage import Patience, Storage, open_storage
 from service.checkpoints.trial_objects import CHECKPOINTS, TrialObjects
 from service.domain.ports import LocalSources, SharedSources
 from service.execution.assignment import Assignment
-from service.execution.interruption import ListenerAfar
+from service.execution.interruption import INTERRUPT, ListenerAfar
 from service.execution.place import Place
 
 
@@ -45,5 +45,5 @@ class Afar:
 
 def open_afar(url: str, study_id: str) -> Afar:
     """With the credentials and the cache that this node's environment names, and an ear for the study's driver."""
-    listener = ListenerAfar(ObjectSigns(lambda: open_storage(url, Patience.SHORT), study_id))
+    listener = ListenerAfar(ObjectSigns(lambda: open_storage(url, Patience.SHORT), study_id, INTERRUPT))
     return Afar(open_storage(url, Patience.LONG), open_cache(url), listener.listen())

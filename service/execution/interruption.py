@@ -15,7 +15,8 @@ from service.domain.errors import StorageAway
 from service.domain.ports import Signs
 from service.domain.study import Study, StudyReason, StudyState
 
-_FILE = ".interrupt"
+INTERRUPT = ".interrupt"
+"""The file's name, or the object's."""
 _LOOK_SECONDS = 0.2
 """Trainers ask at every step; the disk is asked less often."""
 _LOOK_AFAR_SECONDS = 2.0
@@ -63,7 +64,7 @@ class Sign:
     """The driver's end: the file says what is asked for, and is not there while nothing is."""
 
     def __init__(self, checkpoints: Path, study_id: str) -> None:
-        self._signs = FileSigns(checkpoints, study_id, _FILE)
+        self._signs = FileSigns(checkpoints, study_id, INTERRUPT)
         self._shown: Wish | None = None
         self._signs.write(None)  # what a driver left that was killed
 
@@ -79,7 +80,7 @@ class Listener:
     """A worker's end: called at every step, it answers what is asked for."""
 
     def __init__(self, checkpoints: Path, study_id: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = checkpoints / study_id / _FILE
+        self._path = checkpoints / study_id / INTERRUPT
         self._clock = clock
         self._looked_at = -_LOOK_SECONDS
         self._heard: Wish | None = None

@@ -22,7 +22,7 @@ from service.execution.afar import Afar
 from service.execution.assignment import Assignment, Progress, assign, assign_afar
 from service.execution.attempt import AttemptRun
 from service.execution.card import write_card
-from service.execution.interruption import ListenerAfar
+from service.execution.interruption import INTERRUPT, ListenerAfar
 from service.execution.place import Place
 from tests.builders import a_document, a_report, a_study, a_trial
 from tests.fakes import FakeClock, FakeTrainer
@@ -185,9 +185,8 @@ class Nodes:
     def run(self, node: str, trainer: FakeTrainer, attempt: int = 1, until: int = 3) -> list[Progress]:
         """All steps of an attempt there."""
         assignment = assign_afar(a_study(), a_trial(until=until, attempts=attempt), self._shared, self.url)
-        afar = Afar(
-            self.storage, WorkerCache(self._root / node, 10**9, self.url), ListenerAfar(ObjectSigns(lambda: self.storage, "x"))
-        )
+        listener = ListenerAfar(ObjectSigns(lambda: self.storage, "x", INTERRUPT))
+        afar = Afar(self.storage, WorkerCache(self._root / node, 10**9, self.url), listener)
 
         def make_trainer(_: TrainerConfig, context: TrialContext) -> FakeTrainer:
             assert (context.models["tiny-encoder"] / "config.json").read_text() == "{}"
