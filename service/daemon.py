@@ -33,6 +33,7 @@ from service.controller.following import Follower
 from service.controller.leadership import Claim, Leadership
 from service.controller.leftovers import Leftovers
 from service.controller.loop import Controller, DriverProcesses
+from service.controller.quotas import ProjectQuotas
 from service.controller.repairs import ProcessList, Reconciler, Sweep
 from service.controller.room import Capacity
 from service.controller.standby import Standby
@@ -91,7 +92,8 @@ def _work(
         layout.run, layout.logs, lambda it: (driver_arguments(it, arguments.ray), for_driver(layout.ray_token)), standby
     )
     # A Ray of our own has what this machine has.
-    demand = Demand(store, clock, _rules(settings)) if settings.ray_address else None
+    rules, quotas = _rules(settings), ProjectQuotas(store.projects, open_datasets(settings))
+    demand = Demand(store, clock, rules, quotas) if settings.ray_address else None
     ask = _asking(arguments.ray, for_cluster(layout.ray_token))
     capacity = CapacityWatch(ask, lambda: reachable(arguments.ray), layout.run / "capacity.json", demand)
     leftovers = Leftovers(layout.ray, layout.logs, layout.run)
@@ -103,8 +105,7 @@ def _work(
     tracker = leadership.guarded(cast("Tracker", MlflowTracker(arguments.mlflow)))
     prepared = layout.cache / "prepared"
     led_drivers = leadership.guarded(cast("DriverProcesses", drivers))
-    datasets = open_datasets(settings)
-    controller = Controller(store, checkpoints, clock, led_drivers, capacity, prepared, _rules(settings), reconciler, datasets)
+    controller = Controller(store, checkpoints, clock, led_drivers, capacity, prepared, rules, reconciler, quotas)
     mirror = open_mirror(store, checkpoints, tracker, pictures.begin, Analyst(store).begin)
     forecasts = Forecasts(store, checkpoints, clock)
     follower = Follower(store, clock, drivers, prepared, leftovers.sweep)

@@ -75,11 +75,11 @@ class CapacityWatch:
 class Demand:
     """What the studies could use that run or are next to, each time it is called."""
 
-    def __init__(self, store: Store, clock: Clock, rules: SharingRules) -> None:
+    def __init__(self, store: Store, clock: Clock, rules: SharingRules, quotas: ProjectQuotas) -> None:
         self._store = store
         self._clock = clock
         self._rules = rules
-        self._quotas = ProjectQuotas(store.projects)
+        self._quotas = quotas
 
     def __call__(self) -> Bundles:
         now = self._clock.now()

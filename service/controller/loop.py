@@ -17,7 +17,7 @@ from service.controller.shares import SharesKept
 from service.domain.closing import closing_changes, lost_with_driver
 from service.domain.errors import StaleWrite
 from service.domain.paging import active_studies
-from service.domain.ports import CheckpointStore, Clock, DatasetStore, Store
+from service.domain.ports import CheckpointStore, Clock, Store
 from service.domain.study import Study, StudyReason, StudyState
 
 _LOG = logging.getLogger("tuneyard.controller")
@@ -54,7 +54,7 @@ class Controller:
         prepared: Path,
         rules: SharingRules | None = None,
         reconciler: Reconciler | None = None,
-        datasets: DatasetStore | None = None,
+        quotas: ProjectQuotas | None = None,
     ) -> None:
         self._store = store
         self._checkpoints = checkpoints
@@ -62,7 +62,7 @@ class Controller:
         self._drivers = drivers
         self._capacity = capacity
         self._rules = rules or SharingRules()
-        self._quotas = ProjectQuotas(store.projects, datasets)
+        self._quotas = quotas or ProjectQuotas(store.projects)
         self._shares = SharesKept(store)
         self._housekeeping = Housekeeping(store, checkpoints, clock, prepared, self._forget)
         self._reconciler = reconciler

@@ -13,7 +13,7 @@ _LOOK_EVERY = timedelta(seconds=5)
 
 
 class ProjectQuotas:
-    """Looks at them every few seconds; projects without any cost nothing."""
+    """Looks at them every few seconds; projects without any cost nothing. Several threads may ask."""
 
     def __init__(self, projects: ProjectStore, datasets: DatasetStore | None = None) -> None:
         self._projects = projects

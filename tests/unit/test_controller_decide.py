@@ -1,5 +1,6 @@
 """What the controller does next, and how many trials fit."""
 
+import io
 import json
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.app import WithCapacity, catalog_of
+from service.catalog.datasets import LocalDatasetStore
 from service.controller.allocation import ProjectRule, SharingRules
 from service.controller.capacity import Demand
 from service.controller.decide import (
@@ -24,7 +26,9 @@ from service.controller.decide import (
     demanding,
     why_not_driven,
 )
+from service.controller.quotas import ProjectQuotas
 from service.controller.room import Capacity, Machine, slots_within
+from service.domain.access import Quotas
 from service.domain.definition import Resources
 from service.domain.errors import InvalidDefinition
 from service.domain.ports import Catalog
@@ -220,7 +224,16 @@ def test_a_gpu_study_is_queued_while_the_cluster_has_none_and_demanded() -> None
     study, store = waiting("a", gpus_per_trial=1), memory_store()
     store.studies.add(study)
     assert why_not_driven(seen(study))["a"][0] is WaitingCause.SIZE
-    assert Demand(store, FakeClock(), SharingRules())() == [{"CPU": 1.0, "GPU": 1.0}]
+    assert Demand(store, FakeClock(), SharingRules(), ProjectQuotas(store.projects))() == [{"CPU": 1.0, "GPU": 1.0}]
+
+
+def test_nothing_is_demanded_for_a_project_whose_uploads_have_spent_its_quota(tmp_path: Path) -> None:
+    study, store = waiting("a", gpus_per_trial=1), memory_store()
+    store.studies.add(study)
+    datasets = LocalDatasetStore(tmp_path, max_bytes=1000)
+    datasets.of("default").put("a", "b.csv", io.BytesIO(b"text\n" + b"hello\n" * 100), NOW)
+    store.projects.set_quotas("default", Quotas(max_stored_gb=500e-9))
+    assert Demand(store, FakeClock(), SharingRules(), ProjectQuotas(store.projects, datasets))() == []
 
 
 def test_room_is_asked_for_those_with_a_driver_then_for_whoever_is_next() -> None:
