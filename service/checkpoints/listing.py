@@ -48,6 +48,7 @@ def _stored(trial: int, entry: "os.DirEntry[str]") -> Stored | None:
         bytes=sum(sizes_in(Path(entry.path))),
         at=at,
         name=f"{trial:06d}/{entry.name}",
+        attempt=name.attempt if name else 0,
     )
 
 

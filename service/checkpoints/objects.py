@@ -118,4 +118,5 @@ def _stored(trial: int, folder: str, entries: Sequence[Entry]) -> Stored:
         bytes=sum(entry.bytes for entry in entries),
         at=max((entry.at for entry in entries), default=datetime.fromtimestamp(0, UTC)),
         name=f"{trial:06d}/{folder}",
+        attempt=0 if name is None else name.attempt,
     )

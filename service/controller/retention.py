@@ -43,7 +43,7 @@ class Because(StrEnum):
     NOT_KEPT = "not_kept"
     """An export: its trial is not among the best that `checkpoints.keep` keeps."""
     SUPERSEDED = "superseded"
-    """An export of a report that is not its trial's best."""
+    """An export of a report that is not its trial's best, or an earlier attempt's of the one that is."""
     UNFINISHED = "unfinished"
     """A killed writer left it."""
     UNKNOWN_TRIAL = "unknown_trial"
@@ -75,7 +75,7 @@ class Retained:
 
 def retain(study: Study, history: History, stored: Sequence[Stored], now: datetime) -> Retained:
     """What to delete of `stored`, which must have been listed before `history` was read."""
-    keeping = _Keeping.of(study, history)
+    keeping = _Keeping.of(study, history, stored)
     needless = [Deletion(one, why) for one in stored if (why := keeping.needless(one, now)) is not None]
     gone = {deletion.stored for deletion in needless}
     left = [one for one in stored if one not in gone]
@@ -131,6 +131,7 @@ class _Keeping:
     """What may be deleted of one study.
 
     `kept` and `protected` are what the functions of those names say; what users asked to stop, `stops`, is never revived.
+    `attempts` are the last ones that exported a trial's report: that is what is pulled.
     """
 
     study: Study
@@ -138,10 +139,13 @@ class _Keeping:
     kept: Mapping[int, int | None]
     protected: Collection[int]
     stops: Collection[int]
+    attempts: Mapping[tuple[int, int], int]
 
     @classmethod
-    def of(cls, study: Study, history: History) -> "_Keeping":
-        return cls(study, history.trials, kept(study, history), _protected(study, history), history.stops)
+    def of(cls, study: Study, history: History, stored: Collection[Stored]) -> "_Keeping":
+        exports = sorted((one for one in stored if one.kind is StoredKind.EXPORT), key=lambda one: one.attempt)
+        attempts = {(one.trial, one.report): one.attempt for one in exports}
+        return cls(study, history.trials, kept(study, history), _protected(study, history), history.stops, attempts)
 
     @property
     def missing_if_not_here(self) -> Collection[int]:
@@ -163,7 +167,8 @@ class _Keeping:
         report = self.kept[trial.number]
         if report is None:
             return Because.NOT_KEPT
-        return None if one.report == report else Because.SUPERSEDED
+        is_pulled = one.report == report and one.attempt == self.attempts[one.trial, one.report]
+        return None if is_pulled else Because.SUPERSEDED
 
     def may_go(self, one: Stored) -> bool:
         """Whether what is not needless may be deleted for want of room."""

@@ -15,7 +15,7 @@ class StoredKind(StrEnum):
 
 @dataclass(frozen=True)
 class Stored:
-    """One checkpoint of a trial. `report` is 0 where nobody can tell; `name` is what the checkpoint store calls it.
+    """One checkpoint of a trial. `report` and `attempt` are 0 where nobody can tell; the checkpoint store calls it `name`.
 
     Of files that several checkpoints share, each counts its part in `bytes`.
     """
@@ -26,6 +26,7 @@ class Stored:
     bytes: int
     at: datetime
     name: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True)

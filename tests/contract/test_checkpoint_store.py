@@ -190,6 +190,7 @@ def test_what_is_stored_is_listed_with_its_size_and_time(store: CheckpointStore,
     export(place, trial=10, report=1)
     listed = store.stored(STUDY)
     assert [(one.trial, one.kind, one.report) for one in listed] == [(3, "export", 12), (3, "resume", 12), (10, "export", 1)]
+    assert {one.attempt for one in listed} == {1}
     weights = sum(map(len, MODEL.values()))
     assert [weights <= one.bytes < weights + 2_000 for one in listed] == [True, False, True]
     assert listed[1].bytes == 10 + place.files()[f"{STUDY}/000003/resume-000012-a1/reports.json"]

@@ -56,6 +56,14 @@ def test_of_the_exports_of_a_trial_that_has_ended_only_that_of_its_best_report_s
     assert [(one.stored.report, one.because) for one in retained.deletions] == [(1, Because.SUPERSEDED)]
 
 
+def test_of_two_attempts_that_exported_the_best_report_only_the_last_ones_stays() -> None:
+    ended, runs = reported(0, 0.5).ended(TrialReason.EPOCHS_DONE, NOW), reported(1, 0.4)
+    stored = [replace(a_stored(number), attempt=attempt) for number in (0, 1) for attempt in (2, 1)]
+    retained = retain(a_study(), a_history(ended, runs), stored, NOW)
+    assert [(one.stored.trial, one.stored.attempt, one.because) for one in retained.deletions] == [(0, 1, Because.SUPERSEDED)]
+    assert (retained.bytes, retained.missing) == (300, ())
+
+
 @pytest.mark.parametrize("state", [TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED])
 def test_nothing_of_a_trial_that_has_not_ended_is_deleted_whatever_the_budget(state: TrialState) -> None:
     trial = replace(reported(0, 0.5), state=state)
