@@ -22,6 +22,7 @@ from service.domain.errors import NotReady, StoreAway
 
 _BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction, all of which are short."""
+_LOOK_SECONDS = 0.01
 _CONNECT_SECONDS = 5
 """How long a PostgreSQL server may take to answer at all, and as long again, silent, until its connection counts as broken."""
 _CONNECTIONS = 15
@@ -242,7 +243,21 @@ def _sqlite(url: URL, file: Path | None) -> Engine:
 def _on_connect(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions begin where `_on_begin` says, not where Python guesses
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: Any) -> None:
+    """Wait for whoever writes to a new file: to change its journal meanwhile is refused at once, whatever one would wait."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 def _on_begin(connection: Connection) -> None:

@@ -1,7 +1,9 @@
 """A database that is away is told from a statement that is wrong."""
 
 import sqlite3
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -36,6 +38,20 @@ def test_a_file_that_another_process_holds_is_away(tmp_path: Path, monkeypatch: 
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreAway), database.writing():
         pass
+    other.close()
+
+
+def test_who_opens_a_new_file_while_another_makes_its_first_tables_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / "tuneyard.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE words (word TEXT PRIMARY KEY)")
+    waits = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: other.execute("COMMIT"))
+    monkeypatch.setattr("service.store.database.time", waits)
+    with Database(f"sqlite:///{tmp_path / 'tuneyard.db'}").reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar() == 0
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     other.close()
 
 
