@@ -1,8 +1,6 @@
 """A real S3 server as a child process, for tests that need one: moto's, which keeps everything in memory."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -10,26 +8,33 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from service.lifeline import end_with_parent
-from tests.running import wait_until
 
 BUCKET = "models"
 ADDRESS = f"s3://{BUCKET}/tuneyard"
+_SERVER = """
+import sys, threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(sys.argv[1], 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
+"""Takes a port that is free and says which: one that is chosen here may be another's by the time it listens."""
 
 
 @contextmanager
 def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
     """The environment in which it is found, with an empty bucket in it; it listens at this address of the machine's."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = int(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", _SERVER, host],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - no other thread is at work meanwhile
     )
     try:
-        wait_until(lambda: _listens(host, port), 30, "the S3 server did not start")
+        assert process.stdout is not None
+        port = process.stdout.readline().decode().strip()
+        assert port, "the S3 server did not start"
         url = f"http://{host}:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")).close()  # noqa: S310 - our own server
         yield {
@@ -41,7 +46,7 @@ def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
         }
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def empty_bucket(environment: Mapping[str, str], name: str) -> str:
@@ -49,8 +54,3 @@ def empty_bucket(environment: Mapping[str, str], name: str) -> str:
     request = urllib.request.Request(f"{environment['AWS_ENDPOINT_URL']}/{name}", method="PUT")  # noqa: S310 - our own server
     urllib.request.urlopen(request).close()  # noqa: S310
     return f"s3://{name}/tuneyard"
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == os.EX_OK
