@@ -64,11 +64,11 @@ def server(empty_postgresql: str) -> Iterator[Database]:
 
 
 def end_connections(url: str) -> None:
-    """As a server does that is started again."""
+    """As a server does that is started again. They have ended when it returns."""
     other = Database(url)
     with other.writing() as connection:
         others = "datname = current_database() AND pid <> pg_backend_pid()"
-        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE {others}"))
     other.engine.dispose()
 
 
@@ -100,10 +100,10 @@ def test_of_a_connection_that_ended_just_after_its_use_one_hears_once(
 def test_a_leader_that_stands_still_in_the_middle_of_a_write_keeps_nobody_from_leading(
     empty_postgresql: str, server: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_IDLE_SECONDS", 1)
-    stopped = Database(empty_postgresql, led_by("controller-one-1-1"))
     leadership = SqlLeadership(server)
     assert leadership.acquire("controller-one-1-1", NOW, MINUTE)
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 1)  # of connections that are made from now on
+    stopped = Database(empty_postgresql, led_by("controller-one-1-1"))
 
     def stand_still() -> None:
         with stopped.writing() as connection:
