@@ -255,14 +255,14 @@ _PARTS = (
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(order=st.sampled_from(ORDERS), parts=st.lists(_PARTS, min_size=1, max_size=3))
 def test_a_forged_cursor_is_refused_or_gives_a_page(store: Store, order: str, parts: list[object]) -> None:
     with suppress(InvalidQuery):
         store.studies.find(StudyQuery(order=order, cursor=a_cursor(order, *parts)))  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.text() | st.text(string.printable + "\x00\ud800"))
 def test_any_text_may_be_looked_for_in_names(store: Store, name: str) -> None:
     assert ids(store, StudyQuery(name=name)) == []

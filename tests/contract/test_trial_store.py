@@ -136,7 +136,7 @@ def test_a_forged_cursor_with_a_huge_number_is_refused_or_gives_a_page(store: St
 _PARTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([2**31, 2**62, -(2**31) - 1])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(order=st.sampled_from(ORDERS), parts=st.lists(_PARTS, min_size=1, max_size=3))
 def test_a_forged_cursor_is_refused_or_gives_a_page(store: Store, order: Any, parts: list[object]) -> None:
     if not store.leases.holders(NOW):
