@@ -1,6 +1,7 @@
 import socket
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,15 +69,20 @@ def test_a_service_whose_object_storage_is_away_is_not_ready(world: World, *, is
 
 def test_strangers_cannot_make_the_service_look_more_than_once_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
+    seconds = [100.0]
 
     def looked(url: str) -> bool:
         looks.append(url)
         return True
 
     monkeypatch.setattr(health, "_mlflow_is_up", looked)
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     client = client_of(with_parts(world, mlflow_url="http://127.0.0.1:1/mlflow"), token=None)
     assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
     assert looks == ["http://127.0.0.1:1/mlflow"]
+    seconds[0] += 1.1
+    assert [client.get("/readyz").status_code for _ in range(5)] == [200] * 5
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize(("home", "leader", "leads"), [("host-a1b2c3", "here", "1.0"), ("host-d4e5f6", "elsewhere", "0.0")])

@@ -50,10 +50,10 @@ def test_an_expression_that_is_true_holds(text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_expression_without_an_answer_does_not_hold_and_takes_no_time(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert not holds(text)
     assert not holds(f"not ({text})")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 5, "of its own: others may be at work"
 
 
 @pytest.mark.parametrize(
