@@ -194,7 +194,7 @@ def test_what_is_stored_is_listed_with_its_size_and_time(store: CheckpointStore,
     weights = sum(map(len, MODEL.values()))
     assert [weights <= one.bytes < weights + 2_000 for one in listed] == [True, False, True]
     assert listed[1].bytes == 10 + place.files()[f"{STUDY}/000003/resume-000012-a1/reports.json"]
-    assert all(abs(datetime.now(UTC) - one.at) < timedelta(minutes=1) for one in listed)
+    assert all(abs(datetime.now(UTC) - one.at) < timedelta(minutes=5) for one in listed)
 
 
 def test_what_a_killed_writer_left_is_listed_as_unfinished(store: CheckpointStore, place: Place) -> None:
@@ -246,7 +246,7 @@ def test_each_study_is_listed_with_the_time_it_last_changed(store: CheckpointSto
     export(place)
     train(place, study_id="other")
     assert set(store.studies()) == {STUDY, "other"}
-    assert abs(datetime.now(UTC) - store.studies()[STUDY]) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - store.studies()[STUDY]) < timedelta(minutes=5)
 
 
 def test_deleting_a_study_says_what_that_frees(store: CheckpointStore, place: Place) -> None:

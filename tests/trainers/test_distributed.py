@@ -102,7 +102,7 @@ def test_a_paused_trial_goes_on_as_if_it_had_not_and_ends_when_a_process_is_kill
     processes[1].kill()
     with pytest.raises(RuntimeError, match="process"):
         list(running)
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=60)
     assert not [process for process in processes if process.is_running()]
 
 
@@ -144,9 +144,10 @@ def test_the_processes_die_with_their_parent(case: Case, place: Path, tmp_path: 
         while not pids.is_file() or len(pids.read_text().split()) < 2:
             assert parent.poll() is None, "it ended by itself"
             assert time.monotonic() < until
+            time.sleep(0.05)
         ranks = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
         os.kill(parent.pid, signal.SIGKILL)
-        gone, alive = psutil.wait_procs(ranks, timeout=15)
+        gone, alive = psutil.wait_procs(ranks, timeout=60)
         assert len(gone) == 2, alive
     finally:
         parent.kill()

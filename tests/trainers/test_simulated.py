@@ -146,7 +146,7 @@ print(json.dumps([name for name in ("torch", "transformers", "numpy") if name in
 
 def run(cache: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _RUN, str(cache), a_config(**changes).model_dump_json()]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
 def test_a_worker_is_lost_as_often_as_it_is_asked_to(tmp_path: Path) -> None:

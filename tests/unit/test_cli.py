@@ -382,7 +382,7 @@ def test_a_command_imports_only_what_it_needs(line: list[str], absent: tuple[str
     script = _ANSWERED_BY_NOBODY + (
         f"code = run({line!r}, Session(transport=Nobody()))\nprint(code, [name for name in {absent!r} if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.splitlines()[-1] == "0 []"
 
 

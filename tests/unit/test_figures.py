@@ -118,12 +118,12 @@ def test_the_command_writes_the_pictures_into_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_child_process_draws_and_answers_the_pictures() -> None:
-    drawn = pictures.begin({"task": "image-classification", "calibration": CALIBRATION}).result(60)
+    drawn = pictures.begin({"task": "image-classification", "calibration": CALIBRATION}).result(110)
     assert set(drawn) == {"calibration.png"}
 
 
 def test_a_drawing_that_fails_says_what_the_child_said() -> None:
-    error = pictures.begin({"task": "image-classification", "calibration": {"bins": [{"low": 0}]}}).exception(60)
+    error = pictures.begin({"task": "image-classification", "calibration": {"bins": [{"low": 0}]}}).exception(110)
     assert isinstance(error, RuntimeError)
     assert "KeyError" in str(error)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from search_spaces import Configuration
+from service.analysis import previews
 from service.analysis.children import Turn
 from service.analysis.previews import Previews, preview
 from service.domain.definition import StudyDefinition
@@ -155,6 +156,13 @@ def test_other_strategies_are_foreseen_too(strategy: dict[str, Any]) -> None:
     assert found.configurations
 
 
+@pytest.fixture
+def _a_patient_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a child that lets all else on the machine go first."""
+    monkeypatch.setattr(previews, "_SECONDS", 100.0)
+
+
+@pytest.mark.usefixtures("_a_patient_parent")
 def test_a_process_of_its_own_foresees_the_same() -> None:
     prior = (PriorTrial("old-abc123", 0, {"learning_rate": 1e-3}, (0.5, float("nan"), 0.7), is_whole=False),)
     definition = a_plan(strategy={"kind": "hyperband"}, final={"top": 2, "seeds": 2}, space={"learning_rate": RATE})
@@ -171,6 +179,7 @@ def test_a_process_of_its_own_foresees_the_same() -> None:
     assert as_number(found.configurations[0].parameters["learning_rate"]) > 0
 
 
+@pytest.mark.usefixtures("_a_patient_parent")
 def test_a_process_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     unreadable = PriorTrial("old-abc123", 0, {}, (), is_whole="no")  # type: ignore[arg-type]  # what another version may hold
     broken = a_plan().model_copy(update={"name": ""})
@@ -199,14 +208,14 @@ def test_one_preview_is_made_at_a_time_and_whoever_waits_too_long_is_told_to_ask
         assert finish.wait(60)
         return previewed(definition, prior, seconds_per_report)
 
-    previews = Previews(foresee, Turn("previewed", wait_seconds=0.0))
-    asking = threading.Thread(target=previews, args=(a_plan(), (), None))
+    shared = Previews(foresee, Turn("previewed", wait_seconds=0.0))
+    asking = threading.Thread(target=shared, args=(a_plan(), (), None))
     asking.start()
     assert begun.wait(60)
     try:
         with pytest.raises(NotReady, match="Another study is being previewed: ask again in a few seconds"):
-            previews(a_plan(), (), None)
+            shared(a_plan(), (), None)
     finally:
         finish.set()
         asking.join()
-    assert previews(a_plan(), (), None).trials == 30
+    assert shared(a_plan(), (), None).trials == 30

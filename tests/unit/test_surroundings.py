@@ -6,6 +6,11 @@ import pytest
 from service.tracking.surroundings import surroundings
 
 
+@pytest.fixture(autouse=True)
+def _as_long_as_git_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tracking.surroundings._GIT_SECONDS", 60.0)
+
+
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
     command = ["git", "-C", str(folder), *identity, *arguments]
