@@ -169,6 +169,7 @@ def test_a_picture_of_32_bits_a_pixel_is_refused(folder: Folder) -> None:
         (encoded()[:30], "picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no picture that can be read: use PNG, JPEG"),
     ],
+    ids=["nothing", "a text", "half a picture of noise", "half a small picture", "PostScript"],
 )
 def test_a_broken_picture_in_a_zip_is_named(folder: Folder, content: bytes, reason: str) -> None:
     path = folder.zip({"cats/1.png": encoded(), "cats/2.png": content})
