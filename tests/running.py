@@ -102,9 +102,10 @@ class RunningService:
         for process in psutil.process_iter():
             try:
                 said = " ".join(process.cmdline()) + " ".join(process.environ().values())
+                lives = process.status() != psutil.STATUS_ZOMBIE
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if str(self.home) in said and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+            if str(self.home) in said and lives and process.pid != os.getpid():
                 found.append(process)
         return found
 

@@ -21,7 +21,7 @@ EXPORT = "/mlflow/get-artifact?path=model/simulation.json&run_uuid={run}"
 """The last that is written of a study in MLflow: its champion's export."""
 CLOSED = 0
 """In place of a status: the connection was closed without an answer."""
-_SECONDS = 30.0
+_SECONDS = 100.0
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def test_files_are_for_their_owner_alone(target: Target) -> None:
 def test_at_the_end_the_process_is_what_it_was(target: Target, footprint: Footprint) -> None:
     footprint.check(target.service)
     temporary = target.service.home.parent / "tmp"
-    wait_until(lambda: not list(temporary.iterdir()), 30, f"temporary files are left: {list(temporary.iterdir())}")
+    wait_until(lambda: not list(temporary.iterdir()), 60, f"temporary files are left: {list(temporary.iterdir())}")
     errors = (target.service.home / "logs" / "api.log").read_text()
     assert "Traceback" not in errors
     assert not re.search("[\\x00-\\x08\\x0b-\\x1f\\x7f]", errors), "nothing steers the terminal of who reads the log"

@@ -66,7 +66,7 @@ class Footprint:
         assert grown < _GROWTH_BYTES, f"the API process has grown by {grown:,} bytes"
         wait_until(
             lambda: self.process.num_fds() <= self.descriptors + _MORE_DESCRIPTORS + connections,
-            10,
+            60,
             f"{self.process.num_fds()} files are open, after {self.descriptors}",
         )
         assert self.process.num_threads() <= self.threads + _MORE_THREADS
@@ -101,5 +101,7 @@ class Witness:
                 except psutil.Error:
                     continue
                 self.command_lines.add(command)
+                if not command:  # it is about to become another program, of which the environment is known before the name
+                    continue
                 if not any(ours in command for ours in ("service.app", "service.daemon", "service.driver", "service.cli")):
                     self.environments[command] = environment
