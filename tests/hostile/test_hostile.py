@@ -140,7 +140,7 @@ def test_nobody_called_where_a_definition_pointed(target: Target, trap: Trap) ->
 def test_the_study_that_ran_meanwhile_is_whole(target: Target, tmp_path: Path) -> None:
     study_id = target.studies["own"]
     with target.service.client() as client:
-        study = client.wait(study_id, timeout=120)
+        study = client.wait(study_id, timeout=200)
         assert (study.state, study.detail) == (StudyState.COMPLETED, None)
         client.pull(study_id, tmp_path / "best")
         assert (tmp_path / "best" / "model.safetensors").is_file()
@@ -154,7 +154,7 @@ def test_a_small_study_still_runs_to_its_end(target: Target) -> None:
     with target.api("editor") as editor:
         study_id = editor.post("/v1/studies", json=simulated(name="afterwards")).raise_for_status().json()["id"]
     with target.service.client() as client:
-        assert client.wait(study_id, timeout=120).state is StudyState.COMPLETED
+        assert client.wait(study_id, timeout=200).state is StudyState.COMPLETED
 
 
 def test_a_project_has_no_more_files_than_it_may(target: Target) -> None:
