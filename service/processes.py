@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,15 +50,28 @@ class Children:
         self._logs = logs
         self._record = record
         self._children: list[Child] = []
+        self._recorded: list[int] = []
+        self._complained = ""
         self.end_leftovers()
 
     def start(self, child: Child) -> None:
-        """Start it and keep it running."""
+        """Start it and keep it running. Raises OSError where that cannot be done, as on a full disk."""
         self._children.append(child)
         self._spawn(child)
+        self._write_down()
 
     def tend(self) -> None:
-        """Start again what has ended, later each time it does so at once."""
+        """Start again what has ended, later each time it does so at once; what cannot be done now, at a later call."""
+        try:
+            self._tend()
+            self._write_down()
+            self._complained = ""
+        except OSError as error:  # the disk is full, or the machine has no process left: that passes, and the service stays
+            if str(error) != self._complained:
+                self._complained = str(error)
+                sys.stderr.write(f"{error}: its processes are not all looked after until that is mended.\n")
+
+    def _tend(self) -> None:
         for child in self._children:
             if child.process is None or child.process.poll() is None:
                 continue
@@ -111,8 +125,12 @@ class Children:
                 preexec_fn=lambda: end_with_parent(child.orphaned),  # noqa: PLW1509 - the supervisor has one thread
             )
         child.started = time.monotonic()
+
+    def _write_down(self) -> None:
         running = [item.process.pid for item in self._children if item.process is not None]
-        write_private(self._record, json.dumps([{"pid": pid, "created": _created(pid)} for pid in running]))
+        if running != self._recorded:
+            write_private(self._record, json.dumps([{"pid": pid, "created": _created(pid)} for pid in running]))
+            self._recorded = running
 
     def _open_log(self, name: str) -> IO[bytes]:
         self._logs.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import httpx
 from service import __version__
 from service.api.auth import new_login_path, token_of
 from service.checkpoints.opening import quick_storage
+from service.checkpoints.space import is_full
 from service.clock import SystemClock
 from service.domain.errors import StorageAway
 from service.execution import environment
@@ -36,6 +37,16 @@ _UNIX_SOCKET_ROOM = 40
 
 def serve(settings: Settings) -> int:
     """Run the service until Ctrl-C or SIGTERM. Answers the exit code: 0 stopped, 1 could not start."""
+    try:
+        return _serve(settings)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        sys.stderr.write(f"There is no room left on the disk of {settings.layout.root}: free some, then start again.\n")
+        return 1
+
+
+def _serve(settings: Settings) -> int:
     layout = settings.layout
     os.umask(0o077)  # of all that is started here, too
     try:

@@ -69,7 +69,11 @@ class Drivers:
         def record(child: subprocess.Popen[bytes]) -> None:
             self._children[child.pid] = child
             found = _Record(child.pid, _created(child.pid), now.isoformat(), reports, fruitless)
-            write_private(self._folder / f"{study_id}.json", json.dumps(found.__dict__))
+            try:
+                write_private(self._folder / f"{study_id}.json", json.dumps(found.__dict__))
+            except OSError:  # on a full disk: nobody would know of it, and start another one at the next turn
+                child.kill()
+                raise
 
         waiting = self._standby.take() if self._standby else None
         if waiting is not None:

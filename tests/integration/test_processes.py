@@ -1,5 +1,6 @@
 """Child processes: started again when they die, gone when their supervisor is."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service import processes
 from service.controller.drivers import Drivers
 from service.processes import Child, Children
 from tests.builders import NOW
@@ -65,6 +67,29 @@ def test_a_child_that_dies_is_started_again(children: Children, tmp_path: Path) 
 
     wait_until(is_back)
     assert lives(recorded(tmp_path)[0])
+
+
+def test_who_cannot_write_down_what_runs_goes_on_and_does_it_later(
+    children: Children, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children.start(Child("sleeper", _SLEEPS))
+    (first,) = recorded(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    started: list[int] = []
+
+    def full(path: Path, text: str) -> None:
+        started.append(json.loads(text)[0]["pid"])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "write_private", full)
+        while len(started) < 2:
+            children.tend()
+    assert recorded(tmp_path) == [first]
+    assert lives(started[0])
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    children.tend()
+    assert recorded(tmp_path) == [started[0]], "the one that was started meanwhile, and no other"
 
 
 def test_what_a_dead_child_has_started_in_other_groups_goes_with_it(children: Children, tmp_path: Path) -> None:
