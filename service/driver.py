@@ -24,7 +24,7 @@ from service.checkpoints.opening import open_checkpoints, patient_storage, quick
 from service.checkpoints.space import is_full, refusal
 from service.clock import SystemClock
 from service.controller.leadership import seconds_up
-from service.domain.errors import LeaseLost, StorageAway, StoreAway
+from service.domain.errors import LeaseLost, StorageAway, StoreAway, TuneyardError
 from service.domain.leadership import driver_name
 from service.domain.ports import LocalSources, SharedSources, Signs, Store
 from service.domain.study import Study, StudyState
@@ -91,6 +91,9 @@ def main() -> int:
     except LeaseLost:
         _LOG.exception("the lease is another's now")
         code = 3
+    except TuneyardError as error:  # it says what to do; this line is what the study's detail shows
+        _LOG.error("the study cannot be driven: %s", error.detail)
+        code = 1
     except Exception:
         _LOG.exception("the study cannot be driven")
         code = 1

@@ -158,6 +158,7 @@ def extend_study(response: Response, study_id: StudyId, parts: Parts, by: Caller
 
     Trials that its end interrupted go on too, as far as their checkpoints are there. What `auto` chose stays chosen. A final is
     held once more when the search has gone on, and keeps the runs that it has. The same request again changes nothing.
+    One that has ended is refused once its rows or its model are gone.
     """
     wanted = _read(ExtendRequest, sent)
 
@@ -166,6 +167,7 @@ def extend_study(response: Response, study_id: StudyId, parts: Parts, by: Caller
         study.extended(study.definition, now)  # what its state forbids is refused first
         moved = study.extended(larger(study, wanted.budget), now)
         if study.state.is_end and moved != study:
+            parts.catalog.of(study.project).check(moved.definition)  # its rows and its model may have gone since it ended
             _refuse_spent(parts, moved)
         return moved
 

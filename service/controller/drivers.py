@@ -120,11 +120,13 @@ class Drivers:
         return self._logs / f"{study_id}.log"
 
     def log_tail(self, study_id: str) -> str:
-        """The end of that log."""
+        """The end of that log, in whole lines."""
         try:
-            return self.log(study_id).read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+            content = self.log(study_id).read_bytes()
         except FileNotFoundError:
             return ""
+        tail = content[-_LOG_TAIL_BYTES:]
+        return (tail if len(tail) == len(content) else tail[tail.find(b"\n") + 1 :]).decode(errors="replace")
 
     def stop_all(self) -> None:
         """Ask every driver to leave, and end those that do not."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.domain.errors import InvalidDefinition, Violation
 from service.domain.events import Event, EventKind
 from service.domain.ports import Change
 from service.domain.study import Study, StudyReason, StudyState
@@ -149,6 +150,17 @@ def test_what_ended_a_study_has_to_change_for_it_to_go_on(client: TestClient, wo
         answer = client.post(f"/v1/studies/{study.id}:extend", json={"budget": budget})
         assert (answer.status_code, answer.json()["violations"][0]["pointer"]) == (422, "/budget/target")
     assert client.post(f"/v1/studies/{study.id}:extend", json={"budget": {"target": None}}).json()["state"] == "queued"
+
+
+@pytest.mark.parametrize(("state", "status"), [(StudyState.COMPLETED, 422), (StudyState.RUNNING, 202)])
+def test_a_study_whose_rows_are_gone_is_not_extended_unless_it_has_them_prepared(
+    client: TestClient, world: World, state: StudyState, status: int
+) -> None:
+    study = in_state(world, state)
+    world.catalog.refusal = InvalidDefinition([Violation("/trainer/data/train", "there is no dataset://rows/train.csv")])
+    answer = client.post(f"/v1/studies/{study.id}:extend", json={"budget": {"trials": 9}})
+    assert (answer.status_code, world.parts.store.studies.get(study.id).state) == (status, state)
+    assert ("/trainer/data/train" in answer.text) == (status == 422)
 
 
 def test_a_study_whose_time_is_up_needs_more_of_it(client: TestClient, world: World) -> None:

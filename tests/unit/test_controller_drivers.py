@@ -65,3 +65,12 @@ def test_a_file_that_finds_no_room_leaves_nothing_half_written(tmp_path: Path, m
     with pytest.raises(OSError, match="No space"):
         write_private(tmp_path / "file", "after")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "before")]
+
+
+def test_the_end_of_a_drivers_log_begins_with_a_whole_line(tmp_path: Path) -> None:
+    fleet = a_fleet(tmp_path)
+    fleet.log("intents-abc123").parent.mkdir(parents=True)
+    fleet.log("intents-abc123").write_text("one\ntwo\n")
+    assert fleet.log_tail("intents-abc123") == "one\ntwo\n"
+    fleet.log("intents-abc123").write_text("first " * 10_000 + "\nlast\n")
+    assert fleet.log_tail("intents-abc123") == "last\n"
