@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from service.lifeline import end_with_parent
+from service.serve import free_port
 from tests.running import wait_until
 
 BUCKET = "models"
@@ -19,9 +20,7 @@ ADDRESS = f"s3://{BUCKET}/tuneyard"
 @contextmanager
 def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
     """The environment in which it is found, with an empty bucket in it; it listens at this address of the machine's."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -29,7 +28,8 @@ def running_s3(host: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
         preexec_fn=lambda: end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - no other thread is at work meanwhile
     )
     try:
-        wait_until(lambda: _listens(host, port), 30, "the S3 server did not start")
+        wait_until(lambda: process.poll() is not None or _listens(host, port), 120, "the S3 server did not start")
+        assert process.poll() is None, "the S3 server ended at once"
         url = f"http://{host}:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")).close()  # noqa: S310 - our own server
         yield {
