@@ -21,7 +21,7 @@ EXPORT = "/mlflow/get-artifact?path=model/simulation.json&run_uuid={run}"
 """The last that is written of a study in MLflow: its champion's export."""
 CLOSED = 0
 """In place of a status: the connection was closed without an answer."""
-_SECONDS = 30.0
+_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Target:
     def await_neighbour(self) -> None:
         """Until all of the neighbour's study is in MLflow."""
         mirror, study = self._store().mirror, self.studies["neighbour"]
-        wait_until(lambda: 0 in mirror.mirrored(study), 120, "the neighbour's trial is not in MLflow", look_seconds=0.5)
+        wait_until(lambda: 0 in mirror.mirrored(study), 200, "the neighbour's trial is not in MLflow", look_seconds=0.5)
         self.tracked = {"experiment": str(mirror.experiment(study)), "run": mirror.mirrored(study)[0].run_id}
         path = EXPORT.format(**self.tracked)
         wait_until(lambda: self.ask("GET", path, "neighbour").status == 200, 120, "its export is not", look_seconds=0.5)
