@@ -1,7 +1,9 @@
 """A PostgreSQL server of its own, for tests and measurements that need a real one."""
 
 import shutil
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, text
+
+_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,20 @@ class Postgresql:
         return self.url.replace("/postgres?", f"/{name}?")
 
 
+def patiently(start: Callable[[], None]) -> None:
+    """Start a server in the package's way, which gives up after ten seconds though PostgreSQL may be about to be there."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            start()
+        except (subprocess.SubprocessError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
 @contextmanager
 def a_postgresql() -> Iterator[Postgresql]:
     """Raises ImportError where the package is not installed."""
@@ -39,9 +57,10 @@ def a_postgresql() -> Iterator[Postgresql]:
     found: Any = package
     # Not pytest's own folder: run as root, the server is another user's, who may not enter that.
     folder = Path(tempfile.mkdtemp(prefix="tuneyard-postgresql-"))
-    server = found.get_server(folder / "server")
+    server = found.get_server(folder / "server", start=False)
     try:
-        yield Postgresql(server.get_uri(), server.stop, server.ensure_postgres_running, server.log)
+        patiently(server.start)
+        yield Postgresql(server.get_uri(), server.stop, lambda: patiently(server.ensure_postgres_running), server.log)
     finally:
         server.cleanup()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)

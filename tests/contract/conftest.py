@@ -28,6 +28,7 @@ from tests.builders import a_report, a_study, a_trial
 from tests.contract.checkpoint_places import InStorage, OnDisk, Place
 from tests.fakes import FakeClock
 from tests.s3 import empty_bucket, running_s3
+from tests.servers import patiently
 
 T = TypeVar("T")
 
@@ -54,11 +55,11 @@ def postgresql_server() -> Iterator[str]:
         server.ensure_pgdata_inited()
         with (folder / "server" / "postgresql.auto.conf").open("a") as file:
             file.write(_SETTINGS)
-        server.start()
+        patiently(server.start)
         yield server.get_uri()
     finally:
         server.cleanup()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
