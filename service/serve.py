@@ -1,9 +1,11 @@
 """`tuneyard serve`: one foreground process that starts the others, keeps them running, and stops them all when it is stopped."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -31,6 +33,8 @@ from service.store.versions import prepare
 from service.tracking import server as mlflow
 
 _START_SECONDS = 120.0
+_PORTS = range(20_000, 30_000)
+"""Above those of Ray's workers, and below those that Linux, macOS and Kubernetes give to whoever wants any."""
 _UNIX_SOCKET_ROOM = 40
 """Longest temporary folder that leaves Ray room for its socket names (a unix socket's path has 107 characters)."""
 
@@ -87,8 +91,8 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
     token_of(settings)
     _keep_ray_token(layout)
     prepare(settings.store_url)
-    ray_address = settings.ray_address or f"127.0.0.1:{_free_port()}"
-    mlflow_port = _free_port()
+    ray_address = settings.ray_address or f"127.0.0.1:{free_port()}"
+    mlflow_port = free_port()
     shared = _shared_environment(settings)
     upstream = mlflow.url(mlflow_port)
     module = [sys.executable, "-m"]
@@ -200,10 +204,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """A port that nobody listens on, and that nobody is given who asks for any: it is some seconds until it is used."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _url(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from service.client import Client
@@ -17,7 +18,8 @@ from service.lifeline import end_with_parent
 from tests.tiny import make_tiny_encoder, write_intents
 
 _START_SECONDS = 150.0
-_STOP_SECONDS = 45.0
+_STOP_SECONDS = 120.0
+_ANSWER_SECONDS = 60.0
 
 
 class RunningService:
@@ -65,6 +67,11 @@ class RunningService:
     def client(self) -> Client:
         return Client(self.url, self.token)
 
+    def http(self) -> httpx.Client:
+        """Requests as they are; it waits longer for an answer than httpx does by itself."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=_ANSWER_SECONDS)
+
     def start(self) -> "RunningService":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -102,10 +109,9 @@ class RunningService:
         for process in psutil.process_iter():
             try:
                 said = " ".join(process.cmdline()) + " ".join(process.environ().values())
-                lives = process.status() != psutil.STATUS_ZOMBIE
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if str(self.home) in said and lives and process.pid != os.getpid():
+            if str(self.home) in said and lives(process) and process.pid != os.getpid():
                 found.append(process)
         return found
 
@@ -119,6 +125,22 @@ class RunningService:
 
     def _process_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
+
+
+def arguments_of(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that is gone meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether this very process still runs."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:  # gone meanwhile
+        return False
 
 
 def wait_until(happened: Callable[[], Any], seconds: float, otherwise: str, look_seconds: float = 0.05) -> None:

@@ -61,7 +61,7 @@ def running_postgresql(settings: str = "") -> Iterator[Any]:
         yield server
     finally:
         server.cleanup()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _patiently(act: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 _SCREENSHOTS = Path(__file__).resolve().parents[2] / "out"
-_PATIENCE = 30_000
+_PATIENCE = 60_000
 """Milliseconds: the UI's scripts weigh megabytes."""
 
 
@@ -54,14 +54,14 @@ def study(service: RunningService, client: Client) -> StudyView:
     document = a_study(service, name="browsed", strategy={"kind": "random"}, budget={"trials": 3})
     document["trainer"]["epochs"] = 4
     ended = client.wait(client.apply(document).id, timeout=200)
-    wait_until(lambda: client.mlflow_address(client.study(ended.id)), 60, "MLflow does not know the study")
+    wait_until(lambda: client.mlflow_address(client.study(ended.id)), 120, "MLflow does not know the study")
     return client.study(ended.id)
 
 
 @pytest.fixture(scope="module")
 def member(service: RunningService, client: Client) -> Iterator[Client]:
     """An editor of a project of their own, which `study` is not in."""
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+    with service.http() as operator:
         operator.post("/v1/projects", json={"name": "vision"}).raise_for_status()
         made = operator.post("/v1/tokens", json={"name": "ada", "role": "editor", "project": "vision"}).raise_for_status()
     with Client(service.url, made.json()["token"]) as member:
@@ -76,14 +76,14 @@ def own_study(service: RunningService, member: Client, study: StudyView) -> Stud
     document = a_study(service, name="members-own", strategy={"kind": "random"}, budget={"trials": 1})
     ended = member.wait(member.apply(document).id, timeout=200)
     assert ended.id != study.id
-    wait_until(lambda: is_whole(service, ended.id), 60, "MLflow does not have the study's model and analysis")
+    wait_until(lambda: is_whole(service, ended.id), 120, "MLflow does not have the study's model and analysis")
     return member.study(ended.id)
 
 
 def is_whole(service: RunningService, study_id: str) -> bool:
     """Whether MLflow has the study's model, and the analysis of its trial."""
     headers = {"Authorization": f"Bearer {service.token}"}
-    with httpx.Client(base_url=f"{service.url}/mlflow/api/2.0/mlflow/", headers=headers, trust_env=False) as mlflow:
+    with httpx.Client(base_url=f"{service.url}/mlflow/api/2.0/mlflow/", headers=headers, trust_env=False, timeout=60) as mlflow:
         found = mlflow.get("registered-models/alias", params={"name": study_id, "alias": "champion"})
         if not found.is_success:
             return False
@@ -248,7 +248,9 @@ def test_a_members_browser_does_not_find_what_is_anothers(
     expect(page.get_by_role("link", name="members-own").first).to_be_visible(timeout=_PATIENCE)
     assert study.links.mlflow is not None
     page.goto(page.url.partition("/mlflow/")[0] + study.links.mlflow)
-    expect(page.get_by_text(re.compile("not found|does not exist|No Experiment", re.IGNORECASE)).first).to_be_visible()
+    expect(page.get_by_text(re.compile("not found|does not exist|No Experiment", re.IGNORECASE)).first).to_be_visible(
+        timeout=_PATIENCE
+    )
     _SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=_SCREENSHOTS / "mlflow-not-found.png")
     assert study.id not in page.content()

@@ -28,7 +28,7 @@ from tests.integration.agreement import Finished, check_mlflow, check_store, fin
 from tests.running import RunningService, wait_until
 from tests.walking import paths_below
 
-_SETTLING_SECONDS = 60.0
+_SETTLING_SECONDS = 120.0
 
 
 class Wrong(StrEnum):

@@ -127,13 +127,6 @@ def dependents(found: Sequence[Victim], kind: Kind, victim: Victim, workers: Map
     return [one for one in dict.fromkeys(owned) if one.pid != victim.process.pid]
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether this very process still runs."""
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def _victim(process: psutil.Process, arguments: Sequence[str]) -> Victim | None:
     for place, argument in enumerate(arguments[:4]):
         kind = _MODULES.get(argument)

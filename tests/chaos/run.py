@@ -1,5 +1,6 @@
 """A run: a real service, studies of many strategies, kills on a schedule, and what is wrong afterwards."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -19,12 +20,12 @@ from service.domain.study import StudyState
 from service.store.sql import open_store
 from tests.chaos.invariants import Evidence, Finding, Wrong, check
 from tests.chaos.journal import WATCHING, read_journal, workers_of
-from tests.chaos.kills import ENDS_CLUSTER, ENDS_SERVICE, Kind, Victim, dependents, kill, lives, of_kind, targets, victims
+from tests.chaos.kills import ENDS_CLUSTER, ENDS_SERVICE, Kind, Victim, dependents, kill, of_kind, targets, victims
 from tests.chaos.moments import Scene
 from tests.chaos.outcome import IN_A_PAUSE, Hit, Outcome
 from tests.chaos.schedule import Shot, schedule
 from tests.chaos.studies import ALONE, definitions
-from tests.running import RunningService, wait_until
+from tests.running import RunningService, lives, wait_until
 
 _T = TypeVar("_T")
 _CPUS = 7
@@ -36,8 +37,9 @@ OWNER_SECONDS = 30.0
 """How long a process may outlive its owner."""
 _LOOK_SECONDS = 0.5
 """Between two looks at processes or studies: the service needs the processor too."""
-_RECOVERY_SECONDS = 120.0
-_ANSWER_SECONDS = 120.0
+_RECOVERY_SECONDS = 180.0
+_GONE_SECONDS = 10.0
+_ANSWER_SECONDS = 180.0
 
 
 def run(
@@ -151,6 +153,8 @@ class _Chaos:
         """What is wrong with the end of the service itself."""
         if code:
             self.outcome.outlived.append(f"`tuneyard serve` left with {code}")
+        with contextlib.suppress(AssertionError):  # what was killed is there for a moment more
+            wait_until(lambda: not self._service.processes(), _GONE_SECONDS, "", _LOOK_SECONDS)
         self.outcome.outlived += [f"{_described(process)} outlived the service" for process in self._service.processes()]
 
     def _kill(self, shot: Shot, victim: Victim, found: Sequence[Victim]) -> set[str]:
@@ -198,6 +202,7 @@ class _Chaos:
         found: list[Victim] = []
 
         def is_there() -> bool:
+            self.top_up(1)  # all may have come to their ends just now
             found[:] = victims(self._service)
             return bool(of_kind(found, kind)) and bool(of_kind(found, Kind.WORKER))
 
@@ -225,7 +230,9 @@ class _Chaos:
 
     def _pause(self, study_id: str | None, *, at_once: bool) -> str | None:
         """Ask a study to pause; None where it has just ended."""
-        asked = study_id or self._active()[0]
+        asked = study_id or next(iter(self._active()), None)
+        if asked is None:
+            return None
         try:
             self._insist(lambda client: client.pause(asked, now=at_once))
         except ProblemError:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.execution.environment import for_cluster, reachable
@@ -79,7 +79,7 @@ class Node:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Its raylet stands still meanwhile."""
-        [raylet] = [pid for pid in self.pids() if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+        [raylet] = [pid for pid in self.pids() if _is_called(pid, "raylet")]
         os.kill(raylet, signal.SIGSTOP)
         try:
             yield
@@ -99,7 +99,8 @@ class Node:
     def kill(self) -> None:
         """As if the host had lost its power: every process at once."""
         for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def pids(self) -> list[int]:
@@ -119,11 +120,19 @@ class Node:
         """Of its processes that train."""
         found = []
         for pid in self.pids():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"ray::" in command:
-                pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-                found.append(dict(pair.partition("=")[::2] for pair in pairs if pair))
+            with suppress(OSError):  # gone meanwhile
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"ray::" in command:
+                    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+                    found.append(dict(pair.partition("=")[::2] for pair in pairs if pair))
         return found
+
+
+def _is_called(pid: int, name: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == name
+    except OSError:  # gone meanwhile
+        return False
 
 
 class Cluster:
@@ -139,7 +148,7 @@ class Cluster:
 
     def start(self, workers: int) -> None:
         self._head = Node(self._layout, self._variables(HEAD))
-        wait_until(lambda: reachable(f"{HEAD}:{PORT}"), 90, "the head does not come up")
+        wait_until(lambda: reachable(f"{HEAD}:{PORT}"), 180, "the head does not come up")
         for _ in range(workers):
             self.add()
 

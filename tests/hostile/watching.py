@@ -7,7 +7,7 @@ from typing import Self
 
 import psutil
 
-from tests.running import RunningService, wait_until
+from tests.running import RunningService, arguments_of, wait_until
 from tests.walking import paths_below
 
 _GROWTH_BYTES = 300 * 1024**2
@@ -22,7 +22,7 @@ _MORE_THREADS = 48
 
 
 def api_process(service: RunningService) -> psutil.Process:
-    return next(one for one in service.processes() if "service.app" in one.cmdline())
+    return next(one for one in service.processes() if "service.app" in arguments_of(one))
 
 
 def peak_bytes(process: psutil.Process) -> int:

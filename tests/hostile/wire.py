@@ -82,7 +82,7 @@ class Drips:
     """Connections that bring nothing, or a byte now and then: heads, and bodies of somebody without a token."""
 
     def __init__(self, target: Target) -> None:
-        self._lines = [socket.create_connection(target.address, timeout=5) for _ in range(_CONNECTIONS)]
+        self._lines = [socket.create_connection(target.address, timeout=60) for _ in range(_CONNECTIONS)]
         for at, line in enumerate(self._lines):
             line.sendall(_DRIPPED[at % len(_DRIPPED)])
 

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.api.schemas import AttemptView, ReportView, StudyView, TrialView
@@ -28,7 +31,7 @@ _STATUS = {
     TrialState.FAILED: "FAILED",
     TrialState.INFEASIBLE: "FAILED",
 }
-_MIRROR_SECONDS = 60
+_MIRROR_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,21 @@ def check_mlflow(service: RunningService, found: Finished, monkeypatch: Any) -> 
     assert best is not None
     if _crowns_nobody(found):
         return
-    champion = reader.get_model_version_by_alias(found.study.id, "champion")
+    champion = _champion(reader, found)
+    assert champion is not None
     assert champion.run_id == children[f"{found.study.id}/{best.trial}"].info.run_id
 
 
 def _crowns_nobody(found: Finished) -> bool:
     """Among several objectives no trial is the best one."""
     return len(found.study.definition.objectives) > 1
+
+
+def _champion(reader: MlflowClient, found: Finished) -> ModelVersion | None:
+    try:
+        return reader.get_model_version_by_alias(found.study.id, "champion")
+    except MlflowException:  # there is none yet
+        return None
 
 
 def check_analysis_in_mlflow(service: RunningService, found: Finished) -> None:
@@ -123,15 +134,26 @@ def check_analysis_in_mlflow(service: RunningService, found: Finished) -> None:
     def files() -> set[str]:
         return {Path(file.path).name for file in reader.list_artifacts(run.info.run_id, "analysis")}
 
-    wait_until(lambda: "analysis.json" in files(), _MIRROR_SECONDS, "MLflow did not get the analysis")
-    assert any(name.endswith(".png") for name in files()), files()
+    def is_whole() -> bool:
+        there = files()
+        return "analysis.json" in there and any(name.endswith(".png") for name in there)
+
+    wait_until(is_whole, _MIRROR_SECONDS, "MLflow did not get the analysis and its pictures")
 
 
 def _settled_runs(reader: MlflowClient, found: Finished) -> list[Run]:
-    """The study's runs, once none is RUNNING any more and the champion is registered: the mirror follows a moment later."""
+    """The study's runs, once none is RUNNING any more and the champion has its name: the mirror follows a moment later.
+
+    MLflow may have been killed a moment ago, too.
+    """
     experiment: Any = None
 
     def settled() -> bool:
+        with suppress(MlflowException):
+            return looks_settled()
+        return False
+
+    def looks_settled() -> bool:
         nonlocal experiment
         experiment = next(
             (
@@ -144,7 +166,7 @@ def _settled_runs(reader: MlflowClient, found: Finished) -> list[Run]:
         if experiment is None:
             return False
         runs = reader.search_runs([experiment.experiment_id], max_results=1000)
-        has_champion = _crowns_nobody(found) or bool(reader.search_model_versions(f"name='{found.study.id}'"))
+        has_champion = _crowns_nobody(found) or _champion(reader, found) is not None
         return len(runs) > len(found.trials) and all(run.info.status != "RUNNING" for run in runs) and has_champion
 
     wait_until(settled, _MIRROR_SECONDS, "MLflow did not come to agree with the store")
@@ -199,8 +221,10 @@ Span = tuple[datetime, datetime, str]
 def check_side_by_side(found: Finished, *, with_other_rungs: bool = False) -> None:
     """In every rung that is wider than one, two workers trained at the same moment: the reports in the store show it.
 
-    Both trained in that rung, or, `with_other_rungs`, at least one of them: an asynchronous rung fills while others run.
+    Both trained in that rung, or, `with_other_rungs`, at least one of them: an asynchronous rung fills while others run. One that
+    began before a second worker was up, as at the start and after a kill, may be over before that is; but not the whole study.
     """
+    lives = _lives(found)
     rungs: defaultdict[tuple[int, int], list[Span]] = defaultdict(list)
     for trial in found.trials:
         for place, attempt in enumerate(_whole_attempts(found.attempts[trial.number])):
@@ -209,10 +233,21 @@ def check_side_by_side(found: Finished, *, with_other_rungs: bool = False) -> No
                 begun = reports[0].at - timedelta(seconds=reports[0].seconds)
                 rungs[trial.bracket, place].append((begun, reports[-1].at, reports[0].worker))
     everything = [span for spans in rungs.values() for span in spans]
+    assert any(_overlap(one, other) for one in everything for other in everything), everything
     for (bracket, rung), spans in rungs.items():
-        if len(spans) > 1:
+        begun, _, worker = min(spans)
+        if len(spans) > 1 and any(life[2] != worker and life[0] < begun < life[1] for life in lives):
             others = everything if with_other_rungs else spans
             assert any(_overlap(one, other) for one in spans for other in others), f"bracket {bracket}, rung {rung}: {spans}"
+
+
+def _lives(found: Finished) -> list[Span]:
+    """From each worker's first moment at work to its last."""
+    spans: defaultdict[str, list[datetime]] = defaultdict(list)
+    for reports in found.reports.values():
+        for report in reports:
+            spans[report.worker] += [report.at - timedelta(seconds=report.seconds), report.at]
+    return [(min(moments), max(moments), worker) for worker, moments in spans.items()]
 
 
 def _overlap(one: Span, other: Span) -> bool:

@@ -1,10 +1,8 @@
 """A real MLflow server, the mirror into it, and the API in front of it."""
 
 import os
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from service.api.app import create_api
 from service.api.dependencies import ApiParts
 from service.api.summaries import Summaries
 from service.domain.ports import Store
+from service.serve import free_port
 from service.settings import Settings
 from service.tracking import server
 from service.tracking.mirror import Mirror
@@ -31,16 +30,11 @@ from tests.api.conftest import (
     FakePreviewer,
 )
 from tests.fakes import FakeClock
+from tests.running import wait_until
 from tests.unit.test_mirror import ENVIRONMENT, World
 
-_START_SECONDS = 90.0
-
-
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
 
 
 @contextmanager
@@ -50,15 +44,13 @@ def serving_mlflow(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not _answers(f"{server.url(port)}/health"):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, "MLflow did not come up"
-            threading.Event().wait(0.1)
+        up = f"{server.url(port)}/health"
+        wait_until(lambda: process.poll() is not None or _answers(up), _START_SECONDS, "MLflow did not come up", 0.1)
+        assert process.poll() is None, (folder / "log").read_text()
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(_STOP_SECONDS)
 
 
 @contextmanager
@@ -75,13 +67,11 @@ def serving_api(store: Store, mlflow_url: str, home: Path) -> Iterator[str]:
     thread = threading.Thread(target=api.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not _answers(f"http://127.0.0.1:{port}/healthz"):
-            assert time.monotonic() < deadline
+        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), _START_SECONDS, "the API did not come up")
         yield f"http://127.0.0.1:{port}"
     finally:
         api.should_exit = True
-        thread.join(20)
+        thread.join(_STOP_SECONDS)
 
 
 class RealWorld(World):

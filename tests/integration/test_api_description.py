@@ -74,13 +74,13 @@ def test_a_stranger_gets_nothing_but_401_and_a_viewer_changes_nothing(own_servic
 
 def _viewer(service: RunningService) -> str:
     wanted = {"name": "looker", "role": "viewer", "project": "default"}
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+    with service.http() as operator:
         return str(operator.post("/v1/tokens", json=wanted).raise_for_status().json()["token"])
 
 
 def _seen(service: RunningService) -> tuple[str, ...]:
     """What there is that could be changed."""
-    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.token}"}, trust_env=False) as operator:
+    with service.http() as operator:
         rows, projects = (operator.get(path).raise_for_status() for path in ("/v1/datasets", "/v1/projects"))
         return rows.text, *(project["name"] for project in projects.json()["items"])
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.api.schemas import StudyView
@@ -22,11 +21,12 @@ from service.client.errors import ProblemError
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import AttemptOutcome, TrialState
 from service.execution.environment import for_cluster, head_command, reachable
+from service.serve import free_port
 from service.settings import Layout, write_private
 from tests.running import RunningService, wait_until
 from tests.servers import Postgresql
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0
@@ -55,7 +55,7 @@ def a_study(client: Client, trials: int = 6, epochs: int = 4, seconds: float = 0
     return client.apply({**document, **changes})
 
 
-def ends(client: Client, study: StudyView, seconds: float = 90) -> StudyView:
+def ends(client: Client, study: StudyView, seconds: float = 180) -> StudyView:
     wait_until(lambda: client.study(study.id).state.is_end, seconds, "the study does not end")
     return client.study(study.id)
 
@@ -65,10 +65,8 @@ def two_nodes(layout: Layout) -> Iterator[str]:
     """A cluster of two nodes with a CPU each. One has a name of its own, and cannot write into the folder of checkpoints."""
     layout.checkpoints.mkdir(parents=True)
     write_private(layout.ray_token, secrets.token_hex(32))
-    with socket.socket() as probe, tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         good = head_command(port, Path(folder) / "good", 1, 0)
         there = [part for part in good if not part.startswith(("--head", "--include-dashboard", "--port", "--temp-dir"))]
         bad = [*there, f"--address=127.0.0.1:{port}", f"--temp-dir={folder}/bad"]
@@ -82,12 +80,12 @@ def two_nodes(layout: Layout) -> Iterator[str]:
                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     )
                 )  # fmt: skip
-                wait_until(lambda: reachable(f"127.0.0.1:{port}"), 30, "the head of the cluster does not come up")
+                wait_until(lambda: reachable(f"127.0.0.1:{port}"), 120, "the head of the cluster does not come up")
             yield f"127.0.0.1:{port}"
         finally:
             for node in reversed(nodes):
                 node.terminate()
-                node.wait(20)
+                node.wait(60)
 
 
 def _is_whole(layout: Layout) -> bool:
@@ -102,7 +100,7 @@ def test_a_study_leaves_a_node_where_it_fails_and_ends_well_elsewhere(tmp_path: 
         service = RunningService(tmp_path, TUNEYARD_RAY_ADDRESS=address).start()
         try:
             with service.client() as client:
-                wait_until(lambda: _is_whole(layout), 90, "the cluster is not whole")
+                wait_until(lambda: _is_whole(layout), 180, "the cluster is not whole")
                 # Retries that last until the good node's worker is up: only then is it known that the fault is the other node's.
                 study = ends(client, a_study(client, epochs=2, seconds=0.3, max_retries=5))
                 attempts = [one for trial in client.trials(study.id) for one in client.attempts(study.id, trial.number)]
@@ -123,14 +121,15 @@ def test_a_study_goes_on_where_it_was_when_the_database_comes_back(tmp_path: Pat
     try:
         with service.client() as client:
             study = a_study(client, trials=4, epochs=12)
-            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 60, "the study does not run")
+            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 120, "the study does not run")
             driver = service.driver_pid(study.id)
             postgresql.stop()
-            answer = httpx.get(f"{service.url}/v1/studies/{study.id}", headers={"Authorization": f"Bearer {service.token}"})
+            with service.http() as http:
+                answer = http.get(f"/v1/studies/{study.id}")
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:tuneyard:problem:store-away")
             time.sleep(6)  # longer than the lease
             postgresql.start()
-            wait_until(lambda: _answers(client, study), 30, "the service does not find the database again")
+            wait_until(lambda: _answers(client, study), 90, "the service does not find the database again")
             ended = ends(client, study)
             trials = list(client.trials(study.id))
             attempts = [client.attempts(study.id, trial.number) for trial in trials]
@@ -148,15 +147,15 @@ def test_a_driver_that_the_database_does_not_reach_leaves_once_it_was_followed(t
     try:
         with service.client() as client:
             study = a_study(client, trials=4, epochs=12)
-            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 60, "the study does not run")
+            wait_until(lambda: client.study(study.id).progress.epochs.spent >= 4, 120, "the study does not run")
             name = service.home / "checkpoints" / study.id / ".driver"
             log = service.home / "logs" / "drivers" / f"{study.id}.log"
             assert f"-{service.driver_pid(study.id)}-" in name.read_text()
             postgresql.stop()
             name.write_text("driver-elsewhere-1-1")  # as of one that a service wrote which reaches the database
-            wait_until(lambda: "another driver is at work" in log.read_text(), 30, "the driver stays")
+            wait_until(lambda: "another driver is at work" in log.read_text(), 90, "the driver stays")
             postgresql.start()
-            wait_until(lambda: _answers(client, study), 30, "the service does not find the database again")
+            wait_until(lambda: _answers(client, study), 90, "the service does not find the database again")
             ended = ends(client, study)
     finally:
         assert service.stop() == 0
@@ -193,9 +192,9 @@ def test_a_study_waits_for_room_on_its_disk_and_goes_on_by_itself(tmp_path: Path
                     "state_megabytes": 20,
                 }  # fmt: skip
                 study = a_study(client, trials=2, trainer=trainer)
-                wait_until(lambda: client.study(study.id).progress.epochs.spent >= 2, 60, "the study does not run")
+                wait_until(lambda: client.study(study.id).progress.epochs.spent >= 2, 120, "the study does not run")
                 other.write_bytes(bytes(300 * _MIB))
-                wait_until(lambda: client.study(study.id).state is StudyState.PAUSED, 30, "a full disk does not pause it")
+                wait_until(lambda: client.study(study.id).state is StudyState.PAUSED, 90, "a full disk does not pause it")
                 paused = client.study(study.id)
                 assert paused.reason is StudyReason.NO_SPACE
                 assert str(layout.checkpoints) in (paused.detail or "")

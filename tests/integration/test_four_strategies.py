@@ -66,6 +66,7 @@ def test_grid(service: RunningService, client: Client, tmp_path: Path, monkeypat
 @pytest.mark.slow
 def test_random(service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = a_study(service, name="random", strategy={"kind": "random"}, budget={"trials": 5})
+    document["trainer"]["epochs"] = 4  # as above
     found = run_to_end(client, document)
     check(service, client, found, tmp_path, monkeypatch)
     assert found.study.reason is StudyReason.BUDGET_SPENT
@@ -76,6 +77,7 @@ def test_random(service: RunningService, client: Client, tmp_path: Path, monkeyp
 def test_bayesian(service: RunningService, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     strategy = {"kind": "bayesian", "sampler": {"kind": kind, "startup_trials": 2}}
     document = a_study(service, name=kind, strategy=strategy, budget={"trials": 5})
+    document["trainer"]["epochs"] = 4  # as above
     found = run_to_end(client, document)
     check(service, client, found, tmp_path, monkeypatch)
     assert len(found.trials) == 5

@@ -22,10 +22,11 @@ from service.api import gateway_rules
 from service.api.gateway_fields import CLOSED
 from service.api.identity import sha256_of
 from service.domain.access import AccessToken, Project, Role
+from service.serve import free_port
 from service.tracking import server
 from tests.api.conftest import TOKEN
 from tests.builders import NOW, a_study
-from tests.integration.serving import RealWorld, free_port, serving_api, serving_mlflow
+from tests.integration.serving import RealWorld, serving_api, serving_mlflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from service.catalog import hub as hub_module
+from service.catalog import hub_datasets
 from service.catalog.hub import HuggingFaceHub
 from service.catalog.hub_datasets import HubDatasets, HuggingFaceDatasets
 from service.domain.errors import DatasetNotFound, UnreadableDataset
@@ -119,6 +121,14 @@ class StandIn(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a machine on which much else is at work."""
+    for module in (hub_module, hub_datasets):
+        for name in ("_LOOK_SECONDS", "_REQUEST_SECONDS"):
+            monkeypatch.setattr(module, name, 60.0)
 
 
 @pytest.fixture

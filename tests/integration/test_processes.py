@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ import pytest
 from service import processes
 from service.controller.drivers import Drivers
 from service.processes import Child, Children
+from service.serve import free_port
 from tests.builders import NOW
 
 pytestmark = pytest.mark.integration
@@ -31,7 +33,7 @@ _IGNORES_SIGTERM = [
 ]
 
 
-def wait_until(happened: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -155,7 +157,7 @@ def test_the_next_supervisor_ends_what_a_killed_one_left(tmp_path: Path) -> None
     record = [{"pid": left.pid, "created": psutil.Process(left.pid).create_time()}]
     (tmp_path / "processes.json").write_text(json.dumps(record))
     Children(tmp_path / "logs", tmp_path / "processes.json")
-    assert left.wait(10) == -signal.SIGKILL
+    assert left.wait(60) == -signal.SIGKILL
 
 
 def test_a_stranger_that_was_given_the_same_number_is_left_alone(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_child_that_computes_for_a_process_ends_when_that_is_killed(tmp_path: 
     assert lives(pid)
     parent.kill()
     parent.wait()
-    wait_until(lambda: not lives(pid), 5)
+    wait_until(lambda: not lives(pid))
 
 
 def test_a_child_whose_parent_ended_before_it_began_does_not_begin(tmp_path: Path) -> None:
@@ -251,3 +253,18 @@ def test_an_orphan_that_does_not_listen_is_killed_where_it_is_said_to_be(tmp_pat
     supervisor.kill()
     supervisor.wait()
     wait_until(lambda: not lives(pid))
+
+
+def test_a_port_that_somebody_listens_on_is_not_free_and_a_free_one_is_given_to_nobody_who_asks_for_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernels = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    assert not kernels.exists() or free_port() < int(kernels.read_text().split()[0])
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as other:
+        taken, left = listening.getsockname()[1], other.getsockname()[1]
+        other.close()
+        monkeypatch.setattr("service.serve._PORTS", [taken, left])
+        assert {free_port() for _ in range(8)} == {left}
+        monkeypatch.setattr("service.serve._PORTS", [taken])
+        with pytest.raises(OSError, match="in use"):
+            free_port()

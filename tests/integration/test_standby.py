@@ -1,5 +1,6 @@
 """The driver that waits for a study: it takes the next one, and its death never matters."""
 
+import gc
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from service.controller.drivers import Drivers
 from service.controller.standby import Standby, Waiting
 from service.domain.trial import TrialState
 from tests.builders import NOW
-from tests.running import RunningService, wait_until
+from tests.running import RunningService, arguments_of, lives, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,7 @@ class World:
         self.standby.tend(is_cluster_up=True)
         waiting = self.standby._waiting
         assert waiting is not None
-        wait_until(waiting.look, 20, "it is not ready")
+        wait_until(waiting.look, 60, "it is not ready")
         return psutil.Process(waiting.process.pid)
 
     def close(self) -> None:
@@ -72,33 +73,29 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
-def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
 def test_the_next_study_goes_to_the_driver_that_waits_and_is_on_record_as_its(world: World) -> None:
     waiting = world.ready()
     world.drivers.start(STUDY, NOW, 0)
-    wait_until(lambda: "heard" in world.log.read_text(), 20, "it heard of no study")
+    wait_until(lambda: "heard" in world.log.read_text(), 60, "it heard of no study")
     assert json.loads(world.log.read_text().partition(" ")[2])["study"] == STUDY
     assert world.drivers.known() == {STUDY}
-    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 20, "it goes on")
+    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 60, "it goes on")
     assert world.drivers.log_tail(STUDY) == ""
 
 
 def test_a_driver_that_died_while_it_waited_is_not_missed(world: World) -> None:
     waiting = world.ready()
     waiting.kill()
-    wait_until(lambda: is_gone(waiting), 20, "it lives")
+    wait_until(lambda: not lives(waiting), 60, "it lives")
     world.drivers.start(STUDY, NOW, 0)
-    wait_until(world.has_begun_another, 20, "no other driver began")
+    wait_until(world.has_begun_another, 60, "no other driver began")
 
 
 def test_one_that_is_not_ready_yet_is_not_waited_for(tmp_path: Path) -> None:
     world = World(tmp_path, waits="import time; time.sleep(600)")
     world.standby.tend(is_cluster_up=True)
     world.drivers.start(STUDY, NOW, 0)
-    wait_until(world.has_begun_another, 20, "no other driver began")
+    wait_until(world.has_begun_another, 60, "no other driver began")
     world.close()
 
 
@@ -106,12 +103,12 @@ def test_it_is_let_go_when_no_study_comes_and_another_waits_once_studies_come_ag
     first = world.ready()
     world.clock.now = 601
     world.standby.tend(is_cluster_up=True)
-    assert is_gone(first)
+    assert not lives(first)
     world.clock.now = 1000
     world.standby.tend(is_cluster_up=True)
     assert world.standby._waiting is None
     world.drivers.start(STUDY, NOW, 0)
-    wait_until(world.has_begun_another, 20, "no other driver began")
+    wait_until(world.has_begun_another, 60, "no other driver began")
     world.clock.now = 1020
     assert world.ready().pid != first.pid
 
@@ -123,7 +120,7 @@ def test_none_waits_for_a_cluster_that_is_not_up_or_just_after_one_was_used(worl
     world.drivers.start(STUDY, NOW, 0)
     world.standby.tend(is_cluster_up=True)
     assert world.standby._waiting is None
-    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 20, "it goes on")
+    wait_until(lambda: world.drivers.dead() == {STUDY: waiting.pid}, 60, "it goes on")
 
 
 def test_none_starts_beside_the_driver_of_a_study_that_found_none_waiting(world: World) -> None:
@@ -132,7 +129,7 @@ def test_none_starts_beside_the_driver_of_a_study_that_found_none_waiting(world:
     assert world.standby._waiting is None
     world.clock.now = 20
     assert world.ready().is_running()
-    wait_until(world.has_begun_another, 20, "no other driver began")
+    wait_until(world.has_begun_another, 60, "no other driver began")
 
 
 def test_one_that_cannot_start_keeps_nobody_from_going_on_and_is_tried_again_later(
@@ -142,7 +139,7 @@ def test_one_that_cannot_start_keeps_nobody_from_going_on_and_is_tried_again_lat
     world.log.parent.write_text("in the place of the folder")
     for world.clock.now in (0, 1, 14):
         world.standby.tend(is_cluster_up=True)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "tuneyard.controller"] == ["WARNING"]
     assert "no driver waits for the next study" in caplog.text
     world.log.parent.unlink()
     world.clock.now = 16
@@ -152,9 +149,11 @@ def test_one_that_cannot_start_keeps_nobody_from_going_on_and_is_tried_again_lat
 
 def test_a_program_that_cannot_be_run_leaves_no_socket_open(tmp_path: Path) -> None:
     standby = Standby(tmp_path / "standby.log", 600, lambda: ([str(tmp_path / "nothing")], {}), Minutes())
+    gc.collect()  # what earlier tests have left open
     before = psutil.Process().num_fds()
     standby.tend(is_cluster_up=True)
-    assert (standby.take(), psutil.Process().num_fds()) == (None, before)
+    assert standby.take() is None
+    assert psutil.Process().num_fds() <= before
 
 
 def test_one_that_has_broken_the_line_does_not_wait() -> None:
@@ -171,7 +170,7 @@ def test_it_ends_when_its_controller_is_gone(world: World) -> None:
     waiting = world.standby._waiting
     assert waiting is not None
     waiting.line.close()
-    wait_until(lambda: is_gone(process), 20, "it waits for nobody")
+    wait_until(lambda: not lives(process), 60, "it waits for nobody")
 
 
 @pytest.mark.slow
@@ -182,9 +181,9 @@ def test_a_study_is_driven_by_the_driver_that_waited_and_goes_on_when_that_is_ki
         with service.client() as client:
             logs = service.home / "logs"
             wait_until(lambda: _said(logs / "standby.log", "waiting for a study"), 60, "no driver waits")
-            [waiting] = [process for process in service.processes() if "--standby" in process.cmdline()]
+            [waiting] = [process for process in service.processes() if "--standby" in arguments_of(process)]
             study = client.apply(_simulated())
-            wait_until(lambda: client.study(study.id).trials.get(TrialState.COMPLETED, 0) > 1, 60, "no trial ends")
+            wait_until(lambda: client.study(study.id).trials.get(TrialState.COMPLETED, 0) > 1, 120, "no trial ends")
             assert service.driver_pid(study.id) == waiting.pid
             os.kill(waiting.pid, signal.SIGKILL)
             ended = client.wait(study.id, timeout=100)

@@ -19,7 +19,7 @@ from service.checkpoints.trial_objects import TrialObjects
 from service.domain.errors import StorageAway
 from tests.s3 import ADDRESS, running_s3
 
-pytestmark = [pytest.mark.integration]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 STUDY = "intents-abc123"
 CONTENT = os.urandom(1_000_000) * 24
 
@@ -32,6 +32,7 @@ class Link:
         self._after_bytes = after_bytes
         self.breaks = 0
         self.broken = 0
+        self._breaking = threading.Lock()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -59,14 +60,19 @@ class Link:
         with suppress(OSError):
             while content := one.recv(65536):
                 passed += len(content)
-                if self.breaks and passed > self._after_bytes:
-                    self.breaks -= 1
-                    self.broken += 1
+                if passed > self._after_bytes and self._is_to_break():
                     break
                 other.sendall(content)
         for end in (one, other):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _is_to_break(self) -> bool:
+        with self._breaking:
+            is_one = self.breaks > 0
+            self.breaks -= is_one
+            self.broken += is_one
+        return is_one
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from service.domain.deletion import Forgotten
 from service.domain.ports import Change
 from service.domain.study import StudyReason
 from service.domain.trial import TrialReason
+from service.serve import free_port
 from service.store.memory import memory_store
 from service.tracking import server
 from service.tracking.mirror import Mirror
@@ -21,7 +22,7 @@ from service.tracking.mlflow import MlflowTracker
 from service.tracking.tracker import Batch, Metric, TrackerAway, TrackerForgot
 from tests.api.conftest import TOKEN
 from tests.builders import NOW
-from tests.integration.serving import RealWorld, free_port, serving_api, serving_mlflow
+from tests.integration.serving import RealWorld, serving_api, serving_mlflow
 from tests.unit.test_mirror import ENVIRONMENT, World
 from tests.unit.test_mirror_control import extend
 
@@ -308,7 +309,7 @@ def test_the_uis_page_scripts_and_queries_come_through_the_gateway(world: RealWo
     study = world.has_study("ui-abc123")
     world.mirror.sync_once()
     experiment_id = world.store.mirror.experiment(study.id)
-    with httpx.Client(base_url=gateway, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False) as ui:
+    with httpx.Client(base_url=gateway, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=60) as ui:
         page = ui.get("/mlflow/")
         assert "frame-ancestors 'self'" in page.headers["content-security-policy"]
         script = page.text.partition('src="static-files/static/js/')[2].partition('"')[0]
@@ -323,7 +324,7 @@ def test_the_uis_page_scripts_and_queries_come_through_the_gateway(world: RealWo
         body = {"query": query, "variables": {"input": {"experimentId": experiment_id}}, "operationName": "Q"}
         found = ui.post("/mlflow/graphql", json=body).json()
         assert found["data"]["mlflowGetExperiment"]["experiment"]["name"] == study.id
-    assert httpx.get(f"{gateway}/mlflow/", trust_env=False).status_code == 401
+    assert httpx.get(f"{gateway}/mlflow/", trust_env=False, timeout=60).status_code == 401
 
 
 def test_what_a_version_before_projects_wrote_is_tagged_with_whose_it_is(world: RealWorld, mlflow: MlflowClient) -> None:

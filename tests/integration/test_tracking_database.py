@@ -1,7 +1,6 @@
 """MLflow's database: made by whichever server comes first, and brought up to date by the next MLflow."""
 
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine, inspect
 
+from service.serve import free_port
 from service.store.database import tracking_url
 from service.tracking import server
 from tests.servers import Postgresql
@@ -23,12 +23,6 @@ from tests.servers import Postgresql
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
 
 _START_SECONDS = 120.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start(database: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
@@ -55,7 +49,7 @@ def test_servers_that_start_at_the_same_time_make_the_tables_once_and_all_come_u
         with psycopg.connect(own, autocommit=True) as connection:
             connection.execute("CREATE SCHEMA mlflow")
         url = f"{own}&options=-csearch_path%3Dmlflow"
-    ports = [_free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     servers = [_start(tracking_url(url, own), tmp_path, port) for port in ports]
     try:
         deadline = time.monotonic() + _START_SECONDS
@@ -65,14 +59,15 @@ def test_servers_that_start_at_the_same_time_make_the_tables_once_and_all_come_u
             assert time.monotonic() < deadline, logs
             time.sleep(0.2)
         api = "api/2.0/mlflow/experiments"
-        created = httpx.post(f"{server.url(ports[0])}/{api}/create", json={"name": "shared"}, trust_env=False).json()
-        found = httpx.get(f"{server.url(ports[1])}/{api}/get-by-name", params={"experiment_name": "shared"}, trust_env=False)
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            created = http.post(f"{server.url(ports[0])}/{api}/create", json={"name": "shared"}).json()
+            found = http.get(f"{server.url(ports[1])}/{api}/get-by-name", params={"experiment_name": "shared"})
         assert found.json()["experiment"]["experiment_id"] == created["experiment_id"]
     finally:
         for one in servers:
             one.terminate()
         for one in servers:
-            one.wait(20)
+            one.wait(60)
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own

@@ -55,6 +55,7 @@ def said(reports: list[Report]) -> list[Report]:
 
 
 @in_processes
+@pytest.mark.timeout(300)
 def test_two_processes_train_as_one_does(made: list[Distributed], case: Case, place: Path, tmp_path: Path) -> None:
     changes = {"dropout": 0.0, "batch_size": 7, "epochs": 2}  # an odd number: one process has a row more
     alone: Trainer = make_trainer(a_config(case, **changes), context(case, place))
@@ -102,11 +103,12 @@ def test_a_paused_trial_goes_on_as_if_it_had_not_and_ends_when_a_process_is_kill
     processes[1].kill()
     with pytest.raises(RuntimeError, match="process"):
         list(running)
-    psutil.wait_procs(processes, timeout=60)
-    assert not [process for process in processes if process.is_running()]
+    _, left = psutil.wait_procs(processes, timeout=60)
+    assert not left
 
 
 @in_processes
+@pytest.mark.timeout(300)
 def test_what_is_wrong_with_the_rows_is_said(made: list[Distributed], case: Case, place: Path) -> None:
     with pytest.raises(TrainerError, match="no column 'nothing'"):
         in_two(made, case, place, {"data": {**case.document["data"], "label": "nothing"}})

@@ -337,6 +337,7 @@ def test_help_says_what_is_read_and_written(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(300)
 def test_it_needs_no_service_no_ray_and_no_mlflow(desk: Desk) -> None:
     desk.write(epochs=1)
     loaded = "sorted({name.partition('.')[0] for name in sys.modules} & {'service', 'ray', 'mlflow', 'optuna'})"
