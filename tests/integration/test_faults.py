@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,31 @@ def a_small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@needs_namespaces
+def test_a_service_stays_on_a_disk_that_is_full_to_the_last_byte_and_its_study_goes_on(tmp_path: Path) -> None:
+    with a_small_disk(tmp_path / "home", 1000):
+        service = RunningService(tmp_path).start()
+        try:
+            with service.client() as client:
+                study = a_study(client, trials=2, epochs=30)
+                wait_until(lambda: client.study(study.id).progress.epochs.spent >= 2, 100, "the study does not run")
+                fill(service.home / "filler")
+                time.sleep(20)  # the lead runs out, and the controller leaves
+                assert _answers(client, study)
+                (service.home / "filler").unlink()
+                ended = ends(client, study, seconds=150)
+        finally:
+            assert service.stop() == 0, service.log()
+    assert (ended.state, ended.trials) == (StudyState.COMPLETED, {TrialState.COMPLETED: 2})
+
+
+def fill(file: Path) -> None:
+    """Take all the room that its disk has."""
+    with file.open("wb", buffering=0) as into, suppress(OSError):
+        while True:
+            into.write(bytes(64 * 1024))
 
 
 @needs_namespaces
