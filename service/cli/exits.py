@@ -46,7 +46,7 @@ _OF_STATUS = {
 
 def report_error(error: Exception) -> ExitCode:
     """Say on stderr what went wrong and what to do; returns the exit code that stands for it."""
-    from service.client.errors import ProblemError, PullRefused, ServiceUnreachable, WaitedTooLong
+    from service.client.errors import ProblemError, PullRefused, ServiceUnreachable, UnusableAddress, WaitedTooLong
 
     match error:
         case ProblemError():
@@ -57,6 +57,8 @@ def report_error(error: Exception) -> ExitCode:
             if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
                 say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
             return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
+        case UnusableAddress():
+            code = ExitCode.USAGE
         case ServiceUnreachable():
             code = ExitCode.UNREACHABLE
         case WaitedTooLong():

@@ -1,7 +1,7 @@
 """The typed Python client: `from service.client import Client`. The command line and the demo use it and nothing else."""
 
 from service.client.client import Client
-from service.client.errors import CorruptDownload, ProblemError, PullRefused, ServiceUnreachable, WaitedTooLong
+from service.client.errors import CorruptDownload, ProblemError, PullRefused, ServiceUnreachable, UnusableAddress, WaitedTooLong
 from service.client.pull import Progress
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Progress",
     "PullRefused",
     "ServiceUnreachable",
+    "UnusableAddress",
     "WaitedTooLong",
 ]

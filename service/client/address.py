@@ -10,7 +10,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.client.errors import UnusableAddress
+
 DEFAULT_URL = "http://127.0.0.1:8080"
+_TOKEN = re.compile(r"[!-~]{1,16384}")
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,27 @@ def find_address(
     token: str | None = None,
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    token_file: Path | None = None,
 ) -> Address:
     """What was given, else `TUNEYARD_URL` and `TUNEYARD_TOKEN`, else what the service left in its home folder.
 
     The home folder's token is only for the service of that folder or one on this machine: it is not sent anywhere else.
+    Raises `UnusableAddress` for what cannot be a token, and never repeats it.
     """
     folder = home or home_folder(environment)
     announced = _announced_url(folder)
     chosen = (url or environment.get("TUNEYARD_URL") or announced or DEFAULT_URL).rstrip("/")
-    found = token or environment.get("TUNEYARD_TOKEN")
-    if found is None and (chosen == announced or is_loopback(chosen)):
-        found = _text_of(folder / "token")
-    return Address(chosen, found)
+    if token:
+        return Address(chosen, _checked_token(token, "The token given"))
+    if token_file is not None:
+        return Address(chosen, _token_in(token_file))
+    if named := environment.get("TUNEYARD_TOKEN"):
+        return Address(chosen, _checked_token(named, "TUNEYARD_TOKEN"))
+    own = folder / "token"
+    if (chosen == announced or is_loopback(chosen)) and (text := _text_of(own)):
+        return Address(chosen, _checked_token(text, str(own)))
+    return Address(chosen, None)
 
 
 def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -68,6 +80,22 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _token_in(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UnusableAddress(f"Cannot read the token file {file}: {error.strerror}.") from error
+    return _checked_token(text, f"The token file {file}")
+
+
+def _checked_token(text: str, place: str) -> str:
+    """The token, if a header can carry it. Raises `UnusableAddress`, which says where it was found and not what it is."""
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise UnusableAddress(f"{place} holds no token: that is one line of letters, digits and signs without blanks.")
+    return token
+
+
 def _announced_url(home: Path) -> str | None:
     text = _text_of(service_file(home))
     try:
@@ -79,6 +107,6 @@ def _announced_url(home: Path) -> str | None:
 
 def _text_of(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None

@@ -69,9 +69,10 @@ class Client:
     """A connection to the service.
 
     The address is `url`, else `TUNEYARD_URL`, else what a running service left in its home folder, else
-    http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's. `user` is who asks, in a study's
-    events: else `TUNEYARD_USER`, else the name of this process's user. `project` is the one to work in, for who sees several:
-    else `TUNEYARD_PROJECT`.
+    http://127.0.0.1:8080; the token is `token`, else that in `token_file`, else `TUNEYARD_TOKEN`, else the home folder's. `user`
+    is who asks, in a study's events: else `TUNEYARD_USER`, else the name of this process's user. `project` is the one to work
+    in, for who sees several: else `TUNEYARD_PROJECT`.
+    Raises `UnusableAddress` for what cannot be a token.
     Every method raises `ProblemError` when the service refuses and `ServiceUnreachable` when it does not answer.
     Requests are repeated after lost connections and 503 answers; a repeat never does a thing twice.
     """
@@ -84,14 +85,15 @@ class Client:
         user: str | None = None,
         project: str | None = None,
         home: Path | None = None,
+        token_file: Path | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = Connection(
-            find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep, user=user or user_name(),
-            project=project or os.environ.get("TUNEYARD_PROJECT"),
+            find_address(url, token, home, token_file=token_file), timeout=timeout, transport=transport, sleep=sleep,
+            user=user or user_name(), project=project or os.environ.get("TUNEYARD_PROJECT"),
         )  # fmt: skip
         self.access = Access(self._connection)
         """Tokens, projects and the audit log."""

@@ -107,6 +107,8 @@ def raise_for_problem(response: httpx.Response) -> None:
 
 def reason_of(error: httpx.TransportError) -> str:
     """What happened, in a few words."""
+    if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header that it stumbles over
+        return "a request cannot be sent as it stands"
     return str(error) or type(error).__name__
 
 

@@ -25,6 +25,10 @@ class ServiceUnreachable(TuneyardError):
         self.url = url
 
 
+class UnusableAddress(TuneyardError):
+    """What is to name the service, or to open it, can be part of no request."""
+
+
 class WaitedTooLong(TuneyardError):
     """The study did not end in the time given to wait for it."""
 

@@ -370,6 +370,19 @@ def test_the_token_comes_from_a_file_when_one_is_named(tmp_path: Path, monkeypat
     assert tuneyard(StandIn(), "--token-file", str(tmp_path / "secret"), "study", "ls") == 0
 
 
+def test_a_file_that_holds_no_token_is_wrong_usage_and_its_content_is_printed_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, service = tmp_path / "secret", StandIn()
+    file.write_text(f"{TOKEN}\nsecond line\n")
+    assert tuneyard(service, "--token-file", str(file), "study", "ls") == 2
+    printed = "".join(capsys.readouterr())
+    assert str(file) in printed
+    assert TOKEN not in printed
+    assert "second line" not in printed
+    assert service.requests == []
+
+
 def test_the_exit_codes_are_part_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     assert "7 service unreachable" in " ".join(capsys.readouterr().out.split())

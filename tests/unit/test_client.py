@@ -109,6 +109,14 @@ def test_a_service_that_does_not_answer_is_tried_again_and_then_named() -> None:
     assert nap.seconds == [0.2, 0.5, 1.0]
 
 
+def test_what_stands_in_a_request_that_cannot_be_sent_is_not_repeated() -> None:
+    service = StandIn()
+    service.failing = [httpx.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'")] * 10
+    with pytest.raises(ServiceUnreachable) as raised:
+        a_client(service).study(STUDY_ID)
+    assert TOKEN not in raised.value.detail
+
+
 def test_the_pause_that_a_busy_service_asks_for_is_kept() -> None:
     service, nap = StandIn(), Nap()
     service.failing = [httpx.Response(503, headers={"Retry-After": "4"})]
