@@ -13,9 +13,8 @@ from service.cli.session import session_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rich.table import Table
-
     from service.api.access_views import AuditEntryView, ProjectView, TokenView
+    from service.cli.layout import Rows
 
 tokens = typer.Typer(help="Tokens: make, list, revoke them.", no_args_is_help=True, epilog=EPILOG)
 projects = typer.Typer(help="Projects: make and list them, set their quotas.", no_args_is_help=True, epilog=EPILOG)
@@ -185,14 +184,16 @@ def audit(
     if as_lines:
         sys.stdout.writelines(entry.model_dump_json() + "\n" for entry in entries)
     else:
-        console().print(_audit_table(entries))
+        console().print(_audit_table(entries), crop=False)
 
 
-def _tokens_table(found: "Sequence[TokenView]") -> "Table":
-    from service.cli.tables import plain_table
+def _tokens_table(found: "Sequence[TokenView]") -> "Rows":
+    from service.cli.layout import Rows
     from service.cli.words import moment
 
-    table = plain_table("id", "name", "role", "project", "made by", "expires", "last used", "state")
+    table = Rows(
+        "id", "name", "role", "project", "made by", "expires", "last used", "state", drop=("made by", "last used", "expires")
+    )
     for token in found:
         state = "revoked" if token.revoked_at else ""
         expires, used = (moment(at) if at else "never" for at in (token.expires_at, token.last_used_at))
@@ -200,11 +201,11 @@ def _tokens_table(found: "Sequence[TokenView]") -> "Table":
     return table
 
 
-def _projects_table(found: "Sequence[ProjectView]") -> "Table":
-    from service.cli.tables import plain_table
+def _projects_table(found: "Sequence[ProjectView]") -> "Rows":
+    from service.cli.layout import Rows
     from service.cli.words import size
 
-    table = plain_table("project", ">studies at once", ">GPU-hours", ">stored")
+    table = Rows("project", ">studies at once", ">GPU-hours", ">stored")
     for one in found:
         hours, stored = f"{one.gpu_hours:.2f}", size(one.stored_bytes + one.dataset_bytes)
         table.add_row(
@@ -216,11 +217,14 @@ def _projects_table(found: "Sequence[ProjectView]") -> "Table":
     return table
 
 
-def _audit_table(entries: "Sequence[AuditEntryView]") -> "Table":
-    from service.cli.tables import plain_table
+def _audit_table(entries: "Sequence[AuditEntryView]") -> "Rows":
+    from service.cli.layout import Rows
     from service.cli.words import moment
 
-    table = plain_table(">id", "when", "who", "role", "project", "did", "to", ">answer", "from")
+    table = Rows(
+        ">id", "when", "who", "role", "project", "did", "to", ">answer", "from",
+        flow=("to",), drop=("from", "role", "project"),
+    )  # fmt: skip
     for one in entries:
         where = one.project or "all"
         table.add_row(

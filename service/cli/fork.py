@@ -81,12 +81,11 @@ def _value(setting: str, text: str) -> Any:
 def _refinement_table(refinement: "RefinementView") -> "RenderableType":
     """What becomes of each parameter."""
     from rich.console import Group
-    from rich.table import Table
+
+    from service.cli.layout import Rows
 
     good = ", ".join(map(str, refinement.good))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("parameter", "", "why"):
-        table.add_column(heading, overflow="fold", no_wrap=heading != "why")
+    table = Rows("parameter", "change", "why", flow=("why",))
     for change in refinement.changes:
         table.add_row(change.parameter, change.action, change.sentence)
     head = f"{refinement.trials} trials compared at report {refinement.report}; the best: {good}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PLAIN_COLUMNS = 200
-"""Width of a table that goes to a file or another program: nothing is cut at a terminal's edge."""
+"""Width of a table that goes to a file or another program, where nothing is dropped or cut: it may be wider."""
 
 
 class Format(StrEnum):
@@ -70,7 +70,8 @@ def emit(form: Format, models: "BaseModel | Sequence[BaseModel]", table: "Callab
     """Print one model, or a list of them, on stdout."""
     match form:
         case Format.TABLE:
-            console().print(table())
+            target = console()
+            target.print(table(), crop=target.is_terminal)
         case Format.JSON:
             text = json.dumps(_plain(models), indent=2, ensure_ascii=False)
             sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")

@@ -10,10 +10,9 @@ from service.cli.output import Format, FormatOption, emit, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from search_spaces import Parameter
     from search_spaces.presets import Preset
+    from service.cli.layout import Rows
 
 app = typer.Typer(help="Presets: search spaces to start from.", no_args_is_help=True, epilog=EPILOG)
 
@@ -43,17 +42,21 @@ def show(
     emit(output, found, lambda: _preset_table(found))
 
 
-def _presets_table(found: "Sequence[Preset]") -> "Table":
+def _presets_table(found: "Sequence[Preset]") -> "Rows":
     """One line a preset."""
-    table = _table("preset", "searches", "what for")
+    from service.cli.layout import Rows
+
+    table = Rows("preset", "searches", "what for", flow=("searches", "what for"))
     for preset in found:
         table.add_row(preset.name, ", ".join(preset.space), preset.description)
     return table
 
 
-def _preset_table(preset: "Preset") -> "Table":
+def _preset_table(preset: "Preset") -> "Rows":
     """The trainer's settings, then one line a parameter."""
-    table = _table("key", "value", "from")
+    from service.cli.layout import Rows
+
+    table = Rows("key", "value", "from", flow=("value", "from"))
     for key, value in preset.trainer.items():
         shown = ", ".join(f"{name}: {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
         table.add_row(key, shown, "")
@@ -75,13 +78,3 @@ def _range(parameter: "Parameter") -> str:
             return str(parameter.value)
         case _:
             assert_never(parameter)
-
-
-def _table(*headings: str) -> "Table":
-    """A table without lines; what does not fit a terminal goes on below."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
