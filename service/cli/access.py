@@ -175,16 +175,15 @@ def audit(
     context: typer.Context,
     after: Annotated[int, typer.Option(help="Only entries with a greater id.", min=0)] = 0,
     as_lines: Annotated[bool, typer.Option("--jsonl", help="A line of JSON for each.")] = False,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show who did what, when, and from where."""
-    from service.cli.output import console
-
     with session_of(context).client() as client:
         entries = list(client.access.audit(after))
     if as_lines:
         sys.stdout.writelines(entry.model_dump_json() + "\n" for entry in entries)
     else:
-        console().print(_audit_table(entries), crop=False)
+        emit(output, entries, lambda: _audit_table(entries))
 
 
 def _tokens_table(found: "Sequence[TokenView]") -> "Rows":

@@ -50,6 +50,7 @@ def remove(
         str | None, typer.Argument(metavar="[FILE]", help="One file of it; all of them when left out.", show_default=False)
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Delete a data set, or one file of it, that no study needs which has not ended."""
     from service.cli.words import size
@@ -63,3 +64,5 @@ def remove(
         removed = client.delete_dataset(name, file)
     files = "1 file" if len(removed.files) == 1 else f"{len(removed.files)} files"
     say(f"{what} is deleted: {files}, {size(removed.bytes)}")
+    if output is not Format.TABLE:
+        emit(output, removed, lambda: "")

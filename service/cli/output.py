@@ -28,7 +28,6 @@ class Format(StrEnum):
 
 FORMAT_HELP = "table for people; json and yaml hold the API's own fields."
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help=FORMAT_HELP)]
-OutputFormatOption = Annotated[Format, typer.Option("--output", help=FORMAT_HELP)]
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.exits import EPILOG
-from service.cli.output import Format, FormatOption, OutputFormatOption, console, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, console, emit, is_terminal, say
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
@@ -62,11 +62,13 @@ def get(
 
 
 @app.command()
-def analysis(context: typer.Context, study: StudyArgument, number: NumberArgument) -> None:
-    """Print, as JSON, where a trial's best report went wrong on the validation rows."""
+def analysis(context: typer.Context, study: StudyArgument, number: NumberArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show where a trial's best report went wrong on the validation rows; all of it with -o json."""
+    from service.cli.analysis_tables import mistakes_table
+
     with session_of(context).client() as client:
         found = client.analysis(study, number)
-    emit(Format.JSON, found, lambda: "")
+    emit(output, found, lambda: mistakes_table(found))
 
 
 @app.command()
@@ -83,7 +85,7 @@ def add(
     key: Annotated[
         str | None, typer.Option("--idempotency-key", help="The same key and parameters ask once.", show_default=False)
     ] = None,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:  # fmt: skip
     """Ask a study to try these parameters next."""
     from service.cli.tables import request_table
@@ -117,11 +119,12 @@ def pull(
     context: typer.Context,
     study: StudyArgument,
     directory: Annotated[
-        Path, typer.Option("--directory", "-o", help="Folder to write; an earlier pull there is replaced.", show_default=False)
+        Path,
+        typer.Option("--to", metavar="FOLDER", help="Folder to write; an earlier pull there is replaced.", show_default=False),
     ],
     trial: Annotated[int | None, typer.Option(help="Pull this trial instead of the best one.", min=0, show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Download a checkpoint that transformers' `from_pretrained` loads; every file is verified."""
     from service.cli.tables import manifest_table

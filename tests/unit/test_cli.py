@@ -3,17 +3,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import typer
 import yaml
 
 from service import __version__
 from service.cli import run
+from service.cli.app import app
 from service.cli.session import Session
 from service.domain.events import EventKind
 from service.domain.stored import Footprint
@@ -216,13 +218,13 @@ def test_a_studys_analysis_says_what_matters_and_how_the_best_was_found(capsys: 
 
 def test_all_of_a_studys_analysis_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "analysis.json"
-    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(file)) == 0
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "--to", str(file)) == 0
     assert len(json.loads(file.read_text())["parallel_coordinates"]["lines"]) == 12
     assert str(file) in capsys.readouterr().err
 
 
 def test_an_analysis_that_cannot_be_written_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(tmp_path)) == 2
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "--to", str(tmp_path)) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -266,9 +268,41 @@ def test_a_study_without_a_population_says_that_it_has_none(capsys: pytest.Captu
     assert "only the strategy pbt copies trials" in capsys.readouterr().err
 
 
+def test_a_trials_analysis_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "analysis", STUDY_ID, "1") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == [f"trial 1 of {STUDY_ID}", "report 1"]
+    assert "metrics.accuracy 0.5000" in lines
+    assert lines[lines.index("mistakes: 12, the first 10") + 1 :][:2] == ["text predicted confidence", "text 0 buy 0.9000"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "study lineage ID", "study pareto ID", "study analysis ID", "study rm ID --yes", "trial analysis ID 0",
+        "trial add ID -p learning_rate=1e-3", "dataset rm intents --yes",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_whatever_shows_something_shows_it_to_programs_alike(
+    capsys: pytest.CaptureFixture[str], line: str, form: str, read: Callable[[str], Any]
+) -> None:
+    assert tuneyard(a_finished_service(), *line.replace("ID", STUDY_ID).split(), "-o", form) == 0
+    assert isinstance(read(capsys.readouterr().out), dict)
+
+
+def test_every_command_with_an_output_has_it_under_the_same_names() -> None:
+    def options(command: Any) -> Iterator[tuple[str, ...]]:
+        for one in getattr(command, "commands", {}).values():
+            yield from options(one)
+        yield from (tuple(one.opts) for one in command.params if {"-o", "--output"} & set(one.opts))
+
+    assert {frozenset(opts) for opts in options(typer.main.get_command(app))} == {frozenset(("--output", "-o"))}
+
+
 def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     service = a_finished_service()
-    assert tuneyard(service, "trial", "analysis", STUDY_ID, "1") == 0
+    assert tuneyard(service, "trial", "analysis", STUDY_ID, "1", "-o", "json") == 0
     assert service.asked() == [f"GET /v1/studies/{STUDY_ID}/trials/1/analysis"]
     printed = json.loads(capsys.readouterr().out)
     assert (printed["trial"], printed["report"], printed["analysis"]) == (1, 1, ANALYSIS)
@@ -276,14 +310,14 @@ def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]
 
 def test_the_best_checkpoint_is_pulled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "best"
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--output", "json") == 0
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target), "-o", "json") == 0
     assert {name: (target / name).read_bytes() for name in CHECKPOINT} == CHECKPOINT
     assert [file["path"] for file in json.loads(capsys.readouterr().out)["files"]] == list(CHECKPOINT)
 
 
 def test_another_trials_checkpoint_is_pulled_by_its_number(tmp_path: Path) -> None:
     service = a_finished_service()
-    assert tuneyard(service, "best", "pull", STUDY_ID, "-o", str(tmp_path / "one"), "--trial", "1") == 0
+    assert tuneyard(service, "best", "pull", STUDY_ID, "--to", str(tmp_path / "one"), "--trial", "1") == 0
     assert service.asked()[0] == f"GET /v1/studies/{STUDY_ID}/trials/1/checkpoint"
 
 
@@ -291,9 +325,9 @@ def test_a_pull_over_foreign_files_is_a_conflict_unless_forced(tmp_path: Path, c
     target = tmp_path / "best"
     target.mkdir()
     (target / "thesis.txt").touch()
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target)) == 5
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target)) == 5
     assert "--force" in capsys.readouterr().err
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--force") == 0
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target), "--force") == 0
 
 
 def test_an_uploaded_file_is_named_as_a_study_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,6 +436,7 @@ def test_a_command_imports_only_what_it_needs(line: list[str], absent: tuple[str
 _ANSWERED_BY_NOBODY = """
 import sys
 from service.cli import run
+from service.cli.app import app
 from service.cli.session import Session
 
 class Nobody:

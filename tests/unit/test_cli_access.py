@@ -110,6 +110,8 @@ def test_the_audit_log_is_a_table_or_lines_of_json(tuneyard: Tuneyard, capsys: p
     capsys.readouterr()
     assert tuneyard("audit") == 0
     assert "grace" in capsys.readouterr().out
+    assert tuneyard("audit", "-o", "json") == 0
+    assert [one["caller"] for one in json.loads(capsys.readouterr().out)] == ["grace"]
     assert tuneyard("audit", "--jsonl") == 0
     (entry,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (entry["caller"], entry["action"], entry["status"]) == ("grace", "createProject", 201)
