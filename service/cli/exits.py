@@ -2,9 +2,13 @@
 
 import sys
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from service.cli.output import say
 from service.domain.errors import TuneyardError
+
+if TYPE_CHECKING:
+    from service.api.schemas import Problem
 
 
 class ExitCode(IntEnum):
@@ -51,9 +55,10 @@ def report_error(error: Exception) -> ExitCode:
     match error:
         case ProblemError():
             problem = error.problem
-            say(f"error: {problem.detail or problem.title}", style="red")
-            for violation in problem.violations or ():
-                say(f"  {violation.pointer or '/'}: {violation.detail}")
+            headline, *more = _told(problem)
+            say(f"error: {headline}", style="red")
+            for line in more:
+                say(f"  {line}")
             if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
                 say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
             return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
@@ -70,6 +75,15 @@ def report_error(error: Exception) -> ExitCode:
     detail = error.detail if isinstance(error, TuneyardError) else f"{type(error).__name__}: {error}"
     say(f"error: {detail}", style="red")
     return code
+
+
+def _told(problem: "Problem") -> list[str]:
+    """What a problem says, and then each violation once: the service's own sentence may be the first of them."""
+    detail = problem.detail or problem.title
+    lines = [f"{violation.pointer or '/'}: {violation.detail}" for violation in problem.violations or ()]
+    if not problem.violations or problem.violations[0].detail not in detail:
+        return [detail, *lines]
+    return [detail] if len(lines) == 1 else [problem.title, *lines]
 
 
 def leave(code: ExitCode) -> None:

@@ -32,11 +32,14 @@ def show(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what a preset searches, and from which literature its ranges are."""
+    from difflib import get_close_matches
+
     from search_spaces.presets import presets
 
     found = presets().get(name)
     if found is None:
-        say(f"error: There is no preset {name!r}: `tuneyard preset ls` lists those there are.", style="red")
+        meant = "".join(f"did you mean {one}? " for one in get_close_matches(name, presets(), n=1))
+        say(f"error: There is no preset {name!r}: {meant}`tuneyard preset ls` lists those there are.", style="red")
         raise typer.Exit(ExitCode.NOT_FOUND)
     say(f"a study names it as space: {{preset: {name}}}")
     emit(output, found, lambda: _preset_table(found))

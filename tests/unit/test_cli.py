@@ -383,6 +383,23 @@ def test_every_violation_of_a_refused_definition_is_printed_with_its_place(
     assert capsys.readouterr().err.splitlines() == ["error: Wrong.", "  /space/x: is not a key", "  /: is odd"]
 
 
+def test_no_violation_is_printed_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = {"pointer": "/budgt", "detail": "is no key"}, {"pointer": "", "detail": "needs a `space`"}
+    service = StandIn()
+    service.failing = [
+        a_problem(422, "/budgt: is no key", violations=[first]),
+        a_problem(422, "/budgt: is no key (and 1 more)", violations=[first, second], title="It cannot be run"),
+        a_problem(422, "query parameter `limit`: 0", violations=[{"pointer": "limit", "detail": "query parameter `limit`: 0"}]),
+    ]
+    for said in (
+        ["error: /budgt: is no key"],
+        ["error: It cannot be run", "  /budgt: is no key", "  /: needs a `space`"],
+        ["error: query parameter `limit`: 0"],
+    ):
+        assert tuneyard(service, "study", "get", STUDY_ID) == 4
+        assert capsys.readouterr().err.splitlines() == said
+
+
 def test_a_service_that_does_not_answer_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
     service.failing = [httpx.ConnectError("refused")] * 9
