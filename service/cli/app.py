@@ -12,6 +12,7 @@ import typer
 from service import __version__
 from service.cli import access, control, database, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
+from service.cli.output import say
 from service.cli.session import Session, session_of
 
 app = typer.Typer(
@@ -101,12 +102,13 @@ def serve(
     cpus: Annotated[int | None, typer.Option(help="CPU slots for trials [all].", min=1, show_default=False)] = None,
     gpus: Annotated[int | None, typer.Option(help="GPU slots for trials [those found].", min=0, show_default=False)] = None,
     model_root: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose models studies may name by path; may be repeated.", show_default=False)
+        list[Path] | None,
+        typer.Option(help="Folder whose models studies may name by path; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
     """Run the service in the foreground, until Ctrl-C or SIGTERM."""
     from service.serve import serve as run_service
-    from service.settings import Settings
+    from service.settings import read_settings
 
     given: dict[str, Any] = {
         "home": home or session_of(context).home,
@@ -116,7 +118,13 @@ def serve(
         "gpus": gpus,
         "model_roots": tuple(model_root) if model_root else None,
     }
-    raise typer.Exit(run_service(Settings(**{key: value for key, value in given.items() if value is not None})))
+    settings = read_settings(**{key: value for key, value in given.items() if value is not None})
+    missing = [folder for folder in settings.model_roots if not folder.expanduser().is_dir()]
+    if missing and model_root:
+        raise typer.BadParameter(f"there is no folder {missing[0]}", param_hint="--model-root")
+    for folder in missing:  # it may be mounted later
+        say(f"note: there is no folder {folder}: TUNEYARD_MODEL_ROOTS names it, and no model is found in it")
+    raise typer.Exit(run_service(settings))
 
 
 @app.command()

@@ -46,7 +46,7 @@ def upgrade(context: typer.Context) -> None:
 
 
 def _settings(context: typer.Context) -> "Settings":
-    from service.settings import Settings
+    from service.settings import read_settings
 
     home = session_of(context).home
-    return Settings() if home is None else Settings(home=home)
+    return read_settings() if home is None else read_settings(home=home)

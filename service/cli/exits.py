@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from service.cli.output import say
-from service.domain.errors import TuneyardError
+from service.domain.errors import StorageRefused, TuneyardError, WrongSettings
 
 if TYPE_CHECKING:
     from service.api.schemas import Problem
@@ -62,7 +62,7 @@ def report_error(error: Exception) -> ExitCode:
             if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
                 say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
             return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
-        case UnusableAddress():
+        case UnusableAddress() | StorageRefused() | WrongSettings():
             code = ExitCode.USAGE
         case ServiceUnreachable():
             code = ExitCode.UNREACHABLE
