@@ -50,16 +50,23 @@ _OF_STATUS = {
 
 def report_error(error: Exception) -> ExitCode:
     """Say on stderr what went wrong and what to do; returns the exit code that stands for it."""
-    from service.client.errors import ProblemError, PullRefused, ServiceUnreachable, UnusableAddress, WaitedTooLong
+    from service.client.errors import (
+        NotLetIn,
+        ProblemError,
+        PullRefused,
+        ServiceUnreachable,
+        UnusableAddress,
+        WaitedTooLong,
+    )
 
     match error:
         case ProblemError():
             problem = error.problem
-            headline, *more = _told(problem)
+            headline, *more = [error.detail] if isinstance(error, NotLetIn) else _told(problem)
             say(f"error: {headline}", style="red")
             for line in more:
                 say(f"  {line}")
-            if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
+            if isinstance(error, NotLetIn):
                 say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
             return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
         case UnusableAddress() | StorageRefused() | WrongSettings():

@@ -364,7 +364,7 @@ def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, 4), (401, 6), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7)]
+    ("status", "code"), [(400, 4), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7)]
 )
 def test_each_kind_of_refusal_has_its_exit_code(status: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
@@ -432,6 +432,27 @@ def test_a_file_that_holds_no_token_is_wrong_usage_and_its_content_is_printed_no
     assert TOKEN not in printed
     assert "second line" not in printed
     assert service.requests == []
+
+
+def test_a_token_that_was_sent_and_does_not_count_is_told_from_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEYARD_TOKEN", "wrong-one")
+    assert tuneyard(StandIn(), "study", "ls") == 6
+    said = capsys.readouterr().err
+    assert "does not take the token of TUNEYARD_TOKEN: it is wrong, has run out or was revoked" in said
+    assert "wrong-one" not in said
+    monkeypatch.delenv("TUNEYARD_TOKEN")
+    assert tuneyard(StandIn(), "--home", str(tmp_path / "nothing"), "study", "ls") == 6
+    assert f"wants a token: there is none in {tmp_path / 'nothing'}" in capsys.readouterr().err
+
+
+def test_what_is_no_address_is_wrong_usage_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    assert tuneyard(service, "--url", "ftp://127.0.0.1:8081", "study", "ls") == 2
+    assert tuneyard(service, "--project", "b\u00e9", "study", "ls") == 2
+    assert service.requests == []
+    assert tuneyard(service, "--url", "127.0.0.1:8081", "study", "ls") == 0
 
 
 def test_the_exit_codes_are_part_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,3 +127,41 @@ def test_a_token_file_that_cannot_be_read_is_refused_with_why(tmp_path: Path) ->
 
 def test_a_variable_that_is_empty_names_no_token(tmp_path: Path) -> None:
     assert find_address(home=a_home(tmp_path), environment={"TUNEYARD_TOKEN": ""}).token == "home-token"
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8081", "http://127.0.0.1:8081"),
+        ("localhost:1/", "http://localhost:1"),
+        ("https://a.example/b/", "https://a.example/b"),
+    ],
+)
+def test_an_address_without_a_scheme_is_one_of_http(given: str, url: str) -> None:
+    assert find_address(given, environment={}).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a.example",
+        "http://",
+        "http://a:port",
+        "http://a:99999",
+        "http://[",
+        "a b",
+        "http://a/?q=1",
+        "http://a#b",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(UnusableAddress, match="no address of a service"):
+        find_address(url, environment={})
+
+
+def test_where_a_token_is_from_is_known_and_why_there_is_none(tmp_path: Path) -> None:
+    home = a_home(tmp_path / "home")
+    assert find_address(home=home, environment={}).origin == f"in {home / 'token'}"
+    assert find_address(environment={"TUNEYARD_TOKEN": "x"}).origin == "of TUNEYARD_TOKEN"
+    assert "for a service of this machine" in find_address("http://a.example", home=home, environment={}).origin
+    assert str(tmp_path / "none") in find_address(home=tmp_path / "none", environment={}).origin
