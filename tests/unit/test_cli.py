@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -14,9 +15,12 @@ import typer
 import yaml
 
 from service import __version__
+from service.api.schemas import EventView
 from service.cli import run
 from service.cli.app import app
 from service.cli.session import Session
+from service.cli.watch import boards
+from service.client import Client
 from service.domain.events import EventKind
 from service.domain.stored import Footprint
 from service.domain.study import StudyState, WarmStart
@@ -141,6 +145,26 @@ def test_a_watched_study_is_told_line_by_line_on_stderr_off_a_terminal(capsys: p
         "trial 0 report 1/3: validation/accuracy 0.5000  (best so far)",
     ]
     assert told[-1] == f"study {STUDY_ID} completed"
+
+
+def test_a_watch_says_while_it_lasts_that_the_service_is_away() -> None:
+    back = Event()
+
+    class Leaving(Client):
+        def events(self, *_: Any, on_connection: Callable[[str | None], None] | None = None, **__: Any) -> Iterator[EventView]:
+            assert on_connection is not None
+            on_connection("refused")
+            assert back.wait(60)
+            on_connection(None)
+            service.studies[STUDY_ID] = replace(a_study(), state=StudyState.COMPLETED, ended_at=NOW)
+            yield EventView.of(an_event(1, EventKind.STUDY_STATE, state="completed"))
+
+    service = StandIn()
+    shown = boards(Leaving("http://127.0.0.1:1", TOKEN, transport=service), STUDY_ID)
+    assert next(shown).away is None
+    assert next(shown).away == "refused"
+    back.set()
+    assert [board.away for board in shown][-1] is None
 
 
 def test_an_interrupted_watch_says_how_to_watch_again(

@@ -187,6 +187,24 @@ def test_a_broken_event_stream_is_taken_up_where_it_broke_off() -> None:
     assert [request.headers["Last-Event-ID"] for request in service.requests] == ["0", "1", "2"]
 
 
+def test_whoever_listens_is_told_that_the_service_is_away_and_back() -> None:
+    service, told = StandIn(), list[str | None]()
+    service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [None], [ENDED]]
+    client = a_client(service)
+    events = client.events(STUDY_ID, on_connection=told.append)
+    assert next(events).id == 1
+    service.failing = [httpx.ConnectError("refused"), httpx.ConnectError("refused")]
+    assert [event.id for event in events] == [9]
+    assert told == ["refused", "refused", None]
+
+
+def test_a_stream_that_breaks_and_is_there_again_is_nothing_to_tell_of() -> None:
+    service, told = StandIn(), list[str | None]()
+    service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [ENDED]]
+    assert len(list(a_client(service).events(STUDY_ID, on_connection=told.append))) == 2
+    assert told == []
+
+
 def test_an_event_stream_that_never_comes_back_is_given_up_in_the_end() -> None:
     service, nap = StandIn(), Nap()
     service.failing = [httpx.ConnectError("refused")] * 100
