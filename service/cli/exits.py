@@ -86,11 +86,15 @@ def report_error(error: Exception) -> ExitCode:
 
 def _told(problem: "Problem") -> list[str]:
     """What a problem says, and then each violation once: the service's own sentence may be the first of them."""
+    from service.cli.operations import as_commands
+
     detail = problem.detail or problem.title
     lines = [f"{violation.pointer or '/'}: {violation.detail}" for violation in problem.violations or ()]
     if not problem.violations or problem.violations[0].detail not in detail:
-        return [detail, *lines]
-    return [detail] if len(lines) == 1 else [problem.title, *lines]
+        told = [detail, *lines]
+    else:
+        told = [detail] if len(lines) == 1 else [problem.title, *lines]
+    return [as_commands(line) for line in told]
 
 
 def leave(code: ExitCode) -> None:

@@ -424,6 +424,13 @@ def test_no_violation_is_printed_twice(capsys: pytest.CaptureFixture[str]) -> No
         assert capsys.readouterr().err.splitlines() == said
 
 
+def test_a_refusal_names_commands_and_not_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    service.failing = [a_problem(404, "There is no study 'x': `GET /v1/studies` lists those there are.")]
+    assert tuneyard(service, "study", "get", "x") == 3
+    assert capsys.readouterr().err == "error: There is no study 'x': `tuneyard study ls` lists those there are.\n"
+
+
 def test_a_service_that_does_not_answer_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
     service.failing = [httpx.ConnectError("refused")] * 9
