@@ -101,7 +101,7 @@ def revoke_token(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id.", show_default=False)],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Let nobody in with a token any more, nor with a browser session that came of it."""
+    """Let nobody in with a token any more. Browser sessions that came of it end too."""
     with session_of(context).client() as client:
         revoked = client.access.revoke_token(token)
     emit(output, revoked, lambda: _tokens_table([revoked]))
@@ -116,7 +116,7 @@ def create_project(
     max_stored_gb: StoredOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Make a project: a place for studies and data sets that only its members see."""
+    """Make a project. Its studies and data sets are for its members alone."""
     quotas = {"max_running_studies": max_running_studies, "max_gpu_hours": max_gpu_hours, "max_stored_gb": max_stored_gb}
     with session_of(context).client() as client:
         made = client.access.create_project(name, **_limits(quotas))
@@ -125,7 +125,7 @@ def create_project(
 
 @projects.command("ls")
 def list_projects(context: typer.Context, output: FormatOption = Format.TABLE) -> None:
-    """List projects, with their quotas and what their studies have taken."""
+    """List projects, with their quotas and what was taken of them."""
     with session_of(context).client() as client:
         found = client.access.projects()
     emit(output, found, lambda: _projects_table(found.items))
@@ -140,7 +140,7 @@ def quotas(
     max_stored_gb: StoredOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a project's quotas, or change those that are named; `none` lifts one."""
+    """Show a project's quotas, or change those named. `none` lifts one."""
     given = {"max_running_studies": max_running_studies, "max_gpu_hours": max_gpu_hours, "max_stored_gb": max_stored_gb}
     changes = {key: value for key, value in given.items() if value is not None}
     with session_of(context).client() as client:
@@ -163,7 +163,7 @@ def logout(
     context: typer.Context,
     everybody: Annotated[bool, typer.Option("--all", help="Log every browser out, whoever uses it.")] = False,
 ) -> None:
-    """End the sessions of all browsers, and the login links that nobody has used yet."""
+    """End the sessions of all browsers. The login links that nobody has used yet end too."""
     if not everybody:
         raise typer.BadParameter("it logs out everybody's browsers: say so with --all", param_hint="--all")
     with session_of(context).client() as client:

@@ -67,6 +67,12 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
     return ExitCode.OK
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -87,6 +93,9 @@ def root(
         str | None,
         typer.Option(help="Project to work in, for who sees several.", envvar="TUNEYARD_PROJECT", show_default=False),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of this command.")
+    ] = False,
 ) -> None:
     context.obj = replace(context.obj or Session(), url=url, token_file=token_file, home=home, project=project)
 
@@ -129,7 +138,7 @@ def serve(
 
 @app.command()
 def demo() -> None:
-    """Start a service of its own in ./.tuneyard/demo, run a real study and pull its best checkpoint into ./best."""
+    """Run a real study on a service of its own. It is in ./.tuneyard/demo, and its best checkpoint goes into ./best."""
     from service.demo import main as run_demo
 
     raise typer.Exit(run_demo())
@@ -140,7 +149,7 @@ def login(
     context: typer.Context,
     next_path: Annotated[str, typer.Option("--next", help="Path to open after the login.")] = "/mlflow/",
 ) -> None:
-    """Print a link that opens the MLflow UI in a browser; it works once, for a few minutes."""
+    """Print a link that opens MLflow in a browser. It works once, for a few minutes."""
     with session_of(context).client() as client:
         sys.stdout.write(client.login_link(next_path) + "\n")
 

@@ -24,13 +24,14 @@ class ExitCode(IntEnum):
     UNREACHABLE = 7
     NOT_COMPLETED = 8
     TIMED_OUT = 9
+    NO_SPACE = 10
     INTERRUPTED = 130
 
 
 EPILOG = (
     "Exit codes: 0 done · 1 unexpected error · 2 wrong usage · 3 not found · 4 refused as invalid · 5 conflict · "
-    "6 not authenticated · 7 service unreachable · 8 the watched study failed or was cancelled · "
-    "9 waited too long · 130 interrupted"
+    "6 not authenticated, or not allowed · 7 service unreachable · 8 the watched study failed or was cancelled · "
+    "9 waited too long · 10 no room on the service's disk · 130 interrupted"
 )
 
 _OF_STATUS = {
@@ -45,6 +46,7 @@ _OF_STATUS = {
     422: ExitCode.INVALID,
     429: ExitCode.UNREACHABLE,
     503: ExitCode.UNREACHABLE,
+    507: ExitCode.NO_SPACE,
 }
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit, say
+from service.cli.output import Format, FormatOption, emit, say, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def refine(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
     """Show a narrower space, drawn around a study's good trials."""
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("comparing the trials"):
         found = client.refinement(study)
     emit(output, found, lambda: _refinement_table(found))
 
@@ -38,7 +38,7 @@ def fork(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:  # fmt: skip
-    """Start a new study like an old one, which knows the old one's trials."""
+    """Start a study like an old one. It knows the old one's trials."""
     from service.cli.tables import study_table
 
     changes = changes_of(settings or [])

@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -63,6 +64,16 @@ def say(message: str, style: str | None = None) -> None:
     else:
         sys.stderr.write(shown(message) + "\n")
         sys.stderr.flush()
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A sign of life on stderr while something takes long; nothing where nobody looks."""
+    if not is_terminal(sys.stderr):
+        yield
+        return
+    with console(sys.stderr).status(f"{what} ..."):
+        yield
 
 
 def emit(form: Format, models: "BaseModel | Sequence[BaseModel]", table: "Callable[[], RenderableType]") -> None:

@@ -31,7 +31,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The preset, as TASK/METHOD.", show_default=False)],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what a preset searches, and from which literature its ranges are."""
+    """Show what a preset searches, and where its ranges are from."""
     from difflib import get_close_matches
 
     from search_spaces.presets import presets

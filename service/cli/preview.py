@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit
+from service.cli.output import Format, FormatOption, emit, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
@@ -23,9 +23,9 @@ def preview(
     ],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what a study would do and how long it would take, without starting it."""
+    """Show what a study would do, without starting it. How long it would take is part of that."""
     definition = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("planning"):
         found = client.preview(definition)
     emit(output, found, lambda: _preview_table(found))
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit
+from service.cli.output import Format, FormatOption, emit, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
@@ -29,8 +29,8 @@ def spending(
 
 
 def forecast(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """Show how a study is expected to end; once it has, how well that was foretold."""
-    with session_of(context).client() as client:
+    """Show how a study is expected to end. Once it has, how well that was foretold."""
+    with session_of(context).client() as client, working("foretelling"):
         found = client.forecast(study)
     emit(output, found, lambda: _forecast_tables(found))
 
@@ -46,7 +46,7 @@ def _spending_tables(found: "SpendingView") -> "RenderableType":
     totals.add_row("trials", *_of_limit(limits.trials))
     totals.add_row("reports", *_of_limit(limits.epochs, amount(reserved.reports)))
     wall = limits.wall_clock_seconds
-    totals.add_row("wall clock", duration(wall.spent), "", "" if wall.limit is None else duration(wall.limit))
+    totals.add_row("wall clock", duration(wall.spent, fine=True), "", "" if wall.limit is None else duration(wall.limit))
     totals.add_row("GPU-hours", *_of_limit(limits.gpu_hours, amount(reserved.gpu_hours)))
     if limits.cost is not None and reserved.cost is not None:
         totals.add_row("cost", *_of_limit(limits.cost, amount(reserved.cost)))
@@ -60,8 +60,10 @@ def _spending_tables(found: "SpendingView") -> "RenderableType":
     rows += [(f"trial {one.trial}", one) for one in found.costliest]
     for name, one in rows:
         cost = "" if one.cost is None else amount(one.cost)
-        lost = duration(one.lost_seconds) if one.lost_seconds else ""
-        amounts.add_row(name, amount(one.trials), amount(one.reports), duration(one.seconds), lost, amount(one.gpu_hours), cost)
+        lost = duration(one.lost_seconds, fine=True) if one.lost_seconds else ""
+        amounts.add_row(
+            name, amount(one.trials), amount(one.reports), duration(one.seconds, fine=True), lost, amount(one.gpu_hours), cost
+        )
     return Group(totals, "", amounts)
 
 
@@ -122,4 +124,4 @@ def _of_limit(spent: "SpentView", reserved: str = "") -> tuple[str, str, str]:
 def _time(seconds: float) -> str:
     from service.cli.words import duration
 
-    return duration(seconds)
+    return duration(seconds, fine=True)

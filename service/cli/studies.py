@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.exits import EPILOG, ExitCode
-from service.cli.output import Format, FormatOption, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, emit, is_terminal, say, working
 from service.cli.session import session_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def apply(
     timeout: TimeoutOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Start a study from a definition file and watch it; Ctrl-C detaches."""
+    """Start a study and watch it. Ctrl-C detaches."""
     definition = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
     with session_of(context).client() as client:
         study = client.apply(definition, idempotency_key=key)
@@ -94,7 +94,7 @@ def analysis(
     """Show which parameters matter, and how the best was found."""
     from service.cli.analysis_tables import analysis_table
 
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("analysing"):
         found = client.study_analysis(study)
     if file is not None:
         try:
@@ -107,7 +107,7 @@ def analysis(
 
 @app.command()
 def lineage(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """Show what a population's members were trained with, over their copies."""
+    """Show what a population's members were trained with."""
     from service.cli.lineage_table import lineage_table
 
     with session_of(context).client() as client:
@@ -143,7 +143,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Delete a study that has ended, with its trials, checkpoints and runs in MLflow."""
+    """Delete a study that has ended. Its trials, checkpoints and runs in MLflow go with it."""
     from service.cli.words import size
 
     if not yes:

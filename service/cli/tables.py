@@ -21,6 +21,7 @@ from service.api.waiting_views import WaitingView
 from service.cli.layout import Rows, pairs
 from service.cli.words import (
     STATE_STYLES,
+    amount,
     configuration,
     duration,
     moment,
@@ -71,6 +72,7 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         ("knows", _known(study.warm_start) if study.warm_start else None),
         ("model", study.definition.trainer.model),
         ("trials", counts),
+        ("budget", _budget(study)),
         ("took", _took(study)),
         ("disk", _disk(study.storage) if study.storage else None),
     ]
@@ -85,6 +87,21 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
 def _took(study: StudyView) -> str | None:
     """How long it has run, without the time in which it was paused or had ended."""
     return duration(study.progress.wall_clock_seconds.spent) if study.started_at else None
+
+
+def _budget(study: StudyView) -> str | None:
+    """`3 of 30 trials, 12m 05s of 2h 00m, to 0.94`: what is limited, with what is spent of it."""
+    spent, budget = study.progress, study.definition.budget
+    limits = [("trials", spent.trials), ("reports", spent.epochs), ("GPU-hours", spent.gpu_hours), ("of money", spent.cost)]
+    told = [f"{amount(one.spent)} of {amount(one.limit)} {name}" for name, one in limits if one and one.limit is not None]
+    wall = spent.wall_clock_seconds
+    if wall.limit is not None:
+        told.append(f"{duration(wall.spent)} of {duration(wall.limit)}")
+    if budget.target is not None:
+        told.append(f"ends at {number(budget.target)}")
+    if budget.no_improvement is not None:
+        told.append(f"ends after {budget.no_improvement} trials without a better one")
+    return ", ".join(told) or None
 
 
 def _waits(waiting: WaitingView | None) -> str | None:

@@ -20,6 +20,7 @@ STATE_STYLES = {
     "infeasible": "red",
     "failed": "red",
 }
+_FINE_SECONDS = 10
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -57,8 +58,10 @@ def _short_float(value: float) -> str:
     return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
 
 
-def duration(seconds: float) -> str:
-    """`8s`, `1m 05s`, `2h 10m`, `3d 4h`."""
+def duration(seconds: float, *, fine: bool = False) -> str:
+    """`8s`, `1m 05s`, `2h 10m`, `3d 4h`; where it is to be `fine`, `0.4s` too."""
+    if fine and 0 < seconds < _FINE_SECONDS:
+        return f"{seconds:.2g}s"
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole}s"

@@ -360,6 +360,17 @@ def test_an_uploaded_file_is_named_as_a_study_names_it(tmp_path: Path, capsys: p
     assert "dataset://intents/train.csv" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "file"), [("bad name/x", "train.csv"), ("intents", "tr ain.csv"), ("..", "train.csv")])
+def test_a_name_that_cannot_be_one_of_a_data_set_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, file: str
+) -> None:
+    service = StandIn()
+    (tmp_path / file).touch()
+    assert tuneyard(service, "dataset", "put", name, str(tmp_path / file)) == 2
+    assert "use letters, digits" in capsys.readouterr().err
+    assert service.requests == []
+
+
 def test_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuneyard(StandIn(), "dataset", "ls") == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["dataset://intents/train.csv", "4"]
@@ -382,13 +393,14 @@ def test_a_login_link_is_all_that_login_prints(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "http://127.0.0.1:8080/login?code=abc&next=%2Fmlflow%2F\n"
 
 
-def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["version"]) == 0
+@pytest.mark.parametrize("line", ["version", "--version"])
+def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    assert run([line]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, 4), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7)]
+    ("status", "code"), [(400, 4), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7), (507, 10)]
 )
 def test_each_kind_of_refusal_has_its_exit_code(status: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
@@ -484,6 +496,25 @@ def test_what_is_no_address_is_wrong_usage_at_once(capsys: pytest.CaptureFixture
     assert tuneyard(service, "--project", "b\u00e9", "study", "ls") == 2
     assert service.requests == []
     assert tuneyard(service, "--url", "127.0.0.1:8081", "study", "ls") == 0
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Every group of commands."""
+    yield [], (root := typer.main.get_command(app))
+    yield from (([name], one) for name, one in getattr(root, "commands", {}).items() if hasattr(one, "commands"))
+
+
+@pytest.mark.parametrize(
+    ("path", "group"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_no_line_of_a_list_of_commands_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: list[str], group: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*path, "--help"]) == 0
+    _usage, *lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith("...")] == []
+    assert sum(line.strip().startswith(tuple(group.commands)) for line in lines) >= len(group.commands)
 
 
 def test_the_exit_codes_are_part_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
