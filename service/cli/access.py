@@ -202,7 +202,7 @@ def _tokens_table(found: "Sequence[TokenView]") -> "Rows":
 
 def _projects_table(found: "Sequence[ProjectView]") -> "Rows":
     from service.cli.layout import Rows
-    from service.cli.words import size
+    from service.domain.sizes import size
 
     table = Rows("project", ">studies at once", ">GPU-hours", ">stored")
     for one in found:

@@ -66,7 +66,7 @@ def remove(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Delete a data set, or one file of it. No study that has not ended may need it."""
-    from service.cli.words import size
+    from service.domain.sizes import size
 
     what = f"data set {name}" if file is None else f"{file} of data set {name}"
     if not yes:

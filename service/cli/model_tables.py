@@ -4,7 +4,8 @@ from rich.console import RenderableType
 
 from service.api.model_views import BenchmarkView, CandidatesView, CandidateView, ModelView
 from service.cli.layout import Rows, pairs
-from service.cli.words import number, size, some
+from service.cli.words import number, some
+from service.domain.sizes import size
 
 
 def model_table(model: ModelView) -> RenderableType:

@@ -81,7 +81,8 @@ def _final_table(final: "FinalView") -> "RenderableType":
     from rich.console import Group
 
     from service.cli.layout import Rows
-    from service.cli.words import short_names, size
+    from service.cli.words import short_names
+    from service.domain.sizes import size
 
     metrics = list(dict.fromkeys(name for one in final.finalists for name in one.tests))
     table = Rows(

@@ -91,7 +91,8 @@ def _forecast_tables(found: "ForecastView") -> "RenderableType":
 
 def _prediction(now: "PredictionView") -> "Rows":
     from service.cli.layout import Rows
-    from service.cli.words import amount, moment, size
+    from service.cli.words import amount, moment
+    from service.domain.sizes import size
 
     table = Rows("of the study", ">expected", "low to high")
     ends = now.ends_at

@@ -144,7 +144,7 @@ def remove(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Delete a study that has ended. Its trials, checkpoints and runs in MLflow go with it."""
-    from service.cli.words import size
+    from service.domain.sizes import size
 
     if not yes:
         if not is_terminal(sys.stdin):

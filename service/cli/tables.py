@@ -29,10 +29,10 @@ from service.cli.words import (
     scalar,
     short_names,
     since,
-    size,
     some,
     trial_state,
 )
+from service.domain.sizes import size
 
 _MOST_COLUMNS = 10
 """Columns of a data set that are named."""

@@ -77,16 +77,6 @@ def since(start: datetime | None, end: datetime | None, now: datetime) -> str:
     return duration(((end or now) - start).total_seconds()) if start else "-"
 
 
-def size(count: int) -> str:
-    """Bytes, in units of 1000."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:  # noqa: PLR2004 - the units' own step
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
-
-
 def some(texts: Sequence[str], most: int = 5) -> str:
     """`a, b, c and 4 more`."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""

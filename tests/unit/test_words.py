@@ -2,7 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, size, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, trial_state
+from service.domain.sizes import size
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
 from tests.builders import NOW
