@@ -65,12 +65,15 @@ def _serve(settings: Settings) -> int:
         try:
             _check_storage(settings)
         except StorageAway as error:
-            sys.stderr.write(f"{error.detail}\n({error.cause})\n")
+            told = "" if error.cause in error.detail else f" It says: {error.cause}"
+            sys.stderr.write(f"{error.detail}{told}\n")
             return 1
         try:
             listening = _listen(settings.host, settings.port)
         except OSError as error:
-            sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port.\n")
+            is_taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            other = "--port" if is_taken else "--host, an address of this machine"
+            sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another {other}.\n")
             return 1
         for stale in ("service.json", "capacity.json"):  # of one that was killed, or of a cluster that may have changed
             (layout.run / stale).unlink(missing_ok=True)
@@ -198,8 +201,12 @@ def _listen(host: str, port: int) -> socket.socket:
     # Accepted sockets inherit it. Without it an answer's body waits 40 ms until its head is acknowledged: uvicorn sets it on
     # what it has bound itself, and does not know of what kind this socket is.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listening.bind((host, port))
-    listening.listen(128)
+    try:
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
     listening.set_inheritable(True)
     return listening
 

@@ -1,14 +1,38 @@
 """Settings, from the environment (`TUNEYARD_*`) or the command line, and the layout of the service's home folder."""
 
+import json
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.domain.errors import WrongSettings
 from service.domain.storage_address import checked_address
+
+
+def _listed(separator: str) -> Callable[[Any], Any]:
+    """A list from a variable: as JSON, or written one after the other."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"is no JSON: {error}") from error
+        return [part.strip() for part in value.split(separator) if part.strip()]
+
+    return read
+
+
+_Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed(os.pathsep))]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed(","))]
 
 
 class Settings(BaseSettings):
@@ -33,7 +57,7 @@ class Settings(BaseSettings):
     storage_url: str | None = Field(default=None, description="Object storage for checkpoints; under `home` when left out.")
     cpus: int | None = Field(default=None, ge=1, description="CPU slots of our own Ray; all of them when left out.")
     gpus: int | None = Field(default=None, ge=0, description="GPU slots of our own Ray; those found when left out.")
-    model_roots: tuple[Path, ...] = Field(default=(), description="Folders whose models a study may name by path.")
+    model_roots: _Folders = Field(default=(), description="Folders whose models a study may name by path.")
     offline: bool = Field(default=False, description="Never ask the Hugging Face hub.")
     hub_account: bool = Field(
         default=False,
@@ -41,7 +65,7 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1)
     max_uploaded_files: int = Field(default=1000, ge=1, description="Files that the data sets of one project may have together.")
-    worker_environment: tuple[str, ...] = Field(
+    worker_environment: _Names = Field(
         default=(),
         description="Variables that our own Ray's workers get beside those they need, such as `HTTPS_PROXY` or `AWS_*`.",
     )
@@ -59,7 +83,7 @@ class Settings(BaseSettings):
     )
     login_code_seconds: float = Field(default=300.0, gt=0)
     session_seconds: float = Field(default=30 * 86400.0, gt=0)
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: _Names = Field(
         default=(),
         description="Host names that browsers may use; on a loopback address its own names always, else any when left out.",
     )
@@ -95,6 +119,22 @@ class Settings(BaseSettings):
     def mlflow_files(self) -> str:
         """Where MLflow keeps the files of runs."""
         return self.mlflow_artifacts or str(self.layout.mlflow / "artifacts")
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings, of which those that are `given` come first. Raises WrongSettings, StorageRefused."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise WrongSettings("; ".join(_refusal(given, one["loc"], one["input"], one["msg"]) for one in error.errors())) from error
+
+
+def _refusal(given: dict[str, Any], place: tuple[int | str, ...], value: Any, message: str) -> str:
+    name, *inside = map(str, place)
+    called = f"--{name.replace('_', '-')}" if name in given else f"TUNEYARD_{name.upper()}"
+    # An address may hold a password.
+    found = called if name.endswith("url") else f"{called} cannot be {str(value)!r}"
+    return f"{found}: {message.removeprefix('Value error, ')}{f' (entry {inside[0]})' if inside else ''}"
 
 
 class Layout:

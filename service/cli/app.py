@@ -12,6 +12,7 @@ import typer
 from service import __version__
 from service.cli import access, control, database, datasets, fork, imports, models, presets, preview, spending, studies, trials
 from service.cli.exits import EPILOG, ExitCode, report_error
+from service.cli.output import say
 from service.cli.session import Session, session_of
 
 app = typer.Typer(
@@ -66,6 +67,12 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
     return ExitCode.OK
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -86,6 +93,9 @@ def root(
         str | None,
         typer.Option(help="Project to work in, for who sees several.", envvar="TUNEYARD_PROJECT", show_default=False),
     ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of this command.")
+    ] = False,
 ) -> None:
     context.obj = replace(context.obj or Session(), url=url, token_file=token_file, home=home, project=project)
 
@@ -101,12 +111,13 @@ def serve(
     cpus: Annotated[int | None, typer.Option(help="CPU slots for trials [all].", min=1, show_default=False)] = None,
     gpus: Annotated[int | None, typer.Option(help="GPU slots for trials [those found].", min=0, show_default=False)] = None,
     model_root: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose models studies may name by path; may be repeated.", show_default=False)
+        list[Path] | None,
+        typer.Option(help="Folder whose models studies may name by path; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
     """Run the service in the foreground, until Ctrl-C or SIGTERM."""
     from service.serve import serve as run_service
-    from service.settings import Settings
+    from service.settings import read_settings
 
     given: dict[str, Any] = {
         "home": home or session_of(context).home,
@@ -116,12 +127,18 @@ def serve(
         "gpus": gpus,
         "model_roots": tuple(model_root) if model_root else None,
     }
-    raise typer.Exit(run_service(Settings(**{key: value for key, value in given.items() if value is not None})))
+    settings = read_settings(**{key: value for key, value in given.items() if value is not None})
+    missing = [folder for folder in settings.model_roots if not folder.expanduser().is_dir()]
+    if missing and model_root:
+        raise typer.BadParameter(f"there is no folder {missing[0]}", param_hint="--model-root")
+    for folder in missing:  # it may be mounted later
+        say(f"note: there is no folder {folder}: TUNEYARD_MODEL_ROOTS names it, and no model is found in it")
+    raise typer.Exit(run_service(settings))
 
 
 @app.command()
 def demo() -> None:
-    """Start a service of its own in ./.tuneyard/demo, run a real study and pull its best checkpoint into ./best."""
+    """Run a real study on a service of its own. It is in ./.tuneyard/demo, and its best checkpoint goes into ./best."""
     from service.demo import main as run_demo
 
     raise typer.Exit(run_demo())
@@ -132,7 +149,7 @@ def login(
     context: typer.Context,
     next_path: Annotated[str, typer.Option("--next", help="Path to open after the login.")] = "/mlflow/",
 ) -> None:
-    """Print a link that opens the MLflow UI in a browser; it works once, for a few minutes."""
+    """Print a link that opens MLflow in a browser. It works once, for a few minutes."""
     with session_of(context).client() as client:
         sys.stdout.write(client.login_link(next_path) + "\n")
 

@@ -28,6 +28,8 @@ class Board:
 
     study: StudyView
     trials: dict[int, TrialView] = field(default_factory=dict)
+    away: str | None = None
+    """Why the service does not answer: this is what was known before."""
 
     def with_study(self, study: StudyView) -> "Board":
         return replace(self, study=study)
@@ -80,6 +82,8 @@ def draw(board: Board, *, rows: int, now: datetime, mlflow: str | None = None) -
     shown = running[: max(rows - len(ended), 1)]
     hidden = len(running) - len(shown)
     lines: list[RenderableType] = [_headline(board, now), _best_line(board)]
+    if board.away is not None:
+        lines.append(Text(_reconnecting(board.away), style="yellow"))
     if board.study.waiting:
         lines.append(Text.assemble(("waits   ", "dim"), board.study.waiting.detail, overflow="ellipsis", no_wrap=True))
     if mlflow:
@@ -177,7 +181,9 @@ def best_changed(before: Board, after: Board) -> bool:
 
 def changes(before: Board, after: Board) -> list[str]:
     """What happened between two boards, a line each: for a log, where nothing can be redrawn."""
-    lines = []
+    lines: list[str] = []
+    if (before.away is None) != (after.away is None):
+        lines.append("the service answers again" if after.away is None else _reconnecting(after.away))
     metric = after.study.definition.objective.metric
     for key, trial in sorted(after.trials.items()):
         old = before.trials.get(key)
@@ -191,6 +197,10 @@ def changes(before: Board, after: Board) -> list[str]:
     if after.study.state != before.study.state:
         lines.append(f"study {after.study.id} {trial_state(after.study.state, after.study.reason)}")
     return lines
+
+
+def _reconnecting(cause: str) -> str:
+    return f"the service does not answer ({cause}): trying again"
 
 
 def _full(trial: TrialView) -> str:

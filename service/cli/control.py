@@ -22,7 +22,7 @@ def pause(
     now: Annotated[bool, typer.Option("--now", help="In the middle of an epoch, and not at the next report.")] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Free a study's workers; its trials go on later from where they stand."""
+    """Free a study's workers. Its trials go on later from where they stand."""
     _tell(context, output, lambda client: client.pause(study, now=now))
     say(f"let it go on with: tuneyard study resume {study}")
 
@@ -44,9 +44,16 @@ def extend(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:  # fmt: skip
-    """Give a study more to spend; one that was completed or stopped goes on."""
+    """Give a study more to spend. One that was completed or stopped goes on."""
     budget = changes_of(settings or [])
-    _tell(context, output, lambda client: client.extend(study, budget))
+
+    def tell(client: "Client") -> "StudyView":
+        if not budget and client.study(study).state != "stopped":
+            detail = "name what is to grow, as in --set trials=60: only a study that was stopped goes on without"
+            raise typer.BadParameter(detail, param_hint="--set")
+        return client.extend(study, budget)
+
+    _tell(context, output, tell)
 
 
 def patch(
@@ -67,7 +74,7 @@ def patch(
 
 
 def stop(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """End a study after its running trials' next reports; results stay."""
+    """End a study at its trials' next reports. Results stay."""
     _tell(context, output, lambda client: client.stop(study))
 
 
@@ -77,7 +84,7 @@ def cancel(context: typer.Context, study: StudyArgument, output: FormatOption = 
 
 
 def stop_trial(context: typer.Context, study: StudyArgument, number: NumberArgument, output: FormatOption = Format.TABLE) -> None:
-    """End one trial at its next report; what it has stays, and the search goes on."""
+    """End one trial at its next report. What it has stays, and the search goes on."""
     from service.cli.tables import trials_table
 
     with session_of(context).client() as client:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 app = typer.Typer(
-    help="The tables of the service's database: of TUNEYARD_DATABASE_URL, or the home folder's file.", no_args_is_help=True
+    help="The tables of the database. It is that of TUNEYARD_DATABASE_URL, or the home folder's file.", no_args_is_help=True
 )
 
 
 @app.command()
 def current(context: typer.Context) -> None:
-    """Print the version of the database; exit code 5 where it is not this program's."""
+    """Print the version of the database. Exit code 5 where it is not this program's."""
     from service.store.versions import Standing, versions_of
 
     versions = versions_of(_settings(context).store_url)
@@ -46,7 +46,7 @@ def upgrade(context: typer.Context) -> None:
 
 
 def _settings(context: typer.Context) -> "Settings":
-    from service.settings import Settings
+    from service.settings import read_settings
 
     home = session_of(context).home
-    return Settings() if home is None else Settings(home=home)
+    return read_settings() if home is None else read_settings(home=home)

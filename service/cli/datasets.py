@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.exits import EPILOG
-from service.cli.output import Format, FormatOption, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, emit, is_terminal, say, working
 from service.cli.session import session_of
 
 app = typer.Typer(help="Data sets: upload files, list and delete them.", no_args_is_help=True, epilog=EPILOG)
@@ -19,14 +19,27 @@ def put(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.", show_default=False)],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A CSV, JSONL or Parquet file.", exists=True, dir_okay=False, show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="A CSV, JSONL, Parquet or CoNLL file, or a zip of images.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
     ],
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Upload a file; a study then names it as dataset://NAME/FILE."""
     from service.cli.tables import datasets_table
+    from service.domain.datasets import check_dataset_name
+    from service.domain.errors import UnsafePath
 
-    with session_of(context).client() as client:
+    for hint, one in (("NAME", name), ("FILE", file.name)):
+        try:
+            check_dataset_name(one)
+        except UnsafePath as error:
+            raise typer.BadParameter(error.detail, param_hint=hint) from error
+    with session_of(context).client() as client, working("uploading"):
         stored = client.upload(name, file)
     say(f"a study names it as {stored.uri}")
     emit(output, stored, lambda: datasets_table([stored]))
@@ -47,12 +60,13 @@ def remove(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set.", show_default=False)],
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="One file of it; all of them when left out.", show_default=False)
+        str | None, typer.Argument(metavar="FILE", help="One file of it; all of them when left out.", show_default=False)
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: FormatOption = Format.TABLE,
 ) -> None:
-    """Delete a data set, or one file of it, that no study needs which has not ended."""
-    from service.cli.words import size
+    """Delete a data set, or one file of it. No study that has not ended may need it."""
+    from service.domain.sizes import size
 
     what = f"data set {name}" if file is None else f"{file} of data set {name}"
     if not yes:
@@ -63,3 +77,5 @@ def remove(
         removed = client.delete_dataset(name, file)
     files = "1 file" if len(removed.files) == 1 else f"{len(removed.files)} files"
     say(f"{what} is deleted: {files}, {size(removed.bytes)}")
+    if output is not Format.TABLE:
+        emit(output, removed, lambda: "")

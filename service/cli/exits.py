@@ -2,9 +2,13 @@
 
 import sys
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from service.cli.output import say
-from service.domain.errors import TuneyardError
+from service.domain.errors import StorageRefused, TuneyardError, WrongSettings
+
+if TYPE_CHECKING:
+    from service.api.schemas import Problem
 
 
 class ExitCode(IntEnum):
@@ -20,13 +24,14 @@ class ExitCode(IntEnum):
     UNREACHABLE = 7
     NOT_COMPLETED = 8
     TIMED_OUT = 9
+    NO_SPACE = 10
     INTERRUPTED = 130
 
 
 EPILOG = (
     "Exit codes: 0 done · 1 unexpected error · 2 wrong usage · 3 not found · 4 refused as invalid · 5 conflict · "
-    "6 not authenticated · 7 service unreachable · 8 the watched study failed or was cancelled · "
-    "9 waited too long · 130 interrupted"
+    "6 not authenticated, or not allowed · 7 service unreachable · 8 the watched study failed or was cancelled · "
+    "9 waited too long · 10 no room on the service's disk · 130 interrupted"
 )
 
 _OF_STATUS = {
@@ -41,22 +46,33 @@ _OF_STATUS = {
     422: ExitCode.INVALID,
     429: ExitCode.UNREACHABLE,
     503: ExitCode.UNREACHABLE,
+    507: ExitCode.NO_SPACE,
 }
 
 
 def report_error(error: Exception) -> ExitCode:
     """Say on stderr what went wrong and what to do; returns the exit code that stands for it."""
-    from service.client.errors import ProblemError, PullRefused, ServiceUnreachable, WaitedTooLong
+    from service.client.errors import (
+        NotLetIn,
+        ProblemError,
+        PullRefused,
+        ServiceUnreachable,
+        UnusableAddress,
+        WaitedTooLong,
+    )
 
     match error:
         case ProblemError():
             problem = error.problem
-            say(f"error: {problem.detail or problem.title}", style="red")
-            for violation in problem.violations or ():
-                say(f"  {violation.pointer or '/'}: {violation.detail}")
-            if problem.status == 401:  # noqa: PLR2004 - HTTP's own number
+            headline, *more = [error.detail] if isinstance(error, NotLetIn) else _told(problem)
+            say(f"error: {headline}", style="red")
+            for line in more:
+                say(f"  {line}")
+            if isinstance(error, NotLetIn):
                 say("hint: set TUNEYARD_TOKEN or --token-file, or name the service's home folder with --home.")
             return _OF_STATUS.get(problem.status, ExitCode.UNEXPECTED)
+        case UnusableAddress() | StorageRefused() | WrongSettings():
+            code = ExitCode.USAGE
         case ServiceUnreachable():
             code = ExitCode.UNREACHABLE
         case WaitedTooLong():
@@ -68,6 +84,19 @@ def report_error(error: Exception) -> ExitCode:
     detail = error.detail if isinstance(error, TuneyardError) else f"{type(error).__name__}: {error}"
     say(f"error: {detail}", style="red")
     return code
+
+
+def _told(problem: "Problem") -> list[str]:
+    """What a problem says, and then each violation once: the service's own sentence may be the first of them."""
+    from service.cli.operations import as_commands
+
+    detail = problem.detail or problem.title
+    lines = [f"{violation.pointer or '/'}: {violation.detail}" for violation in problem.violations or ()]
+    if not problem.violations or problem.violations[0].detail not in detail:
+        told = [detail, *lines]
+    else:
+        told = [detail] if len(lines) == 1 else [problem.title, *lines]
+    return [as_commands(line) for line in told]
 
 
 def leave(code: ExitCode) -> None:

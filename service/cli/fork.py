@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit, say
+from service.cli.output import Format, FormatOption, emit, say, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def refine(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
     """Show a narrower space, drawn around a study's good trials."""
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("comparing the trials"):
         found = client.refinement(study)
     emit(output, found, lambda: _refinement_table(found))
 
@@ -38,7 +38,7 @@ def fork(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:  # fmt: skip
-    """Start a new study like an old one, which knows the old one's trials."""
+    """Start a study like an old one. It knows the old one's trials."""
     from service.cli.tables import study_table
 
     changes = changes_of(settings or [])
@@ -81,12 +81,11 @@ def _value(setting: str, text: str) -> Any:
 def _refinement_table(refinement: "RefinementView") -> "RenderableType":
     """What becomes of each parameter."""
     from rich.console import Group
-    from rich.table import Table
+
+    from service.cli.layout import Rows
 
     good = ", ".join(map(str, refinement.good))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("parameter", "", "why"):
-        table.add_column(heading, overflow="fold", no_wrap=heading != "why")
+    table = Rows("parameter", "change", "why", flow=("why",))
     for change in refinement.changes:
         table.add_row(change.parameter, change.action, change.sentence)
     head = f"{refinement.trials} trials compared at report {refinement.report}; the best: {good}"

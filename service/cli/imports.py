@@ -40,7 +40,7 @@ def import_study(
         typer.Option(help="Training rows, as dataset://NAME/FILE; left out, a comment to fill in.", show_default=False),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; left out, stdout.", show_default=False)
+        Path | None, typer.Option("--to", metavar="FILE", help="File to write; left out, stdout.", show_default=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file if it is there.")] = False,
 ) -> None:
@@ -97,7 +97,7 @@ def _check_options(kind: str, output: Path | None, *, force: bool) -> None:
     if kind not in kinds:
         raise typer.BadParameter(f"no trainer {kind!r} trains a model: name one of {', '.join(kinds)}", param_hint="--trainer")
     if output is not None and output.exists() and not force:
-        raise typer.BadParameter(f"{output} is there already: name another file, or add --force", param_hint="--output")
+        raise typer.BadParameter(f"{output} is there already: name another file, or add --force", param_hint="--to")
 
 
 def _decoded(file: str) -> Any:
@@ -141,7 +141,7 @@ def _write(text: str, output: Path | None, *, force: bool) -> None:
         with output.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise typer.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--output") from error
+        raise typer.BadParameter(f"cannot write {output}: {error.strerror}", param_hint="--to") from error
     say(f"{output} is written")
 
 

@@ -1,19 +1,16 @@
 """A population's lineage as a table for people."""
 
-from rich.table import Table
-
 from service.api.lineage_schemas import LineageView
-from service.cli.words import number
+from service.cli.layout import Rows
+from service.cli.words import number, short_names
 
 
-def lineage_table(lineage: LineageView) -> Table:
+def lineage_table(lineage: LineageView) -> Rows:
     """A row for each part of each member's way; its trial stands behind the part that it trained."""
     names = list(dict.fromkeys(name for member in lineage.members for one in member.stretches for name in one.parameters))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("member", "reports", "trial"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in (*names, "state", "value"):
-        table.add_column(heading, no_wrap=True)
+    table = Rows(
+        ">member", ">reports", ">trial", *names, "state", "value", short=short_names(names), drop=("state", *reversed(names))
+    )
     for member in lineage.members:
         for place, one in enumerate(member.stretches):
             is_last = place == len(member.stretches) - 1

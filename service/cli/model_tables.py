@@ -1,14 +1,11 @@
 """The API's views of base models as tables for people."""
 
-from collections.abc import Sequence
-
 from rich.console import RenderableType
-from rich.table import Table
 
 from service.api.model_views import BenchmarkView, CandidatesView, CandidateView, ModelView
-from service.cli.words import number, size
-
-_SHOWN = 5
+from service.cli.layout import Rows, pairs
+from service.cli.words import number, some
+from service.domain.sizes import size
 
 
 def model_table(model: ModelView) -> RenderableType:
@@ -26,31 +23,25 @@ def model_table(model: ModelView) -> RenderableType:
         ("longest text", f"{model.longest} tokens" if model.longest else None),
         ("image size", f"{model.image_size} pixels" if model.image_size else None),
         ("licence", model.licence or "unknown"),
-        ("trained on", _some(model.datasets)),
-        ("languages", _some(model.languages)),
-        ("made from", _some(model.base_models)),
-        ("benchmarks", _some([_result(one) for one in model.benchmarks])),
+        ("trained on", some(model.datasets) or None),
+        ("languages", some(model.languages) or None),
+        ("made from", some(model.base_models) or None),
+        ("benchmarks", some([_result(one) for one in model.benchmarks]) or None),
         ("updated", model.updated_at.date().isoformat() if model.updated_at else None),
     ]
     if memory is not None and memory.total is not None:
         how = f"{memory.method}, {memory.batch_size} rows of {memory.max_length} tokens"
         rows += [("memory", f"about {size(memory.total)} ({how})")]
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        if value is not None:
-            table.add_row(name, value)
-    return table
+    return pairs(rows)
 
 
-def candidates_table(found: CandidatesView) -> Table:
+def candidates_table(found: CandidatesView) -> Rows:
     """One line a model, a column for each metric."""
     metrics = list(dict.fromkeys(metric for one in found.models for metric in one.metrics))
-    of_model = (">ms/row", ">parameters", ">size", "licence", "card", "note")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in (">rank", "model", *[f">{metric}" for metric in metrics], *of_model):
-        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
+    table = Rows(
+        ">rank", "model", *[f">{metric}" for metric in metrics], ">ms/row", ">parameters", ">size", "licence", "card", "note",
+        flow=("note",), drop=("card", "parameters", "licence", "size", *reversed(metrics[1:]), "ms/row"),
+    )  # fmt: skip
     for one in found.models:
         table.add_row(
             str(one.rank or ""), one.name, *[number(one.metrics.get(metric)) for metric in metrics],
@@ -73,11 +64,6 @@ def _count(value: int | None) -> str | None:
 
 def _size(count: int | None, dtype: str | None) -> str | None:
     return None if count is None else f"{size(count)}{f' ({dtype})' if dtype else ''}"
-
-
-def _some(texts: Sequence[str]) -> str | None:
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return f"{', '.join(texts[:_SHOWN])}{more}" if texts else None
 
 
 def _result(one: BenchmarkView) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.exits import EPILOG
-from service.cli.output import Format, FormatOption, emit
+from service.cli.output import Format, FormatOption, emit, working
 from service.cli.session import session_of
 
 app = typer.Typer(help="Base models: show one, rank those there are.", no_args_is_help=True, epilog=EPILOG)
@@ -32,10 +32,10 @@ def show(
     method: Annotated[Training, typer.Option(help="What is trained, for the estimate of memory.")] = Training.FULL,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a base model: its size, its card, which trainers fit, and the memory that training takes."""
+    """Show a base model. Its size, card and trainers, and the memory that training takes."""
     from service.cli.model_tables import model_table
 
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("looking at the model"):
         found = client.model(name, batch_size=batch_size, max_length=max_length, method=method.value)
     emit(output, found, lambda: model_table(found))
 
@@ -52,9 +52,9 @@ def rank(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Rank the base models where the service runs by how they do on rows, their weights frozen; without rows, list them."""
+    """Rank or list base models. With rows, by how they do on them with frozen weights."""
     from service.cli.model_tables import candidates_table
 
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("trying the models"):
         found = client.models(task, dataset=dataset, text=text, label=label, names=model or ())
     emit(output, found, lambda: candidates_table(found))

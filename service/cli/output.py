@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PLAIN_COLUMNS = 200
-"""Width of a table that goes to a file or another program: nothing is cut at a terminal's edge."""
+"""Width of a table that goes to a file or another program, where nothing is dropped or cut: it may be wider."""
 
 
 class Format(StrEnum):
@@ -28,7 +29,6 @@ class Format(StrEnum):
 
 FORMAT_HELP = "table for people; json and yaml hold the API's own fields."
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help=FORMAT_HELP)]
-OutputFormatOption = Annotated[Format, typer.Option("--output", help=FORMAT_HELP)]
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -66,11 +66,22 @@ def say(message: str, style: str | None = None) -> None:
         sys.stderr.flush()
 
 
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A sign of life on stderr while something takes long; nothing where nobody looks."""
+    if not is_terminal(sys.stderr):
+        yield
+        return
+    with console(sys.stderr).status(f"{what} ..."):
+        yield
+
+
 def emit(form: Format, models: "BaseModel | Sequence[BaseModel]", table: "Callable[[], RenderableType]") -> None:
     """Print one model, or a list of them, on stdout."""
     match form:
         case Format.TABLE:
-            console().print(table())
+            target = console()
+            target.print(table(), crop=target.is_terminal)
         case Format.JSON:
             text = json.dumps(_plain(models), indent=2, ensure_ascii=False)
             sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from service.api.pareto_schemas import ParetoView
-from service.cli.words import configuration, number
+from service.cli.layout import Rows
+from service.cli.words import configuration, number, short_names
 
 
 def pareto_table(pareto: ParetoView) -> RenderableType:
     """A row for each trial on the front, and the volume they dominate."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("trial", *(objective.metric for objective in pareto.objectives), "report"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("state", "parameters"):
-        table.add_column(heading)
+    metrics = [objective.metric for objective in pareto.objectives]
+    table = Rows(
+        ">trial", *[f">{metric}" for metric in metrics], ">report", "state", "parameters",
+        short=short_names(metrics), flow=("parameters",), drop=("state", "report"),
+    )  # fmt: skip
     for one in pareto.trials:
         values = [number(one.values[objective.metric]) for objective in pareto.objectives]
         table.add_row(str(one.trial), *values, str(one.report), one.state, configuration(one.parameters))

@@ -10,10 +10,9 @@ from service.cli.output import Format, FormatOption, emit, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from search_spaces import Parameter
     from search_spaces.presets import Preset
+    from service.cli.layout import Rows
 
 app = typer.Typer(help="Presets: search spaces to start from.", no_args_is_help=True, epilog=EPILOG)
 
@@ -32,28 +31,35 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The preset, as TASK/METHOD.", show_default=False)],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what a preset searches, and from which literature its ranges are."""
+    """Show what a preset searches, and where its ranges are from."""
+    from difflib import get_close_matches
+
     from search_spaces.presets import presets
 
     found = presets().get(name)
     if found is None:
-        say(f"error: There is no preset {name!r}: `tuneyard preset ls` lists those there are.", style="red")
+        meant = "".join(f"did you mean {one}? " for one in get_close_matches(name, presets(), n=1))
+        say(f"error: There is no preset {name!r}: {meant}`tuneyard preset ls` lists those there are.", style="red")
         raise typer.Exit(ExitCode.NOT_FOUND)
     say(f"a study names it as space: {{preset: {name}}}")
     emit(output, found, lambda: _preset_table(found))
 
 
-def _presets_table(found: "Sequence[Preset]") -> "Table":
+def _presets_table(found: "Sequence[Preset]") -> "Rows":
     """One line a preset."""
-    table = _table("preset", "searches", "what for")
+    from service.cli.layout import Rows
+
+    table = Rows("preset", "searches", "what for", flow=("searches", "what for"))
     for preset in found:
         table.add_row(preset.name, ", ".join(preset.space), preset.description)
     return table
 
 
-def _preset_table(preset: "Preset") -> "Table":
+def _preset_table(preset: "Preset") -> "Rows":
     """The trainer's settings, then one line a parameter."""
-    table = _table("key", "value", "from")
+    from service.cli.layout import Rows
+
+    table = Rows("key", "value", "from", flow=("value", "from"))
     for key, value in preset.trainer.items():
         shown = ", ".join(f"{name}: {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)
         table.add_row(key, shown, "")
@@ -75,13 +81,3 @@ def _range(parameter: "Parameter") -> str:
             return str(parameter.value)
         case _:
             assert_never(parameter)
-
-
-def _table(*headings: str) -> "Table":
-    """A table without lines; what does not fit a terminal goes on below."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

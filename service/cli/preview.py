@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit
+from service.cli.output import Format, FormatOption, emit, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from service.api.step_schemas import FinalView, PreviewView, SpreadView
 
@@ -24,9 +23,9 @@ def preview(
     ],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what a study would do and how long it would take, without starting it."""
+    """Show what a study would do, without starting it. How long it would take is part of that."""
     definition = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("planning"):
         found = client.preview(definition)
     emit(output, found, lambda: _preview_table(found))
 
@@ -41,10 +40,11 @@ def final(context: typer.Context, study: StudyArgument, output: FormatOption = F
 def _preview_table(preview: "PreviewView") -> "RenderableType":
     from rich.console import Group
 
-    from service.cli.words import duration, scalar
+    from service.cli.layout import Rows, pairs
+    from service.cli.words import duration, scalar, short_names
 
     known = preview.warm_start
-    head = _pairs(
+    head = pairs(
         [
             ("strategy", _strategy(preview)),
             ("why", preview.reason),
@@ -61,14 +61,16 @@ def _preview_table(preview: "PreviewView") -> "RenderableType":
     )
     parts: list[RenderableType] = [head]
     if preview.brackets:
-        ladders = _table(">bracket", "trials to report")
+        ladders = Rows(">bracket", "trials to report", flow=("trials to report",))
         for one in preview.brackets:
             sizes = [str(trials) for trials in one.sizes] or ["?"] * len(one.rungs)
             steps = [f"{trials} to {rung}" for trials, rung in zip(sizes, one.rungs, strict=True)]
             ladders.add_row(str(one.index), ", ".join(steps))
         parts += ["", ladders]
     names = list(dict.fromkeys(name for one in preview.configurations for name in one.parameters))
-    first = _table(">first", *[f">{name}" for name in names], "why")
+    first = Rows(
+        ">first", *[f">{name}" for name in names], "why", short=short_names(names), flow=("why",), drop=[*reversed(names)]
+    )
     for place, trial in enumerate(preview.configurations):
         values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
         first.add_row(str(place), *values, trial.why)
@@ -78,10 +80,15 @@ def _preview_table(preview: "PreviewView") -> "RenderableType":
 def _final_table(final: "FinalView") -> "RenderableType":
     from rich.console import Group
 
-    from service.cli.words import size
+    from service.cli.layout import Rows
+    from service.cli.words import short_names
+    from service.domain.sizes import size
 
     metrics = list(dict.fromkeys(name for one in final.finalists for name in one.tests))
-    table = _table(">trial", f">{final.metric}", *[f">{name}" for name in metrics], ">runs", ">p", ">seconds", ">model", "")
+    table = Rows(
+        ">trial", f">{final.metric}", *[f">{name}" for name in metrics], ">runs", ">p", ">seconds", ">model", "result",
+        short=short_names([final.metric, *metrics]), drop=("model", "seconds", *reversed(metrics), "runs"),
+    )  # fmt: skip
     for one in final.finalists:
         table.add_row(
             str(one.trial),
@@ -118,26 +125,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="FILE") from error
-
-
-def _table(*headings: str) -> "Table":
-    """A table without lines; a heading that starts with > is aligned right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
-    return table
-
-
-def _pairs(rows: list[tuple[str, str | None]]) -> "Table":
-    """Names and values; what has no value is left out."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        if value is not None:
-            table.add_row(name, value)
-    return table

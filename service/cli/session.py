@@ -26,18 +26,13 @@ class Session:
     sleep: Callable[[float], None] = time.sleep
 
     def client(self) -> "Client":
-        """A client of the service these options name; raises `typer.BadParameter` for a token file that is not there."""
+        """A client of the service these options name; raises `UnusableAddress`."""
         from service.client import Client
 
-        return Client(self.url, self._token(), home=self.home, project=self.project, transport=self.transport, sleep=self.sleep)
-
-    def _token(self) -> str | None:
-        if self.token_file is None:
-            return None
-        try:
-            return self.token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise typer.BadParameter(f"cannot read {self.token_file}: {error.strerror}", param_hint="--token-file") from error
+        return Client(
+            self.url, home=self.home, token_file=self.token_file, project=self.project,
+            transport=self.transport, sleep=self.sleep,
+        )  # fmt: skip
 
 
 def session_of(context: typer.Context) -> Session:

@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import Format, FormatOption, emit
+from service.cli.output import Format, FormatOption, emit, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from service.api.schemas import SpentView
     from service.api.spending_schemas import AmountView, BandView, ForecastView, PredictionView, ScoreView, SpendingView
+    from service.cli.layout import Rows
 
 
 def spending(
@@ -29,8 +29,8 @@ def spending(
 
 
 def forecast(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
-    """Show how a study is expected to end; once it has, how well that was foretold."""
-    with session_of(context).client() as client:
+    """Show how a study is expected to end. Once it has, how well that was foretold."""
+    with session_of(context).client() as client, working("foretelling"):
         found = client.forecast(study)
     emit(output, found, lambda: _forecast_tables(found))
 
@@ -38,18 +38,19 @@ def forecast(context: typer.Context, study: StudyArgument, output: FormatOption 
 def _spending_tables(found: "SpendingView") -> "RenderableType":
     from rich.console import Group
 
+    from service.cli.layout import Rows
     from service.cli.words import amount, duration
 
     limits, reserved = found.limits, found.reserved
-    totals = _table(">", "spent", "reserved", "limit")
+    totals = Rows("budget", ">spent", ">reserved", ">limit")
     totals.add_row("trials", *_of_limit(limits.trials))
     totals.add_row("reports", *_of_limit(limits.epochs, amount(reserved.reports)))
     wall = limits.wall_clock_seconds
-    totals.add_row("wall clock", duration(wall.spent), "", "" if wall.limit is None else duration(wall.limit))
+    totals.add_row("wall clock", duration(wall.spent, fine=True), "", "" if wall.limit is None else duration(wall.limit))
     totals.add_row("GPU-hours", *_of_limit(limits.gpu_hours, amount(reserved.gpu_hours)))
     if limits.cost is not None and reserved.cost is not None:
         totals.add_row("cost", *_of_limit(limits.cost, amount(reserved.cost)))
-    amounts = _table(">on", "trials", "reports", "time", "lost", "GPU-hours", "cost")
+    amounts = Rows("on", ">trials", ">reports", ">time", ">lost", ">GPU-hours", ">cost")
     rows: list[tuple[str, AmountView]] = [("all", found.total)]
     rows += [(one.state.value, one) for one in found.by_state]
     if found.final.trials:
@@ -59,8 +60,10 @@ def _spending_tables(found: "SpendingView") -> "RenderableType":
     rows += [(f"trial {one.trial}", one) for one in found.costliest]
     for name, one in rows:
         cost = "" if one.cost is None else amount(one.cost)
-        lost = duration(one.lost_seconds) if one.lost_seconds else ""
-        amounts.add_row(name, amount(one.trials), amount(one.reports), duration(one.seconds), lost, amount(one.gpu_hours), cost)
+        lost = duration(one.lost_seconds, fine=True) if one.lost_seconds else ""
+        amounts.add_row(
+            name, amount(one.trials), amount(one.reports), duration(one.seconds, fine=True), lost, amount(one.gpu_hours), cost
+        )
     return Group(totals, "", amounts)
 
 
@@ -68,13 +71,15 @@ def _forecast_tables(found: "ForecastView") -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
+    from service.cli.layout import Rows
+
     parts: list[RenderableType] = []
     if found.now is not None:
         parts += [_prediction(found.now), Text(f"from {found.now.ended_trials} ended trials, {found.now.slots} at once"), ""]
         parts += [Text(note) for note in found.now.notes]
     if not found.past:
         return Group(*parts, Text("No forecast was kept yet: the first comes with a trial's end, after half a minute."))
-    table = _table("trials", "foretold", ">low to high", "came", "error", ">")
+    table = Rows(">trials", ">foretold", "low to high", ">came", ">error", "band")
     for one in found.past:
         band = one.prediction.seconds
         score = None if one.scores is None else one.scores.seconds
@@ -84,10 +89,12 @@ def _forecast_tables(found: "ForecastView") -> "RenderableType":
     return Group(*parts, Text("Time it runs, as foretold after so many trials"), table)
 
 
-def _prediction(now: "PredictionView") -> "Table":
-    from service.cli.words import amount, moment, size
+def _prediction(now: "PredictionView") -> "Rows":
+    from service.cli.layout import Rows
+    from service.cli.words import amount, moment
+    from service.domain.sizes import size
 
-    table = _table(">", "expected", ">low to high")
+    table = Rows("of the study", ">expected", "low to high")
     ends = now.ends_at
     table.add_row("ends at", moment(ends.expected), f"{moment(ends.earliest)} to {moment(ends.latest)}")
     table.add_row("runs for", _time(now.seconds.expected), f"{_time(now.seconds.low)} to {_time(now.seconds.high)}")
@@ -118,14 +125,4 @@ def _of_limit(spent: "SpentView", reserved: str = "") -> tuple[str, str, str]:
 def _time(seconds: float) -> str:
     from service.cli.words import duration
 
-    return duration(seconds)
-
-
-def _table(*headings: str) -> "Table":
-    """A table without lines; a heading that starts with > is aligned left."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading.removeprefix(">"), justify="left" if heading.startswith(">") else "right", no_wrap=True)
-    return table
+    return duration(seconds, fine=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.exits import EPILOG, ExitCode
-from service.cli.output import Format, FormatOption, OutputFormatOption, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, emit, is_terminal, say, working
 from service.cli.session import session_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def apply(
     timeout: TimeoutOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Start a study from a definition file and watch it; Ctrl-C detaches."""
+    """Start a study and watch it. Ctrl-C detaches."""
     definition = sys.stdin.buffer.read() if file == "-" else _read(Path(file))
     with session_of(context).client() as client:
         study = client.apply(definition, idempotency_key=key)
@@ -87,27 +87,27 @@ def analysis(
     context: typer.Context,
     study: StudyArgument,
     file: Annotated[
-        Path | None, typer.Option("--file", "-o", help="File to write all of it to, as JSON.", show_default=False)
+        Path | None, typer.Option("--to", metavar="FILE", help="File to write all of it to, as JSON.", show_default=False)
     ] = None,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show which parameters matter, and how the best was found."""
     from service.cli.analysis_tables import analysis_table
 
-    with session_of(context).client() as client:
+    with session_of(context).client() as client, working("analysing"):
         found = client.study_analysis(study)
     if file is not None:
         try:
             file.write_text(found.model_dump_json(indent=2) + "\n", "utf-8")
         except OSError as error:
-            raise typer.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--file") from error
+            raise typer.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--to") from error
         say(f"the analysis of {study} is in {file}")
     emit(output, found, lambda: analysis_table(found))
 
 
 @app.command()
-def lineage(context: typer.Context, study: StudyArgument, output: OutputFormatOption = Format.TABLE) -> None:
-    """Show what a population's members were trained with, over their copies."""
+def lineage(context: typer.Context, study: StudyArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show what a population's members were trained with."""
     from service.cli.lineage_table import lineage_table
 
     with session_of(context).client() as client:
@@ -126,7 +126,7 @@ def pareto(
         typer.Option("--reference", help="Worst value of an objective for the volume; once for each.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most trials to print.", min=1, max=1000)] = 200,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show the trials that no other beats in all objectives."""
     from service.cli.pareto_table import pareto_table
@@ -141,9 +141,10 @@ def remove(
     context: typer.Context,
     study: StudyArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: FormatOption = Format.TABLE,
 ) -> None:
-    """Delete a study that has ended, with its trials, checkpoints and runs in MLflow."""
-    from service.cli.words import size
+    """Delete a study that has ended. Its trials, checkpoints and runs in MLflow go with it."""
+    from service.domain.sizes import size
 
     if not yes:
         if not is_terminal(sys.stdin):
@@ -154,6 +155,8 @@ def remove(
     freed = removed.checkpoints.bytes + removed.prepared.bytes
     say(f"study {study} is deleted: {removed.trials} trials with {removed.reports} reports, and {size(freed)} of the disk")
     say("its runs in MLflow and their files go within a minute, or as soon as MLflow can be reached")
+    if output is not Format.TABLE:
+        emit(output, removed, lambda: "")
 
 
 def _watch(client: "Client", study: "StudyView", output: Format, timeout: float | None) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from service.api.decision_views import TrialRequestView, WarmStartView
@@ -19,12 +18,32 @@ from service.api.schemas import (
     TrialView,
 )
 from service.api.waiting_views import WaitingView
-from service.cli.words import STATE_STYLES, configuration, duration, moment, number, scalar, since, size, trial_state
+from service.cli.layout import Rows, pairs
+from service.cli.words import (
+    STATE_STYLES,
+    amount,
+    configuration,
+    duration,
+    moment,
+    number,
+    scalar,
+    short_names,
+    since,
+    some,
+    trial_state,
+)
+from service.domain.sizes import size
+
+_MOST_COLUMNS = 10
+"""Columns of a data set that are named."""
 
 
-def studies_table(studies: Sequence[StudyView]) -> Table:
+def studies_table(studies: Sequence[StudyView]) -> Rows:
     """One line a study."""
-    table = plain_table("study", "state", "strategy", ">trials", ">best", "metric", "created", ">took")
+    table = Rows(
+        "study", "state", "strategy", ">trials", ">best", "metric", "created", ">took",
+        drop=("strategy", "created", "metric", "took", "trials"),
+    )  # fmt: skip
     for study in studies:
         best = study.best
         table.add_row(
@@ -53,6 +72,7 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         ("knows", _known(study.warm_start) if study.warm_start else None),
         ("model", study.definition.trainer.model),
         ("trials", counts),
+        ("budget", _budget(study)),
         ("took", _took(study)),
         ("disk", _disk(study.storage) if study.storage else None),
     ]
@@ -61,12 +81,27 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
         rows += [("best", f"{value} (trial {study.best.trial}, report {study.best.report})")]
         rows += [("", configuration(study.best.parameters))]
     rows += [("final", study.final.verdict if study.final else None), ("mlflow", mlflow)]
-    return _pairs(rows)
+    return pairs(rows)
 
 
 def _took(study: StudyView) -> str | None:
     """How long it has run, without the time in which it was paused or had ended."""
     return duration(study.progress.wall_clock_seconds.spent) if study.started_at else None
+
+
+def _budget(study: StudyView) -> str | None:
+    """`3 of 30 trials, 12m 05s of 2h 00m, to 0.94`: what is limited, with what is spent of it."""
+    spent, budget = study.progress, study.definition.budget
+    limits = [("trials", spent.trials), ("reports", spent.epochs), ("GPU-hours", spent.gpu_hours), ("of money", spent.cost)]
+    told = [f"{amount(one.spent)} of {amount(one.limit)} {name}" for name, one in limits if one and one.limit is not None]
+    wall = spent.wall_clock_seconds
+    if wall.limit is not None:
+        told.append(f"{duration(wall.spent)} of {duration(wall.limit)}")
+    if budget.target is not None:
+        told.append(f"ends at {number(budget.target)}")
+    if budget.no_improvement is not None:
+        told.append(f"ends after {budget.no_improvement} trials without a better one")
+    return ", ".join(told) or None
 
 
 def _waits(waiting: WaitingView | None) -> str | None:
@@ -92,13 +127,16 @@ def request_table(asked: TrialRequestView) -> RenderableType:
     """What was asked for, and when it is tried."""
     begun = f"trial {asked.trial} tries it" if asked.trial is not None else None
     rows = [("study", asked.study_id), ("parameters", configuration(asked.parameters))]
-    return _pairs([*rows, ("place", begun or f"{asked.place} in the queue")])
+    return pairs([*rows, ("place", begun or f"{asked.place} in the queue")])
 
 
-def trials_table(trials: Sequence[TrialView]) -> Table:
+def trials_table(trials: Sequence[TrialView]) -> Rows:
     """One line a trial, a column for each parameter."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
-    table = plain_table(">trial", "state", ">reports", ">last", ">best", *[f">{name}" for name in names])
+    table = Rows(
+        ">trial", "state", ">reports", ">last", ">best", *[f">{name}" for name in names],
+        short=short_names(names), drop=("last", "reports", *reversed(names)),
+    )  # fmt: skip
     for trial in trials:
         values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
         table.add_row(
@@ -114,7 +152,7 @@ def trials_table(trials: Sequence[TrialView]) -> Table:
 
 def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Sequence[AttemptView]) -> RenderableType:
     """One trial with its reports and attempts."""
-    head = _pairs(
+    head = pairs(
         [
             ("trial", f"{trial.number} of {trial.study_id}"),
             ("state", _state(trial.state, trial.reason)),
@@ -126,11 +164,14 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
         ]
     )
     metrics = list(dict.fromkeys(name for report in reports for name in report.metrics))
-    curve = plain_table(">report", ">epoch", ">step", ">seconds", *[f">{name}" for name in metrics])
+    curve = Rows(
+        ">report", ">epoch", ">step", ">seconds", *[f">{name}" for name in metrics],
+        short=short_names(metrics), drop=("step", "seconds", *reversed(metrics[1:])),
+    )  # fmt: skip
     for report in reports:
         values = [number(report.metrics.get(name)) for name in metrics]
         curve.add_row(str(report.number), f"{report.epoch:g}", str(report.step), f"{report.seconds:.1f}", *values)
-    ran = plain_table(">attempt", "reports", "outcome", "worker", "started", "detail")
+    ran = Rows(">attempt", "reports", "outcome", "worker", "started", "detail", flow=("detail",), drop=("started", "worker"))
     for attempt in attempts:
         ran.add_row(
             str(attempt.number),
@@ -140,43 +181,29 @@ def trial_table(trial: TrialView, reports: Sequence[ReportView], attempts: Seque
             moment(attempt.started_at),
             (attempt.detail or "").strip().splitlines()[-1] if (attempt.detail or "").strip() else "",
         )
-    return Group(head, "", curve, "", ran)
+    parts: list[RenderableType] = [head]
+    if reports:
+        parts += ["", curve]
+    if attempts:
+        parts += ["", ran]
+    return Group(*parts)
 
 
-def manifest_table(manifest: ManifestView) -> Table:
+def manifest_table(manifest: ManifestView) -> Rows:
     """One line a file."""
-    table = plain_table("file", ">size", "sha256")
+    table = Rows("file", ">size", "sha256", drop=("sha256",))
     for file in manifest.files:
         table.add_row(file.path, size(file.bytes), file.sha256)
     return table
 
 
-def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinDatasetView] = ()) -> Table:
+def datasets_table(files: Sequence[DatasetFileView], builtins: Sequence[BuiltinDatasetView] = ()) -> Rows:
     """One line an uploaded file, then one each for the data sets that are always there."""
-    table = plain_table("uri", ">rows", "columns", ">size", "uploaded")
+    table = Rows("uri", ">rows", "columns", ">size", "uploaded", flow=("columns",), drop=("uploaded", "columns"))
     for file in files:
-        table.add_row(file.uri, str(file.rows), ", ".join(file.columns), size(file.bytes), moment(file.uploaded_at))
+        table.add_row(file.uri, str(file.rows), some(file.columns, _MOST_COLUMNS), size(file.bytes), moment(file.uploaded_at))
     for one in builtins:
         table.add_row(one.uri, "", one.detail, "", "")
-    return table
-
-
-def plain_table(*headings: str) -> Table:
-    """A table without lines; a heading that starts with > is aligned right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
-    return table
-
-
-def _pairs(rows: Sequence[tuple[str, str | Text | None]]) -> Table:
-    """Names and values; what has no value is left out."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        if value is not None:
-            table.add_row(name, value)
     return table
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.exits import EPILOG
-from service.cli.output import Format, FormatOption, OutputFormatOption, console, emit, is_terminal, say
+from service.cli.output import Format, FormatOption, console, emit, is_terminal, say, working
 from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
 if TYPE_CHECKING:
     from service.client import Progress
 
-app = typer.Typer(help="Trials of a study: list, show, analyse, add.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Trials of a study: list, show, analyse, add, stop.", no_args_is_help=True, epilog=EPILOG)
 best_app = typer.Typer(help="The best checkpoint of a study: pull it.", no_args_is_help=True, epilog=EPILOG)
 
 
@@ -49,7 +49,7 @@ def get(
     number: NumberArgument,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show one trial; as a table, with why it was tried, its reports and attempts."""
+    """Show one trial. As a table, with why it was tried, its reports and attempts."""
     from service.cli.tables import trial_table
 
     with session_of(context).client() as client:
@@ -62,11 +62,13 @@ def get(
 
 
 @app.command()
-def analysis(context: typer.Context, study: StudyArgument, number: NumberArgument) -> None:
-    """Print, as JSON, where a trial's best report went wrong on the validation rows."""
-    with session_of(context).client() as client:
+def analysis(context: typer.Context, study: StudyArgument, number: NumberArgument, output: FormatOption = Format.TABLE) -> None:
+    """Show where a trial's model is wrong. It is that of the best report, on the validation rows; -o json has all."""
+    from service.cli.analysis_tables import mistakes_table
+
+    with session_of(context).client() as client, working("reading the analysis"):
         found = client.analysis(study, number)
-    emit(Format.JSON, found, lambda: "")
+    emit(output, found, lambda: mistakes_table(found))
 
 
 @app.command()
@@ -83,7 +85,7 @@ def add(
     key: Annotated[
         str | None, typer.Option("--idempotency-key", help="The same key and parameters ask once.", show_default=False)
     ] = None,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:  # fmt: skip
     """Ask a study to try these parameters next."""
     from service.cli.tables import request_table
@@ -117,13 +119,14 @@ def pull(
     context: typer.Context,
     study: StudyArgument,
     directory: Annotated[
-        Path, typer.Option("--directory", "-o", help="Folder to write; an earlier pull there is replaced.", show_default=False)
+        Path,
+        typer.Option("--to", metavar="FOLDER", help="Folder to write; an earlier pull there is replaced.", show_default=False),
     ],
     trial: Annotated[int | None, typer.Option(help="Pull this trial instead of the best one.", min=0, show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder whatever it holds.")] = False,
-    output: OutputFormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
-    """Download a checkpoint that transformers' `from_pretrained` loads; every file is verified."""
+    """Download a checkpoint, verified. `from_pretrained` of transformers loads it."""
     from service.cli.tables import manifest_table
 
     with session_of(context).client() as client:

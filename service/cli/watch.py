@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import chain
 from queue import Empty, Queue
 from threading import Thread
@@ -22,7 +23,15 @@ _TICK_SECONDS = 0.25
 _ONE_BY_ONE = 10
 """Up to this many changed trials are asked for singly; more of them by the page."""
 
-_News = Queue["EventView | Exception | None"]
+
+@dataclass(frozen=True)
+class _Connection:
+    """Whether the service answers, and why not."""
+
+    away: str | None
+
+
+_News = Queue["EventView | _Connection | Exception | None"]
 
 
 def watch(client: "Client", study_id: str, *, timeout_seconds: float | None = None) -> "StudyView":
@@ -61,7 +70,11 @@ def boards(
             raise WaitedTooLong(study_id, timeout_seconds or 0.0)
         batch = _drain(news)
         listening = listening and None not in batch
-        pending += [item for item in batch if item is not None]
+        found = [item for item in batch if isinstance(item, _Connection)]
+        if found and found[-1].away != board.away:
+            board = replace(board, away=found[-1].away)
+            yield board
+        pending += [item for item in batch if item is not None and not isinstance(item, _Connection)]
         try:
             board = _refreshed(client, board, pending)
         except ServiceUnreachable:
@@ -77,16 +90,16 @@ def boards(
 def _listen(client: "Client", study_id: str, news: _News) -> None:
     """Put every event into the queue, then None; an error too, for the one who shows it."""
     try:
-        for event in client.events(study_id):
+        for event in client.events(study_id, on_connection=lambda away: news.put(_Connection(away))):
             news.put(event)
         news.put(None)
     except Exception as error:  # raised again where the queue is read
         news.put(error)
 
 
-def _drain(news: _News) -> "list[EventView | None]":
+def _drain(news: _News) -> "list[EventView | _Connection | None]":
     """Everything in the queue, after waiting a tick for the first."""
-    found: list[EventView | None] = []
+    found: list[EventView | _Connection | None] = []
     wait = True
     while True:
         try:

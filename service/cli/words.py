@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from search_spaces import Value
@@ -20,6 +20,7 @@ STATE_STYLES = {
     "infeasible": "red",
     "failed": "red",
 }
+_FINE_SECONDS = 10
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -57,8 +58,10 @@ def _short_float(value: float) -> str:
     return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].replace('+', '')}{found[2]}", text)
 
 
-def duration(seconds: float) -> str:
-    """`8s`, `1m 05s`, `2h 10m`, `3d 4h`."""
+def duration(seconds: float, *, fine: bool = False) -> str:
+    """`8s`, `1m 05s`, `2h 10m`, `3d 4h`; where it is to be `fine`, `0.4s` too."""
+    if fine and 0 < seconds < _FINE_SECONDS:
+        return f"{seconds:.2g}s"
     whole = max(0, int(seconds))
     if whole < _MINUTE:
         return f"{whole}s"
@@ -74,14 +77,10 @@ def since(start: datetime | None, end: datetime | None, now: datetime) -> str:
     return duration(((end or now) - start).total_seconds()) if start else "-"
 
 
-def size(count: int) -> str:
-    """Bytes, in units of 1000."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:  # noqa: PLR2004 - the units' own step
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
+def some(texts: Sequence[str], most: int = 5) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{', '.join(texts[:most])}{more}"
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

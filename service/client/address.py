@@ -10,15 +10,22 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.client.errors import UnusableAddress
+
 DEFAULT_URL = "http://127.0.0.1:8080"
+_TOKEN = re.compile(r"[!-~]{1,16384}")
 
 
 @dataclass(frozen=True)
 class Address:
-    """A service's URL, without a trailing slash, and its token, if one was found."""
+    """A service's URL, without a trailing slash, and its token, if one was found.
+
+    `origin` says where the token is from, or why there is none.
+    """
 
     url: str
     token: str | None
+    origin: str = "given"
 
 
 def find_address(
@@ -26,18 +33,29 @@ def find_address(
     token: str | None = None,
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    token_file: Path | None = None,
 ) -> Address:
     """What was given, else `TUNEYARD_URL` and `TUNEYARD_TOKEN`, else what the service left in its home folder.
 
     The home folder's token is only for the service of that folder or one on this machine: it is not sent anywhere else.
+    Raises `UnusableAddress` for what can be neither, and never repeats a token.
     """
     folder = home or home_folder(environment)
     announced = _announced_url(folder)
-    chosen = (url or environment.get("TUNEYARD_URL") or announced or DEFAULT_URL).rstrip("/")
-    found = token or environment.get("TUNEYARD_TOKEN")
-    if found is None and (chosen == announced or is_loopback(chosen)):
-        found = _text_of(folder / "token")
-    return Address(chosen, found)
+    chosen = _checked_url(url or environment.get("TUNEYARD_URL") or announced or DEFAULT_URL)
+    if token:
+        return Address(chosen, _checked_token(token, "The token given"), "given")
+    if token_file is not None:
+        return Address(chosen, _token_in(token_file), f"in {token_file}")
+    if named := environment.get("TUNEYARD_TOKEN"):
+        return Address(chosen, _checked_token(named, "TUNEYARD_TOKEN"), "of TUNEYARD_TOKEN")
+    if chosen != announced and not is_loopback(chosen):
+        return Address(chosen, None, f"that of {folder} is for a service of this machine alone")
+    own = folder / "token"
+    if text := _text_of(own):
+        return Address(chosen, _checked_token(text, str(own)), f"in {own}")
+    return Address(chosen, None, f"there is none in {folder}, which is no service's home, or one that you may not read")
 
 
 def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -68,6 +86,35 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _checked_url(text: str) -> str:
+    """The address of a service; HTTP where it does not say how. Raises `UnusableAddress`."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_one = False
+    if not is_one or not re.fullmatch(r"[^\s\x00-\x1f\x7f]+", url) or parts.query or parts.fragment:
+        raise UnusableAddress(f"{text!r} is no address of a service: give it as http://HOST:PORT, in --url or TUNEYARD_URL.")
+    return url.rstrip("/")
+
+
+def _token_in(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UnusableAddress(f"Cannot read the token file {file}: {error.strerror}.") from error
+    return _checked_token(text, f"The token file {file}")
+
+
+def _checked_token(text: str, place: str) -> str:
+    """The token, if a header can carry it. Raises `UnusableAddress`, which says where it was found and not what it is."""
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise UnusableAddress(f"{place} holds no token: that is one line of letters, digits and signs without blanks.")
+    return token
+
+
 def _announced_url(home: Path) -> str | None:
     text = _text_of(service_file(home))
     try:
@@ -79,6 +126,6 @@ def _announced_url(home: Path) -> str | None:
 
 def _text_of(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None

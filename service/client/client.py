@@ -69,9 +69,10 @@ class Client:
     """A connection to the service.
 
     The address is `url`, else `TUNEYARD_URL`, else what a running service left in its home folder, else
-    http://127.0.0.1:8080; the token is `token`, else `TUNEYARD_TOKEN`, else the home folder's. `user` is who asks, in a study's
-    events: else `TUNEYARD_USER`, else the name of this process's user. `project` is the one to work in, for who sees several:
-    else `TUNEYARD_PROJECT`.
+    http://127.0.0.1:8080; the token is `token`, else that in `token_file`, else `TUNEYARD_TOKEN`, else the home folder's. `user`
+    is who asks, in a study's events: else `TUNEYARD_USER`, else the name of this process's user. `project` is the one to work
+    in, for who sees several: else `TUNEYARD_PROJECT`.
+    Raises `UnusableAddress` for what cannot be a token.
     Every method raises `ProblemError` when the service refuses and `ServiceUnreachable` when it does not answer.
     Requests are repeated after lost connections and 503 answers; a repeat never does a thing twice.
     """
@@ -84,14 +85,15 @@ class Client:
         user: str | None = None,
         project: str | None = None,
         home: Path | None = None,
+        token_file: Path | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = Connection(
-            find_address(url, token, home), timeout=timeout, transport=transport, sleep=sleep, user=user or user_name(),
-            project=project or os.environ.get("TUNEYARD_PROJECT"),
+            find_address(url, token, home, token_file=token_file), timeout=timeout, transport=transport, sleep=sleep,
+            user=user or user_name(), project=project or os.environ.get("TUNEYARD_PROJECT"),
         )  # fmt: skip
         self.access = Access(self._connection)
         """Tokens, projects and the audit log."""
@@ -258,17 +260,25 @@ class Client:
         """What became of the studies that were deleted, the newest first."""
         return _read(DeletionsView, self._connection.request("GET", "/v1/deletions")).items
 
-    def events(self, study_id: str, after: int = 0, *, deadline: float | None = None) -> Iterator[EventView]:
+    def events(
+        self,
+        study_id: str,
+        after: int = 0,
+        *,
+        deadline: float | None = None,
+        on_connection: Callable[[str | None], None] | None = None,
+    ) -> Iterator[EventView]:
         """What happened to a study, from event `after` on, to its end; a dropped connection is taken up where it broke off.
 
+        `on_connection` is told why, each time the service could not be reached again, and None once it has been.
         Raises `WaitedTooLong` at `deadline`, a time of this client's clock.
         """
-        failures, begun = 0, self._clock()
+        begun, link = self._clock(), _Link(self._connection, on_connection)
         while True:
             cause, is_over = "the event stream ended early", False
             try:
                 for event in self._stream(study_id, after, deadline):
-                    failures = 0
+                    link.stands()
                     if event is not None:
                         after = event.id
                         yield event
@@ -283,10 +293,7 @@ class Client:
                 return
             if deadline is not None and self._clock() >= deadline:
                 raise WaitedTooLong(study_id, deadline - begun)
-            if failures >= len(RECONNECT_SECONDS):
-                raise ServiceUnreachable(self.url, cause)
-            self._connection.sleep(RECONNECT_SECONDS[failures])
-            failures += 1
+            link.broke(cause)
 
     def wait(self, study_id: str, *, timeout: float | None = None) -> StudyView:
         """The study, once it has ended; raises `WaitedTooLong` after `timeout` seconds."""
@@ -416,6 +423,29 @@ class Client:
             cursor = found.cursor
             if cursor is None:
                 return
+
+
+class _Link:
+    """What becomes of the connections to one event stream, one after the other."""
+
+    def __init__(self, connection: Connection, tell: Callable[[str | None], None] | None) -> None:
+        self._connection, self._tell = connection, tell or (lambda _: None)
+        self._failures = 0
+
+    def stands(self) -> None:
+        """There was a sign of life."""
+        if self._failures > 1:
+            self._tell(None)
+        self._failures = 0
+
+    def broke(self, cause: str) -> None:
+        """Pause before the next connection. Raises `ServiceUnreachable` after too many that gave nothing."""
+        if self._failures >= len(RECONNECT_SECONDS):
+            raise ServiceUnreachable(self._connection.url, cause)
+        if self._failures:  # a stream that ends and is there again at once is nothing to tell of
+            self._tell(cause)
+        self._connection.sleep(RECONNECT_SECONDS[self._failures])
+        self._failures += 1
 
 
 class _NothingMore(Exception):

@@ -1,5 +1,6 @@
 """Requests to the service: the token, retries where a repeat does no harm, and problem documents as exceptions."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from service.api.schemas import Problem
 from service.client.address import Address, is_loopback
-from service.client.errors import ProblemError, ServiceUnreachable
+from service.client.errors import NotLetIn, ProblemError, ServiceUnreachable, UnusableAddress
 
 RETRY_SECONDS = (0.2, 0.5, 1.0)
 """Pauses before the second and later tries of a request."""
@@ -35,11 +36,14 @@ class Connection:
         project: str | None = None,
     ) -> None:
         self.url = address.url
+        self._address = address
         self.sleep = sleep
         headers = {"User-Agent": "tuneyard"}
         if user:
             headers["Tuneyard-User"] = user
         if project:
+            if not re.fullmatch("[ -~]+", project):
+                raise UnusableAddress(f"{project!r} is no project's name: that is small letters, digits and dashes.")
             headers["Tuneyard-Project"] = project
         if address.token:
             headers["Authorization"] = f"Bearer {address.token}"
@@ -77,7 +81,7 @@ class Connection:
             if response.status_code != _UNAVAILABLE or pause is None:
                 break
             self.sleep(max(pause, _retry_after(response)))
-        raise_for_problem(response)
+        self._raise_for_problem(response)
         return response
 
     @contextmanager
@@ -89,8 +93,17 @@ class Connection:
         with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
             if response.status_code >= _FIRST_ERROR:
                 response.read()
-                raise_for_problem(response)
+                self._raise_for_problem(response)
             yield response
+
+    def _raise_for_problem(self, response: httpx.Response) -> None:
+        try:
+            raise_for_problem(response)
+        except ProblemError as error:
+            if error.problem.status != httpx.codes.UNAUTHORIZED:
+                raise
+            sent = self._address.token is not None
+            raise NotLetIn(error.problem, self.url, sent=sent, origin=self._address.origin) from error
 
 
 def raise_for_problem(response: httpx.Response) -> None:
@@ -107,6 +120,8 @@ def raise_for_problem(response: httpx.Response) -> None:
 
 def reason_of(error: httpx.TransportError) -> str:
     """What happened, in a few words."""
+    if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header that it stumbles over
+        return "a request cannot be sent as it stands"
     return str(error) or type(error).__name__
 
 

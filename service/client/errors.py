@@ -14,6 +14,17 @@ class ProblemError(TuneyardError):
         self.problem = problem
 
 
+class NotLetIn(ProblemError):
+    """The service does not know who asks: no token came with the request, or one that does not count."""
+
+    def __init__(self, problem: Problem, url: str, *, sent: bool, origin: str) -> None:
+        super().__init__(problem)
+        found = (
+            f"does not take the token {origin}: it is wrong, has run out or was revoked" if sent else f"wants a token: {origin}"
+        )
+        self.detail = f"The service at {url} {found}."
+
+
 class ServiceUnreachable(TuneyardError):
     """Nothing answers at the service's address, or it stopped answering."""
 
@@ -23,6 +34,10 @@ class ServiceUnreachable(TuneyardError):
             "or name its address in TUNEYARD_URL or --url."
         )
         self.url = url
+
+
+class UnusableAddress(TuneyardError):
+    """What is to name the service, or to open it, can be part of no request."""
 
 
 class WaitedTooLong(TuneyardError):

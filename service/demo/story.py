@@ -20,12 +20,13 @@ from service.cli.output import console as console_on
 from service.cli.output import is_terminal
 from service.cli.trials import pull_progress
 from service.cli.watch import exit_code, watch
-from service.cli.words import duration, number, size
+from service.cli.words import duration, number
 from service.client import Client
 from service.client.pull import check_target
 from service.demo import process
 from service.demo.errors import DemoFailed
 from service.domain.errors import TuneyardError
+from service.domain.sizes import size
 
 if TYPE_CHECKING:
     from service.api.schemas import StudyView

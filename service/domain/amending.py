@@ -105,10 +105,13 @@ def _smaller(old: Budget, new: Budget) -> Iterator[Violation]:
         if name == "target" or after is None or after == before:
             continue
         if before is None:
-            detail = "was not limited, and an extension limits nothing: leave it out, or change it with PATCH"
+            detail = "was not limited, and an extension limits nothing: leave it out, or change it with `PATCH /v1/studies/ID`"
             yield Violation(f"/budget/{name}", detail)
         elif _amount(after) < _amount(before):
-            detail = "is less than it was, and an extension only adds: raise it, or lower it with PATCH while the study runs"
+            detail = (
+                "is less than it was, and an extension only adds: raise it, or lower it with `PATCH /v1/studies/ID` while the "
+                "study runs"
+            )
             yield Violation(f"/budget/{name}", detail)
 
 

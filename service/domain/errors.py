@@ -271,6 +271,10 @@ class NoSpace(TuneyardError):
         )
 
 
+class WrongSettings(TuneyardError):
+    """Settings that are not what their descriptions say; each is named as it is set."""
+
+
 class StorageRefused(TuneyardError):
     """The address of the object storage cannot be used as it stands."""
 

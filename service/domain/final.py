@@ -14,6 +14,7 @@ from service.domain.definition import Objective
 from service.domain.errors import CheckpointNotFound
 from service.domain.ports import CheckpointStore
 from service.domain.significance import holm, welch
+from service.domain.sizes import size
 from service.domain.study import Study
 from service.domain.trial import Trial, TrialState
 
@@ -211,7 +212,7 @@ def _verdict(
     known = [chance for one in tied if (chance := chances.get(one.trial)) is not None]
     why = f"p >= {min(known):.2g}" if len(known) == len(tied) - 1 else "too few runs to tell"
     cost = f"{_cost(winner, tied):.3g} s {'of GPU ' if winner.gpu_seconds else ''}a run"
-    model = "" if winner.bytes is None else f" and a model of {winner.bytes / 1e6:.3g} MB"
+    model = "" if winner.bytes is None else f" and a model of {size(winner.bytes)}"
     names = ", ".join(str(one.trial) for one in tied)
     return (
         f"Trials {names} cannot be told apart from noise ({why}): trial {winner.trial} with {metric} {_spread(winner)} wins as "

@@ -51,7 +51,12 @@ DECISIONS = (
 )
 """Of every trial."""
 A_DELETION = Deletion(STUDY_ID, "intents", NOW, "ada", 12, 14, 27, 61, Freed(42, 548_000_000))
-ANALYSIS = {"task": "text-classification", "rows": 2, "metrics": {"accuracy": 0.5}}
+ANALYSIS = {
+    "task": "text-classification",
+    "rows": 24,
+    "metrics": {"accuracy": 0.5},
+    "mistakes": [{"text": f"text {at}", "predicted": "buy", "confidence": 0.9} for at in range(12)],
+}
 
 
 def a_study_view(

@@ -3,18 +3,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
+import typer
 import yaml
 
 from service import __version__
+from service.api.schemas import EventView
 from service.cli import run
+from service.cli.app import app
 from service.cli.session import Session
+from service.cli.watch import boards
+from service.client import Client
 from service.domain.events import EventKind
 from service.domain.stored import Footprint
 from service.domain.study import StudyState, WarmStart
@@ -141,6 +147,26 @@ def test_a_watched_study_is_told_line_by_line_on_stderr_off_a_terminal(capsys: p
     assert told[-1] == f"study {STUDY_ID} completed"
 
 
+def test_a_watch_says_while_it_lasts_that_the_service_is_away() -> None:
+    back = Event()
+
+    class Leaving(Client):
+        def events(self, *_: Any, on_connection: Callable[[str | None], None] | None = None, **__: Any) -> Iterator[EventView]:
+            assert on_connection is not None
+            on_connection("refused")
+            assert back.wait(60)
+            on_connection(None)
+            service.studies[STUDY_ID] = replace(a_study(), state=StudyState.COMPLETED, ended_at=NOW)
+            yield EventView.of(an_event(1, EventKind.STUDY_STATE, state="completed"))
+
+    service = StandIn()
+    shown = boards(Leaving("http://127.0.0.1:1", TOKEN, transport=service), STUDY_ID)
+    assert next(shown).away is None
+    assert next(shown).away == "refused"
+    back.set()
+    assert [board.away for board in shown][-1] is None
+
+
 def test_an_interrupted_watch_says_how_to_watch_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,13 +242,13 @@ def test_a_studys_analysis_says_what_matters_and_how_the_best_was_found(capsys: 
 
 def test_all_of_a_studys_analysis_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "analysis.json"
-    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(file)) == 0
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "--to", str(file)) == 0
     assert len(json.loads(file.read_text())["parallel_coordinates"]["lines"]) == 12
     assert str(file) in capsys.readouterr().err
 
 
 def test_an_analysis_that_cannot_be_written_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "-o", str(tmp_path)) == 2
+    assert tuneyard(a_finished_service(), "study", "analysis", STUDY_ID, "--to", str(tmp_path)) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -266,9 +292,41 @@ def test_a_study_without_a_population_says_that_it_has_none(capsys: pytest.Captu
     assert "only the strategy pbt copies trials" in capsys.readouterr().err
 
 
+def test_a_trials_analysis_is_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuneyard(a_finished_service(), "trial", "analysis", STUDY_ID, "1") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == [f"trial 1 of {STUDY_ID}", "report 1"]
+    assert "metrics.accuracy 0.5000" in lines
+    assert lines[lines.index("mistakes: 12, the first 10") + 1 :][:2] == ["text predicted confidence", "text 0 buy 0.9000"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "study lineage ID", "study pareto ID", "study analysis ID", "study rm ID --yes", "trial analysis ID 0",
+        "trial add ID -p learning_rate=1e-3", "dataset rm intents --yes",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_whatever_shows_something_shows_it_to_programs_alike(
+    capsys: pytest.CaptureFixture[str], line: str, form: str, read: Callable[[str], Any]
+) -> None:
+    assert tuneyard(a_finished_service(), *line.replace("ID", STUDY_ID).split(), "-o", form) == 0
+    assert isinstance(read(capsys.readouterr().out), dict)
+
+
+def test_every_command_with_an_output_has_it_under_the_same_names() -> None:
+    def options(command: Any) -> Iterator[tuple[str, ...]]:
+        for one in getattr(command, "commands", {}).values():
+            yield from options(one)
+        yield from (tuple(one.opts) for one in command.params if {"-o", "--output"} & set(one.opts))
+
+    assert {frozenset(opts) for opts in options(typer.main.get_command(app))} == {frozenset(("--output", "-o"))}
+
+
 def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     service = a_finished_service()
-    assert tuneyard(service, "trial", "analysis", STUDY_ID, "1") == 0
+    assert tuneyard(service, "trial", "analysis", STUDY_ID, "1", "-o", "json") == 0
     assert service.asked() == [f"GET /v1/studies/{STUDY_ID}/trials/1/analysis"]
     printed = json.loads(capsys.readouterr().out)
     assert (printed["trial"], printed["report"], printed["analysis"]) == (1, 1, ANALYSIS)
@@ -276,14 +334,14 @@ def test_a_trials_analysis_is_printed_as_json(capsys: pytest.CaptureFixture[str]
 
 def test_the_best_checkpoint_is_pulled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "best"
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--output", "json") == 0
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target), "-o", "json") == 0
     assert {name: (target / name).read_bytes() for name in CHECKPOINT} == CHECKPOINT
     assert [file["path"] for file in json.loads(capsys.readouterr().out)["files"]] == list(CHECKPOINT)
 
 
 def test_another_trials_checkpoint_is_pulled_by_its_number(tmp_path: Path) -> None:
     service = a_finished_service()
-    assert tuneyard(service, "best", "pull", STUDY_ID, "-o", str(tmp_path / "one"), "--trial", "1") == 0
+    assert tuneyard(service, "best", "pull", STUDY_ID, "--to", str(tmp_path / "one"), "--trial", "1") == 0
     assert service.asked()[0] == f"GET /v1/studies/{STUDY_ID}/trials/1/checkpoint"
 
 
@@ -291,15 +349,26 @@ def test_a_pull_over_foreign_files_is_a_conflict_unless_forced(tmp_path: Path, c
     target = tmp_path / "best"
     target.mkdir()
     (target / "thesis.txt").touch()
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target)) == 5
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target)) == 5
     assert "--force" in capsys.readouterr().err
-    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "-o", str(target), "--force") == 0
+    assert tuneyard(a_finished_service(), "best", "pull", STUDY_ID, "--to", str(target), "--force") == 0
 
 
 def test_an_uploaded_file_is_named_as_a_study_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train.csv").write_text("text,label\n")
     assert tuneyard(StandIn(), "dataset", "put", "intents", str(tmp_path / "train.csv")) == 0
     assert "dataset://intents/train.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "file"), [("bad name/x", "train.csv"), ("intents", "tr ain.csv"), ("..", "train.csv")])
+def test_a_name_that_cannot_be_one_of_a_data_set_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, file: str
+) -> None:
+    service = StandIn()
+    (tmp_path / file).touch()
+    assert tuneyard(service, "dataset", "put", name, str(tmp_path / file)) == 2
+    assert "use letters, digits" in capsys.readouterr().err
+    assert service.requests == []
 
 
 def test_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,13 +393,14 @@ def test_a_login_link_is_all_that_login_prints(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "http://127.0.0.1:8080/login?code=abc&next=%2Fmlflow%2F\n"
 
 
-def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["version"]) == 0
+@pytest.mark.parametrize("line", ["version", "--version"])
+def test_the_version_needs_no_service(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    assert run([line]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, 4), (401, 6), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7)]
+    ("status", "code"), [(400, 4), (403, 6), (404, 3), (409, 5), (413, 4), (415, 4), (422, 4), (500, 1), (503, 7), (507, 10)]
 )
 def test_each_kind_of_refusal_has_its_exit_code(status: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     service = StandIn()
@@ -347,6 +417,30 @@ def test_every_violation_of_a_refused_definition_is_printed_with_its_place(
     service.failing = [a_problem(422, "Wrong.", violations=violations)]
     assert tuneyard(service, "study", "apply", str(a_definition_file(tmp_path))) == 4
     assert capsys.readouterr().err.splitlines() == ["error: Wrong.", "  /space/x: is not a key", "  /: is odd"]
+
+
+def test_no_violation_is_printed_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = {"pointer": "/budgt", "detail": "is no key"}, {"pointer": "", "detail": "needs a `space`"}
+    service = StandIn()
+    service.failing = [
+        a_problem(422, "/budgt: is no key", violations=[first]),
+        a_problem(422, "/budgt: is no key (and 1 more)", violations=[first, second], title="It cannot be run"),
+        a_problem(422, "query parameter `limit`: 0", violations=[{"pointer": "limit", "detail": "query parameter `limit`: 0"}]),
+    ]
+    for said in (
+        ["error: /budgt: is no key"],
+        ["error: It cannot be run", "  /budgt: is no key", "  /: needs a `space`"],
+        ["error: query parameter `limit`: 0"],
+    ):
+        assert tuneyard(service, "study", "get", STUDY_ID) == 4
+        assert capsys.readouterr().err.splitlines() == said
+
+
+def test_a_refusal_names_commands_and_not_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    service.failing = [a_problem(404, "There is no study 'x': `GET /v1/studies` lists those there are.")]
+    assert tuneyard(service, "study", "get", "x") == 3
+    assert capsys.readouterr().err == "error: There is no study 'x': `tuneyard study ls` lists those there are.\n"
 
 
 def test_a_service_that_does_not_answer_has_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,6 +464,59 @@ def test_the_token_comes_from_a_file_when_one_is_named(tmp_path: Path, monkeypat
     assert tuneyard(StandIn(), "--token-file", str(tmp_path / "secret"), "study", "ls") == 0
 
 
+def test_a_file_that_holds_no_token_is_wrong_usage_and_its_content_is_printed_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, service = tmp_path / "secret", StandIn()
+    file.write_text(f"{TOKEN}\nsecond line\n")
+    assert tuneyard(service, "--token-file", str(file), "study", "ls") == 2
+    printed = "".join(capsys.readouterr())
+    assert str(file) in printed
+    assert TOKEN not in printed
+    assert "second line" not in printed
+    assert service.requests == []
+
+
+def test_a_token_that_was_sent_and_does_not_count_is_told_from_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEYARD_TOKEN", "wrong-one")
+    assert tuneyard(StandIn(), "study", "ls") == 6
+    said = capsys.readouterr().err
+    assert "does not take the token of TUNEYARD_TOKEN: it is wrong, has run out or was revoked" in said
+    assert "wrong-one" not in said
+    monkeypatch.delenv("TUNEYARD_TOKEN")
+    assert tuneyard(StandIn(), "--home", str(tmp_path / "nothing"), "study", "ls") == 6
+    assert f"wants a token: there is none in {tmp_path / 'nothing'}" in capsys.readouterr().err
+
+
+def test_what_is_no_address_is_wrong_usage_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    service = StandIn()
+    assert tuneyard(service, "--url", "ftp://127.0.0.1:8081", "study", "ls") == 2
+    assert tuneyard(service, "--project", "b\u00e9", "study", "ls") == 2
+    assert service.requests == []
+    assert tuneyard(service, "--url", "127.0.0.1:8081", "study", "ls") == 0
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Every group of commands."""
+    yield [], (root := typer.main.get_command(app))
+    yield from (([name], one) for name, one in getattr(root, "commands", {}).items() if hasattr(one, "commands"))
+
+
+@pytest.mark.parametrize(
+    ("path", "group"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_no_line_of_a_list_of_commands_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: list[str], group: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*path, "--help"]) == 0
+    _usage, *lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith("...")] == []
+    assert sum(line.strip().startswith(tuple(group.commands)) for line in lines) >= len(group.commands)
+
+
 def test_the_exit_codes_are_part_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     assert "7 service unreachable" in " ".join(capsys.readouterr().out.split())
@@ -389,6 +536,7 @@ def test_a_command_imports_only_what_it_needs(line: list[str], absent: tuple[str
 _ANSWERED_BY_NOBODY = """
 import sys
 from service.cli import run
+from service.cli.app import app
 from service.cli.session import Session
 
 class Nobody:

@@ -80,9 +80,29 @@ def test_projects_are_listed_with_their_quotas(tuneyard: Tuneyard, capsys: pytes
     capsys.readouterr()
     assert tuneyard("project", "ls") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vision"))
-    assert row.split()[1:] == ["3", "0.00", "0", "B", "20"]
+    assert " ".join(row.split()[1:]) == "at most 3 0.00 0 B of 20.0 GB"
     assert tuneyard("project", "quotas", "speech") == ExitCode.NOT_FOUND
     assert tuneyard("project", "create", "vision") == ExitCode.CONFLICT
+
+
+def test_quotas_that_are_not_named_stay_as_they_are(tuneyard: Tuneyard, capsys: pytest.CaptureFixture[str]) -> None:
+    def quotas(*arguments: str) -> tuple[Any, ...]:
+        capsys.readouterr()
+        assert tuneyard("project", "quotas", "vision", *arguments, "-o", "json") == 0
+        found = json.loads(capsys.readouterr().out)
+        return found["max_running_studies"], found["max_gpu_hours"], found["max_stored_gb"]
+
+    tuneyard("project", "create", "vision", "--max-gpu-hours", "500")
+    assert quotas() == (None, 500, None)
+    assert quotas("--max-running-studies", "2") == (2, 500, None)
+    assert quotas("--max-stored-gb", "0.5", "--max-running-studies", "none") == (None, 500, 0.5)
+    assert quotas() == (None, 500, 0.5)
+
+
+@pytest.mark.parametrize("quota", [("--max-gpu-hours", "many"), ("--max-gpu-hours", "nan"), ("--max-stored-gb", "")])
+def test_a_quota_that_is_no_number_is_wrong_usage(tuneyard: Tuneyard, quota: tuple[str, str]) -> None:
+    tuneyard("project", "create", "vision")
+    assert tuneyard("project", "quotas", "vision", *quota) == ExitCode.USAGE
 
 
 def test_the_audit_log_is_a_table_or_lines_of_json(tuneyard: Tuneyard, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +110,8 @@ def test_the_audit_log_is_a_table_or_lines_of_json(tuneyard: Tuneyard, capsys: p
     capsys.readouterr()
     assert tuneyard("audit") == 0
     assert "grace" in capsys.readouterr().out
+    assert tuneyard("audit", "-o", "json") == 0
+    assert [one["caller"] for one in json.loads(capsys.readouterr().out)] == ["grace"]
     assert tuneyard("audit", "--jsonl") == 0
     (entry,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (entry["caller"], entry["action"], entry["status"]) == ("grace", "createProject", 201)

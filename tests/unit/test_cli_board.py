@@ -125,3 +125,17 @@ def test_the_earlier_of_two_equal_trials_is_the_best() -> None:
     board = a_board(an_ended(1, 0.5), an_ended(0, 0.5))
     assert board.best is not None
     assert board.best.number == 0
+
+
+def test_a_board_says_that_the_service_is_away() -> None:
+    away = replace(a_board(a_running(0)), away="Connection refused")
+    assert "the service does not answer (Connection refused): trying again" in drawn(away)
+    assert not any("answer" in line for line in drawn(a_board(a_running(0))))
+
+
+def test_a_log_says_once_that_the_service_is_away_and_once_that_it_is_back() -> None:
+    board = a_board(a_running(0))
+    away, still = replace(board, away="Connection refused"), replace(board, away="timed out")
+    assert changes(board, away) == ["the service does not answer (Connection refused): trying again"]
+    assert changes(away, still) == []
+    assert changes(still, board) == ["the service answers again"]

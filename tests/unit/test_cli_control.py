@@ -1,13 +1,15 @@
 """`tuneyard study pause`, `resume`, `extend`, `patch`, and `tuneyard trial stop`, against a stand-in."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from service.cli import run
 from service.cli.session import Session
-from tests.builders import a_study, a_trial
+from service.domain.study import StudyState
+from tests.builders import NOW, a_study, a_trial
 from tests.unit.stand_in import STUDY_ID, TOKEN, StandIn, a_problem
 
 
@@ -24,7 +26,6 @@ def tuneyard(service: StandIn, monkeypatch: pytest.MonkeyPatch, *arguments: str)
         (["study", "resume", STUDY_ID], f"POST /v1/studies/{STUDY_ID}:resume", None),
         (["study", "stop", STUDY_ID], f"POST /v1/studies/{STUDY_ID}:stop", None),
         (["study", "cancel", STUDY_ID], f"POST /v1/studies/{STUDY_ID}:cancel", None),
-        (["study", "extend", STUDY_ID], f"POST /v1/studies/{STUDY_ID}:extend", {"budget": {}}),
         (
             ["study", "extend", STUDY_ID, "--set", "trials=60", "--set", "wall_clock=4h", "--set", "target=null"],
             f"POST /v1/studies/{STUDY_ID}:extend",
@@ -61,6 +62,25 @@ def test_what_the_state_forbids_is_a_conflict(
     service.failing = [a_problem(status, "Study is completed: it cannot be changed any more.")]
     assert tuneyard(service, monkeypatch, "study", "patch", STUDY_ID, "--set", "priority=80") == 5
     assert "cannot be changed" in capsys.readouterr().err
+
+
+def test_an_extension_of_nothing_is_wrong_usage_unless_the_study_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = StandIn()
+    assert tuneyard(service, monkeypatch, "study", "extend", STUDY_ID) == 2
+    assert "--set trials=60" in " ".join(capsys.readouterr().err.split())
+    assert service.asked() == [f"GET /v1/studies/{STUDY_ID}"]
+    stopped = StandIn(replace(a_study(), state=StudyState.STOPPED, ended_at=NOW))
+    assert tuneyard(stopped, monkeypatch, "study", "extend", STUDY_ID) == 0
+    assert stopped.asked()[-1] == f"POST /v1/studies/{STUDY_ID}:extend"
+
+
+def test_an_extension_shows_the_new_limit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = {"trials": 60, "wall_clock": "4h", "target": 0.94, "no_improvement": 9}
+    assert tuneyard(StandIn(a_study(budget=budget)), monkeypatch, "study", "extend", STUDY_ID, "--set", "trials=60") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 of 60 trials, 0s of 4h 00m, ends at 0.9400, ends after 9 trials without a better one" in shown
 
 
 def test_a_patch_of_nothing_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

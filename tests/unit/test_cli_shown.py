@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from service.cli import output
-from service.cli.output import Format, console, emit, say, shown
+from service.cli.output import Format, console, emit, say, shown, working
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\x9b31m\u202ec\x7f\r[bold]d[/bold] :smile: [link=http://evil.example]e[/link]"
 
@@ -64,3 +64,12 @@ def test_json_and_yaml_hold_it_all_and_steer_nothing(capsys: pytest.CaptureFixtu
         said = capsys.readouterr().out
         assert not output._CONTROL.search(said)
         assert read(said) == {"name": HOSTILE}
+
+
+def test_what_takes_long_gives_a_sign_of_life_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for stream, said in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        with working("trying the models"):
+            pass
+        assert ("trying the models ..." in stream.getvalue()) is said

@@ -109,6 +109,14 @@ def test_a_service_that_does_not_answer_is_tried_again_and_then_named() -> None:
     assert nap.seconds == [0.2, 0.5, 1.0]
 
 
+def test_what_stands_in_a_request_that_cannot_be_sent_is_not_repeated() -> None:
+    service = StandIn()
+    service.failing = [httpx.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'")] * 10
+    with pytest.raises(ServiceUnreachable) as raised:
+        a_client(service).study(STUDY_ID)
+    assert TOKEN not in raised.value.detail
+
+
 def test_the_pause_that_a_busy_service_asks_for_is_kept() -> None:
     service, nap = StandIn(), Nap()
     service.failing = [httpx.Response(503, headers={"Retry-After": "4"})]
@@ -177,6 +185,24 @@ def test_a_broken_event_stream_is_taken_up_where_it_broke_off() -> None:
     service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [an_event(2, EventKind.TRIAL_STATE, number=0)], [ENDED]]
     assert [event.id for event in a_client(service).events(STUDY_ID)] == [1, 2, 9]
     assert [request.headers["Last-Event-ID"] for request in service.requests] == ["0", "1", "2"]
+
+
+def test_whoever_listens_is_told_that_the_service_is_away_and_back() -> None:
+    service, told = StandIn(), list[str | None]()
+    service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [None], [ENDED]]
+    client = a_client(service)
+    events = client.events(STUDY_ID, on_connection=told.append)
+    assert next(events).id == 1
+    service.failing = [httpx.ConnectError("refused"), httpx.ConnectError("refused")]
+    assert [event.id for event in events] == [9]
+    assert told == ["refused", "refused", None]
+
+
+def test_a_stream_that_breaks_and_is_there_again_is_nothing_to_tell_of() -> None:
+    service, told = StandIn(), list[str | None]()
+    service.streams = [[an_event(1, EventKind.STUDY_CREATED), None], [ENDED]]
+    assert len(list(a_client(service).events(STUDY_ID, on_connection=told.append))) == 2
+    assert told == []
 
 
 def test_an_event_stream_that_never_comes_back_is_given_up_in_the_end() -> None:

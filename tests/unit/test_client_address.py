@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.client.address import DEFAULT_URL, find_address, home_folder, is_loopback, service_file, user_name
+from service.client.errors import UnusableAddress
 from service.settings import Layout
 
 
@@ -81,3 +83,85 @@ def test_addresses_of_this_machine_are_told_from_others(url: str, *, local: bool
 )
 def test_who_asks_is_named_as_far_as_a_header_can_carry_it(given: str, name: str) -> None:
     assert user_name({"TUNEYARD_USER": given}) == name
+
+
+SECRET = "s3cr3t-of-somebody"
+NO_TOKENS = [SECRET + rest for rest in ("\nsecond line\n", " and more", "\r\nX: y", "\u00e9", "\x00", SECRET * 1000)]
+
+
+@pytest.mark.parametrize("text", NO_TOKENS)
+def test_what_cannot_be_a_token_is_refused_where_it_is_read_and_never_repeated(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "named"
+    file.write_text(text)
+    home = a_home(tmp_path / "home")
+    (home / "token").write_text(text)
+    readings: list[tuple[str, dict[str, Any]]] = [
+        (str(file), {"token_file": file, "environment": {}}),
+        ("TUNEYARD_TOKEN", {"environment": {"TUNEYARD_TOKEN": text}}),
+        ("The token given", {"token": text, "environment": {}}),
+        (str(home / "token"), {"home": home, "environment": {}}),
+    ]
+    for place, given in readings:
+        with pytest.raises(UnusableAddress, match="holds no token") as refused:
+            find_address(**given)
+        assert place in refused.value.detail
+        assert SECRET not in refused.value.detail
+
+
+def test_a_token_file_is_read_as_far_as_its_token_goes(tmp_path: Path) -> None:
+    (tmp_path / "named").write_text(f"{SECRET}\n")
+    assert find_address(token_file=tmp_path / "named", environment={"TUNEYARD_TOKEN": "theirs"}).token == SECRET
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00"])
+def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "named").write_bytes(content)
+    with pytest.raises(UnusableAddress, match="holds no token"):
+        find_address(token_file=tmp_path / "named", environment={})
+
+
+def test_a_token_file_that_cannot_be_read_is_refused_with_why(tmp_path: Path) -> None:
+    with pytest.raises(UnusableAddress, match=r"missing: No such file"):
+        find_address(token_file=tmp_path / "missing", environment={})
+
+
+def test_a_variable_that_is_empty_names_no_token(tmp_path: Path) -> None:
+    assert find_address(home=a_home(tmp_path), environment={"TUNEYARD_TOKEN": ""}).token == "home-token"
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8081", "http://127.0.0.1:8081"),
+        ("localhost:1/", "http://localhost:1"),
+        ("https://a.example/b/", "https://a.example/b"),
+    ],
+)
+def test_an_address_without_a_scheme_is_one_of_http(given: str, url: str) -> None:
+    assert find_address(given, environment={}).url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a.example",
+        "http://",
+        "http://a:port",
+        "http://a:99999",
+        "http://[",
+        "a b",
+        "http://a/?q=1",
+        "http://a#b",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(UnusableAddress, match="no address of a service"):
+        find_address(url, environment={})
+
+
+def test_where_a_token_is_from_is_known_and_why_there_is_none(tmp_path: Path) -> None:
+    home = a_home(tmp_path / "home")
+    assert find_address(home=home, environment={}).origin == f"in {home / 'token'}"
+    assert find_address(environment={"TUNEYARD_TOKEN": "x"}).origin == "of TUNEYARD_TOKEN"
+    assert "for a service of this machine" in find_address("http://a.example", home=home, environment={}).origin
+    assert str(tmp_path / "none") in find_address(home=tmp_path / "none", environment={}).origin

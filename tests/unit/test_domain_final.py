@@ -77,7 +77,8 @@ def test_at_about_equal_cost_the_smaller_model_wins() -> None:
     runs = runs_of(NOISE, seconds={0: 10.0, 1: 10.3})
     assert winner_of(final_result(an_ended_study(), runs, {0: 9_000_000, 1: 2_000_000})) == 1
     assert winner_of(final_result(an_ended_study(), runs, {0: 1_000_000, 1: 2_000_000})) == 0
-    assert "a model of 2 MB" in final_result(an_ended_study(), runs, {0: 9_000_000, 1: 2_000_000}).verdict
+    assert "a model of 2.0 MB" in final_result(an_ended_study(), runs, {0: 9_000_000, 1: 2_000_000}).verdict
+    assert "a model of 5.2 kB" in final_result(an_ended_study(), runs, {0: 9_000_000, 1: 5_250}).verdict
 
 
 def test_without_sizes_and_at_equal_cost_the_better_mean_wins() -> None:

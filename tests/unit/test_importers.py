@@ -929,7 +929,7 @@ def test_only_the_study_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_study_is_written_to_a_file_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "study.yaml"
     target.write_text("mine")
-    arguments = ["study", "import", a_file(tmp_path, KATIB_GRID), *OPTIONS, "-o", str(target)]
+    arguments = ["study", "import", a_file(tmp_path, KATIB_GRID), *OPTIONS, "--to", str(target)]
     assert run(arguments) == 2
     assert target.read_text() == "mine"
     assert "add --force" in capsys.readouterr().err
@@ -955,7 +955,7 @@ def test_a_file_that_is_no_search_definition_is_refused_with_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
 ) -> None:
     file = a_file(tmp_path, text)
-    assert run(["study", "import", file, "-o", str(tmp_path / "study.yaml")]) == 4
+    assert run(["study", "import", file, "--to", str(tmp_path / "study.yaml")]) == 4
     error = capsys.readouterr().err
     assert f"error: {file}: " in error
     assert said in error

@@ -2,7 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, size, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, trial_state
+from service.domain.sizes import size
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
 from tests.builders import NOW
@@ -73,3 +74,8 @@ def test_a_reason_is_shown_only_where_the_state_does_not_say_it() -> None:
 
 def test_every_state_has_a_style() -> None:
     assert {*TrialState, *StudyState} <= set(STATE_STYLES)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (0.04, "0.04s"), (0.42, "0.42s"), (3.14, "3.1s"), (12.7, "12s")])
+def test_a_fine_duration_tells_short_ones_apart(seconds: float, text: str) -> None:
+    assert duration(seconds, fine=True) == text
