@@ -107,6 +107,7 @@ sbom: setup
 bench: setup
 	@$(BIN)/python -m benchmarks.search cost
 	@$(BIN)/python -m benchmarks.search tables
+	@$(BIN)/python -m benchmarks.forecast
 	@$(BIN)/python -m benchmarks.attempts
 	@$(BIN)/python -m benchmarks.trainers
 	@for name in instant first-step memory load pull watchers; do $(BIN)/python -m benchmarks.service $$name || exit 1; done

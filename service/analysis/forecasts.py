@@ -12,7 +12,7 @@ from service.analysis.children import Turn, run_module
 from service.domain.errors import AnalysisFailed, AnalysisTimedOut, NotReady, StudyNotFound, TooFewTrials
 from service.domain.forecast import Course, Forecast, is_due
 from service.domain.ports import CheckpointStore, Clock, Store, StudyQuery
-from service.domain.standing import Standing, losses, overhead_seconds
+from service.domain.standing import Standing, losses, overhead_seconds, under_way
 from service.domain.stored import StoredKind
 from service.domain.study import Study, StudyState
 
@@ -33,7 +33,7 @@ def simulate(standing: Standing) -> Sequence[Course]:
 
 
 class Forecasts:
-    """The port `Forecaster`. One child at a time; a forecast is kept as long as the study does not go on."""
+    """The port `Forecaster`. One child at a time; a forecast is kept as long as the study does not go on, nor outlasts it."""
 
     def __init__(
         self, store: Store, checkpoints: CheckpointStore, clock: Clock, simulate: Simulate = simulate, turn: Turn | None = None
@@ -77,13 +77,14 @@ class Forecasts:
         study = self._store.studies.get(study_id)
         totals = self._store.trials.totals([study_id])[study_id]
         state = (study.version, totals.reports, self._ended([study_id]), self._slots(study))
-        kept = self._kept.get(study_id)
-        if kept is None or kept[0] != state:
+        kept, now = self._kept.get(study_id), self._clock.now()
+        elapsed = study.active_seconds(now)
+        if kept is None or kept[0] != state or elapsed >= kept[1].seconds.expected:
             kept = (state, self._foretold(study))
             self._kept = {**{one: self._kept[one] for one in list(self._kept)[-_MOST_KEPT:]}, study_id: kept}
         if study.idle_since is not None:  # no time passes for it: its end moves on with the clock
-            return replace(kept[1], at=self._clock.now())
-        return kept[1]
+            return replace(kept[1], at=now)
+        return kept[1] if elapsed < kept[1].seconds.low else kept[1].later(now, elapsed)
 
     def _foretold(self, study: Study) -> Forecast:
         history, now = self._store.trials.history(study.id), self._clock.now()
@@ -94,7 +95,8 @@ class Forecasts:
         attempts = {number: one for number, one in self._store.trials.all_attempts(study.id).items() if number in history.trials}
         overhead, lost = overhead_seconds(history, attempts), losses(history, attempts)
         definition = study.definition.model_copy(update={"resources": study.resources})  # as many on a GPU as now
-        courses = self._simulate(Standing(definition, history, now, elapsed, slots, overhead, lost, study.amended_at))
+        since = under_way(history, attempts, overhead, now)
+        courses = self._simulate(Standing(definition, history, now, elapsed, slots, overhead, lost, study.amended_at, since))
         if not courses:
             raise NotReady(f"Study {study.id!r} is too large to be simulated to its end: ask again when less of it is left.")
         return Forecast.of(
@@ -124,7 +126,10 @@ def _notes(study: Study) -> Sequence[str]:
     if study.state in {StudyState.PAUSING, StudyState.PAUSED}:
         found.append("The study is paused: this is how it would end if it went on now.")
     if study.definition.budget.target is not None:
-        found.append("When a trial reaches the target is drawn from the values so far: it is little more than a guess.")
+        detail = (
+            "It ends as soon as a trial reaches the target, from the next report on: when that is, is little more than a guess."
+        )
+        found.append(detail)
     if study.definition.budget.no_improvement is not None:
         found.append("When trials stop getting better is drawn from the values so far: it is little more than a guess.")
     return found

@@ -24,7 +24,7 @@ router = APIRouter(tags=["studies"])
     ),
 )
 def get_forecast(study_id: StudyId, parts: Parts) -> ForecastView:
-    """When a study is expected to end, with how much GPU time, cost and disk, each with a band for 80 % of simulated courses.
+    """When a study is expected to end, with how much GPU time, cost and disk, each with a band of 80 %.
 
     The code that leads the study leads it on from where it stands, many times, with times and values drawn from those measured so
     far. That takes seconds, in a process of its own. Forecasts are kept after the 1st, 2nd, 4th, 8th ... trial that ended; when

@@ -106,6 +106,11 @@ class BestView(_View):
     """The best trial of a study so far, in short."""
 
     trial: int = Field(description="The trial's number.", examples=[7])
+    repeats: int | None = Field(
+        default=None,
+        description="The search's trial whose configuration it trains again, where it is a run of the final; null otherwise.",
+        examples=[None],
+    )
     value: float = Field(description="Its objective at its best report.", examples=[0.925])
     report: int = Field(description="The number of that report.", examples=[2])
     epoch: float = Field(description="How many epochs it had trained by then.", examples=[2.0])
@@ -584,6 +589,7 @@ def _best_view(best: Trial | None) -> BestView | None:
         return None
     return BestView(
         trial=best.number,
+        repeats=best.repeats,
         value=best.best_value,
         report=best.best_report,
         epoch=best.best_epoch or 0.0,

@@ -141,9 +141,9 @@ class SpendingView(_View):
 class BandView(_View):
     """A number that is foretold."""
 
-    low: float = Field(description="A tenth of the simulated courses stay below this.", examples=[0.9])
+    low: float = Field(description="One of ten studies like this stays below.", examples=[0.9])
     expected: float = Field(description="Half of them do.", examples=[1.1])
-    high: float = Field(description="A tenth go beyond this.", examples=[1.4])
+    high: float = Field(description="One of ten goes beyond.", examples=[1.4])
 
     @classmethod
     def of(cls, band: Band) -> Self:
@@ -153,9 +153,9 @@ class BandView(_View):
 class EndView(_View):
     """When a study is expected to end, if it is never paused."""
 
-    earliest: datetime = Field(description="A tenth of the simulated courses end before.", examples=[_AT])
+    earliest: datetime = Field(description="One of ten studies like this ends before.", examples=[_AT])
     expected: datetime = Field(description="Half of them do.", examples=[_AT])
-    latest: datetime = Field(description="A tenth end after this.", examples=[_AT])
+    latest: datetime = Field(description="One of ten ends after.", examples=[_AT])
 
 
 class ScoreView(_View):
@@ -232,7 +232,7 @@ class ForecastView(_View):
 
     study_id: str = Field(description="The study.", examples=[_STUDY])
     state: StudyState = Field(description="Where the study is.", examples=["running"])
-    coverage: float = Field(description="The share of simulated courses within each band.", examples=[SHARE])
+    coverage: float = Field(description="How likely each band is to hold what comes.", examples=[SHARE])
     now: PredictionView | None = Field(description="From how it stands now; null once it is at its end.")
     past: Sequence[PastPredictionView] = Field(
         description="Forecasts kept after the 1st, 2nd, 4th, 8th ... trial that ended, oldest first.", examples=[[]]

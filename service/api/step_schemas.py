@@ -163,14 +163,15 @@ class PreviewView(_View):
     configurations: Sequence[PlannedTrialView] = Field(
         description="The first that would start while no trial has reported, at most ten: what follows depends on results."
     )
-    space_size: int | None = Field(description="Configurations in the space; null without end.", examples=[None])
+    space_size: int | None = Field(description="Configurations in the space; null where they cannot be counted.", examples=[None])
     grid_size: int | None = Field(description="Configurations of a grid; null where there is none.", examples=[54])
     trials: int | None = Field(description="Trials it comes to, nothing failing; null where that cannot be said.", examples=[30])
     reports: int | None = Field(description="Their reports together.", examples=[112])
     final_runs: int | None = Field(description="Runs of the final, which come on top.", examples=[9])
     report_time: ReportTimeView = Field(description="How long one of them takes, by what earlier trials took.")
     seconds: float | None = Field(
-        description="How long it takes, with `max_concurrent_trials` side by side; null where that cannot be said.",
+        description="How long it trains, with `max_concurrent_trials` side by side; the start of workers and what is saved come "
+        "on top. Null where that cannot be said.",
         examples=[1180.0],
     )
     warm_start: WarmStartView | None = Field(description="What it would know from its start; null without `warm_start`.")

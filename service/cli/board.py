@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.schemas import StudyView, TrialView
-from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, run_name, scalar, short_names, since, trial_state
 
 ENDED_SHOWN = 5
 """Ended trials that are shown, the latest first."""
@@ -125,7 +125,7 @@ def _best_line(board: Board) -> Text:
         ("best    ", "dim"),
         (number(best.best_value), "bold green"),
         f" {metric}",
-        (f"  trial {best.number}, report {best.best_report}  ", "dim"),
+        (f"  {run_name(best.number, best.repeats)}, report {best.best_report}  ", "dim"),
         configuration(best.parameters, board.names),
         overflow="ellipsis",
         no_wrap=True,

@@ -11,6 +11,8 @@ from service.cli.session import session_of
 from service.cli.studies import StudyArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from service.api.step_schemas import FinalView, PreviewView, SpreadView
@@ -48,24 +50,26 @@ def _preview_table(preview: "PreviewView") -> "RenderableType":
         [
             ("strategy", _strategy(preview)),
             ("why", preview.reason),
-            ("space", "endless" if preview.space_size is None else f"{preview.space_size} configurations"),
+            (
+                "space",
+                "more than can be counted" if preview.space_size is None else f"{preview.space_size} configurations",
+            ),
             ("grid", None if preview.grid_size is None else f"{preview.grid_size} configurations"),
-            ("trials", _count(preview.trials, f", {preview.reports} reports")),
+            ("trials", _count(preview.trials, f", with {preview.reports} reports in all")),
             ("final", f"{preview.final_runs} runs on top" if preview.final_runs else None),
             ("a report", None if preview.report_time.seconds is None else f"{preview.report_time.seconds:.3g} s"),
             ("", preview.report_time.sentence),
-            ("takes", "not known" if preview.seconds is None else f"about {duration(preview.seconds)}"),
+            ("takes", "not known" if preview.seconds is None else f"about {duration(preview.seconds)} of training"),
+            ("", None if preview.seconds is None else "Workers that start and checkpoints that are saved come on top."),
             ("warm start", None if known is None else f"{known.carried_over} trials carry over, {known.left_out} do not"),
             *(("note", note) for note in preview.notes),
         ]
     )
     parts: list[RenderableType] = [head]
     if preview.brackets:
-        ladders = Rows(">bracket", "trials to report", flow=("trials to report",))
+        ladders = Rows(">bracket", "how far its trials train", flow=("how far its trials train",))
         for one in preview.brackets:
-            sizes = [str(trials) for trials in one.sizes] or ["?"] * len(one.rungs)
-            steps = [f"{trials} to {rung}" for trials, rung in zip(sizes, one.rungs, strict=True)]
-            ladders.add_row(str(one.index), ", ".join(steps))
+            ladders.add_row(str(one.index), _ladder(one.sizes, one.rungs))
         parts += ["", ladders]
     names = list(dict.fromkeys(name for one in preview.configurations for name in one.parameters))
     first = Rows(
@@ -75,6 +79,13 @@ def _preview_table(preview: "PreviewView") -> "RenderableType":
         values = [scalar(trial.parameters[name]) if name in trial.parameters else "" for name in names]
         first.add_row(str(place), *values, trial.why)
     return Group(*parts, "", first)
+
+
+def _ladder(sizes: "Sequence[int]", rungs: "Sequence[int]") -> str:
+    if not sizes:
+        return f"some to report {rungs[0]}" + "".join(f", fewer on to {rung}" for rung in rungs[1:])
+    more = "".join(f", {trials} of them on to {rung}" for trials, rung in zip(sizes[1:], rungs[1:], strict=True))
+    return f"{sizes[0]} to report {rungs[0]}{more}"
 
 
 def _final_table(final: "FinalView") -> "RenderableType":

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from service.cli.layout import Rows
 
 
+_NONE = "No forecast of it was kept: those come with a trial's end, after half a minute."
+_NONE_YET = "No forecast was kept yet: the first comes with a trial's end, after half a minute."
+
+
 def spending(
     context: typer.Context,
     study: StudyArgument,
@@ -78,7 +82,8 @@ def _forecast_tables(found: "ForecastView") -> "RenderableType":
         parts += [_prediction(found.now), Text(f"from {found.now.ended_trials} ended trials, {found.now.slots} at once"), ""]
         parts += [Text(note) for note in found.now.notes]
     if not found.past:
-        return Group(*parts, Text("No forecast was kept yet: the first comes with a trial's end, after half a minute."))
+        is_over = found.now is None
+        return Group(*parts, Text(_NONE if is_over else _NONE_YET))
     table = Rows(">trials", ">foretold", "low to high", ">came", ">error", "band")
     for one in found.past:
         band = one.prediction.seconds

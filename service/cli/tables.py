@@ -26,6 +26,7 @@ from service.cli.words import (
     duration,
     moment,
     number,
+    run_name,
     scalar,
     short_names,
     since,
@@ -78,7 +79,7 @@ def study_table(study: StudyView, mlflow: str | None) -> RenderableType:
     ]
     if study.best is not None:
         value = f"{number(study.best.value)} {study.definition.objective.metric}"
-        rows += [("best", f"{value} (trial {study.best.trial}, report {study.best.report})")]
+        rows += [("best", f"{value} ({run_name(study.best.trial, study.best.repeats)}, report {study.best.report})")]
         rows += [("", configuration(study.best.parameters))]
     rows += [("final", study.final.verdict if study.final else None), ("mlflow", mlflow)]
     return pairs(rows)

@@ -102,3 +102,8 @@ def trial_state(state: str, reason: str | None) -> str:
     """`pruned`, with the reason where the state alone does not say it."""
     expected = {"epochs_done", "rung_cut", "stop_requested", "cancel_requested", "pause_requested"}
     return state if reason is None or reason in expected else f"{state}: {reason}"
+
+
+def run_name(trial: int, repeats: int | None) -> str:
+    """Which trial it is, and of a run of the final whose configuration that trains."""
+    return f"trial {trial}" if repeats is None else f"trial {trial}, a run of trial {repeats}'s configuration in the final"

@@ -18,7 +18,8 @@ class Decision:
     `by` names the sampler or the rule. `report` is the one that values were compared at, or that a model looked at, and
     `observations` what that model knew. `rank` counts from 1 among `among` trials, `cut` is the value it took to go on.
     `parent` is the trial that is copied. `incumbent` is the trial that was best at the time, with its `incumbent_value`.
-    `outcome` says which outcomes were broken, and by how much.
+    `outcome` says which outcomes were broken, and by how much, `although` why a member of a population that is worse than the cut
+    goes on.
     """
 
     kind: DecisionKind
@@ -35,6 +36,7 @@ class Decision:
     incumbent: int | None = None
     incumbent_value: float | None = None
     outcome: str | None = None
+    although: str | None = None
 
     @property
     def sentence(self) -> str:
@@ -42,6 +44,9 @@ class Decision:
         match self.kind:
             case "proposed":
                 return self._proposed()
+            case "promoted" if self.by == "pbt":
+                although = "" if self.although is None else f"; it stays, as {self.although}"
+                return f"Goes on after generation {self.rung}{self._compared()}{although}."
             case "promoted":
                 return f"Promoted to rung {self.rung}{self._compared()}."
             case "cut" if self.outcome is not None:

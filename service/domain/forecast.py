@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 _ROUNDED = 1e-3
@@ -14,7 +14,7 @@ SHARE = 0.8
 
 @dataclass(frozen=True)
 class Band:
-    """What is expected, and the band in which 80 % of the simulated courses lie."""
+    """What is expected, and the band that it lies in with a probability of 80 %, if things go on as in the simulated courses."""
 
     low: float
     expected: float
@@ -26,9 +26,19 @@ class Band:
         ordered = sorted(values)
         return Band(_quantile(ordered, (1 - SHARE) / 2), median(ordered), _quantile(ordered, (1 + SHARE) / 2))
 
+    @staticmethod
+    def of_counts(values: Sequence[int]) -> "Band":
+        """The band of these counts, at least one, in whole numbers."""
+        band = Band.of(values)
+        return Band(math.floor(band.low), median_low(values), math.ceil(band.high))
+
     def holds(self, value: float) -> bool:
         """Whether the value, which is not negative, lies within, but for a thousandth."""
         return self.low <= value * (1 + _ROUNDED) and value * (1 - _ROUNDED) <= self.high
+
+    def not_before(self, value: float) -> "Band":
+        """The band, as far as it does not lie below."""
+        return Band(max(value, self.low), max(value, self.expected), max(value, self.high))
 
     def times(self, factor: float) -> "Band":
         """The band of so many times what this one is of."""
@@ -81,16 +91,20 @@ class Forecast:
         notes: Sequence[str] = (),
     ) -> "Forecast":
         """The forecast that these courses make."""
-        kept = Band.of([course.kept for course in courses])
+        kept = Band.of_counts([course.kept for course in courses])
         return Forecast(
             at=at, elapsed_seconds=elapsed_seconds, ended=ended, slots=slots, courses=len(courses),
             seconds=Band.of([course.seconds for course in courses]),
             gpu_seconds=Band.of([course.gpu_seconds for course in courses]),
-            trials=Band.of([course.trials for course in courses]),
-            reports=Band.of([course.reports for course in courses]),
+            trials=Band.of_counts([course.trials for course in courses]),
+            reports=Band.of_counts([course.reports for course in courses]),
             bytes=None if export_bytes is None else kept.times(export_bytes),
             notes=tuple(notes),
         )  # fmt: skip
+
+    def later(self, at: datetime, elapsed_seconds: float) -> "Forecast":
+        """The same forecast at a later moment, when what it took for possible may be over."""
+        return replace(self, at=at, elapsed_seconds=elapsed_seconds, seconds=self.seconds.not_before(elapsed_seconds))
 
     def ends_at(self, seconds: float) -> datetime:
         """When the study ends that has run for so many seconds by then, if it is never paused."""
@@ -136,7 +150,8 @@ def _score(band: Band, value: float) -> Score:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
+    """Where another one like these stays below with this probability (Weibull 1939): of few, further out than theirs alone."""
+    place = min(len(ordered) - 1, max(0.0, share * (len(ordered) + 1) - 1))
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

@@ -1,5 +1,6 @@
 """The user's choice of how to search: closed unions of samplers and strategies, told apart by `kind`."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -173,6 +174,19 @@ class PbtStrategy(_Choice):
         description="A copy's number is its parent's times one of these; an ordered choice moves to a neighbour.",
         examples=[[0.8, 1.25]],
     )  # fmt: skip
+
+    @property
+    def places(self) -> int:
+        """How many members end at a comparison, and as many are copied."""
+        return self.places_of(self.population)
+
+    def places_of(self, members: int) -> int:
+        """How many of so many members end at a comparison."""
+        return max(1, math.floor(members * self.quantile + 1e-9))
+
+    def most_trials(self, reports: int) -> int:
+        """How many trials it takes where a whole one has so many reports: the population, and all copies."""
+        return self.population + self.places * (math.ceil(reports / self.interval) - 1)
 
 
 _Chosen = Annotated[

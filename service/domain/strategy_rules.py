@@ -123,12 +123,19 @@ def _population_violations(study: StudyDefinition, pbt: PbtStrategy) -> list[Vio
     if size is not None and size < pbt.population:
         detail = f"the space has {size} configurations, and each member begins with one of its own: lower it, or widen the space"
         found.append(Violation("/strategy/population", detail))
-    if budget.trials is not None and budget.trials < pbt.population:
-        detail = f"a population of {pbt.population} takes more: raise it, or lower the strategy's `population`"
+    if budget.trials is not None and budget.trials <= pbt.population and pbt.interval < study.max_reports:
+        detail = (
+            f"copies are trials too, so that no member of a population of {pbt.population} could be replaced: raise it to "
+            f"{pbt.most_trials(study.max_reports)} for all comparisons, leave it out, as a population ends by itself, or lower "
+            "the strategy's `population`"
+        )
         found.append(Violation("/budget/trials", detail))
     first = pbt.population * pbt.interval
-    if budget.epochs is not None and budget.epochs < first:
-        detail = f"a population of {pbt.population} gives {first} reports before its members are compared: raise it"
+    if budget.epochs is not None and budget.epochs < first + pbt.interval:
+        detail = (
+            f"a population of {pbt.population} gives {first} reports before its members are compared, and a copy {pbt.interval} "
+            "more: raise it"
+        )
         found.append(Violation("/budget/epochs", detail))
     return found
 

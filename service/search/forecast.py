@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
-from math import exp, isfinite, log, sqrt
+from math import ceil, exp, inf, isfinite, log, nextafter, sqrt
 from random import Random
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from search_spaces import Configuration
 from service.domain.forecast import Course
 from service.domain.history import History
+from service.domain.objective import Objective
 from service.domain.standing import Standing
 from service.domain.study import Study, StudyState
 from service.domain.trial import Trial, TrialReason, TrialState
@@ -33,12 +34,22 @@ _SECONDS = 12.0
 """After which no other course begins, when there are enough."""
 _LONGEST_SECONDS = 60
 _MOST_REPORTS = 5_000
-_SPREAD = 0.5
-"""By how much trials differ in speed, in the logarithm, as far as one does not know."""
+_SPREAD, _GUESSED_TRIALS = 0.4, 2
+"""By how much trials differ in speed, in the logarithm, and after how many measured ones that guess counts no more than they."""
 _NOISE, _GUESSED = 0.2, 4
 """By how much the reports of one trial do, and after how many measured times that guess counts no more than they."""
 _DRIFT = 0.05
 """By how much all trials together may be faster or slower than so far: a machine has other things to do, at times."""
+_BESIDE = 0.1
+"""What a report takes beside its training, as a share of that, in the mean, as long as it was not measured."""
+_SHRINKING = 0.6
+"""What a report changes a value by, as a share of what the report before did, where no trial has come so far."""
+_BLUR = 0.1
+"""How far values may lie from the only one so far, as a share of it."""
+_BLIND, _BLIND_TRIALS = 0.7, 12
+"""How many of the courses leave open when the target is reached, and after how many ended trials half as many do."""
+_BEYOND = 1.5
+"""By how many times the reports that are left such a course may miss the target."""
 _TINY = 1e-6
 _FAILED = frozenset({TrialState.FAILED, TrialState.INFEASIBLE})
 
@@ -55,20 +66,36 @@ def courses(standing: Standing, is_late: Callable[[], bool] = lambda: False, mos
     """Ways in which the study may go on; none when one has more reports than are simulated. It stops early when it is late."""
     study, history = _lighter(standing)
     measured = _Measured.of(history)
+    left = _reports_left(standing, study, history, measured)
     found: list[Course] = []
     for place in range(most):
         if place >= _FEWEST and is_late():
             break
-        world = _World(history, measured, random_of(standing.definition.seed, place, "forecast"), standing.losses)
-        done = simulate(
-            study, _nothing, workers=standing.slots, seconds=world.seconds, fail=world.fail, stop=world.stop,
-            gain=world.gain, lose=world.lose,
-            history=history, overhead_seconds=standing.overhead_seconds, stop_after_reports=_MOST_REPORTS,
-        )  # fmt: skip
+        world = _World.of(standing, study, history, measured, place, left)
+        done = _led(standing, study, history, world)
         if done.reason is None:
             return []
         found.append(_course(standing, done, world.skipped_seconds))
     return found
+
+
+def _led(standing: Standing, study: Study, history: History, world: "_World") -> Simulation:
+    return simulate(
+        study, _nothing, workers=standing.slots, seconds=world.seconds, fail=world.fail, stop=world.stop,
+        gain=world.gain, lose=world.lose,
+        history=history, overhead_seconds=world.overhead_seconds, stop_after_reports=_MOST_REPORTS,
+    )  # fmt: skip
+
+
+def _reports_left(standing: Standing, study: Study, history: History, measured: "_Measured") -> int:
+    """How many reports are left where none reaches the target; 0 where the study has none, or is too large to tell."""
+    if study.definition.budget.target is None:
+        return 0
+    budget = study.definition.budget.model_copy(update={"target": None})
+    endless = replace(study, definition=study.definition.model_copy(update={"budget": budget}))
+    done = _led(standing, endless, history, _World.of(standing, endless, history, measured, 0, 0))
+    given = sum(trial.own_reports for trial in history.trials.values())
+    return 0 if done.reason is None else sum(trial.own_reports for trial in done.history.trials.values()) - given
 
 
 def _lighter(standing: Standing) -> tuple[Study, History]:
@@ -111,25 +138,41 @@ def _nothing(_: Configuration, __: int) -> float:
 class _World:
     """One way in which things may go on. What was measured is drawn from anew, so that worlds differ by as much as is unknown.
 
-    A new trial takes after one that there was: it is as fast, and fails or stops early where that one did. `skipped_seconds` is
-    what had been trained of the reports that were under way.
+    A new trial takes after one that there was: it is as fast, but for what is unknown, and fails or stops early where that one
+    did. `skipped_seconds` is what had been trained of the reports that were under way. `reached_at` is the report, counted from
+    here, that reaches the target whatever was measured; None where the values say it.
     """
 
+    standing: Standing
+    objective: Objective
     history: History
     measured: "_Measured"
     random: Random
-    losses: float = 0.0
+    reached_at: int | None = None
     skipped_seconds: float = 0.0
+    _given: int = 0
     _models: dict[Same[Configuration], Trial] = field(default_factory=dict)
     _means: dict[Same[Configuration], float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(standing: Standing, study: Study, history: History, measured: "_Measured", place: int, left: int) -> "_World":
+        """The world of that place; `left` is how many reports are left where none reaches the target."""
+        random = random_of(standing.definition.seed, place, "forecast")
+        world = _World(standing, study.definition.objective, history, measured, random)
+        ended = sum(trial.state.is_end for trial in history.trials.values())
+        if left and random.random() < _BLIND * _BLIND_TRIALS / (_BLIND_TRIALS + ended):
+            world.reached_at = ceil((_BEYOND * left) ** random.random())
+        return world
 
     def __post_init__(self) -> None:
         known = [trial for trial in self.history.trials.values() if self._times(trial) or trial.state in _FAILED]
         self._known = self.random.choices(known, k=len(known))
         self._timed = [trial for trial in self._known if self._times(trial)] or [one for one in known if self._times(one)]
-        self._pace = exp(self.random.gauss(0.0, _SPREAD / sqrt(len(self._timed))))
+        self._pace = exp(self.random.gauss(0.0, self.measured.blur / sqrt(len(self._timed))))
         self._drift = exp(self.random.gauss(0.0, _DRIFT))
-        self._under_way = {Same(trial.parameters): trial.reports + 1 for trial in self.history.in_state(TrialState.RUNNING)}
+        self.overhead_seconds = self._overhead_seconds()
+        running = self.history.in_state(TrialState.RUNNING)
+        self._under_way = {Same(trial.parameters): (trial.reports + 1, self._trained(trial)) for trial in running}
         for trial in self.history.trials.values():
             times = self._times(trial)
             if times:
@@ -140,18 +183,35 @@ class _World:
         key = Same(parameters)
         if key not in self._means:
             times = self._times(self._model(parameters)) or self._times(self._timed[0])
-            self._means[key] = fmean(times) * self._pace
+            self._means[key] = fmean(times) * self._pace * exp(self.random.gauss(0.0, self.measured.blur))
         due = self._means[key] * self._drift * exp(self.random.gauss(0.0, self.measured.noise))
-        left = due * self.random.random() if self._under_way.get(key) == report else due
+        number, trained = self._under_way.get(key, (0, None))
+        left = due if number != report else self._left(due, trained)
         self.skipped_seconds += due - left
         return left
 
     def gain(self, _: Configuration, report: int, before: float | None) -> float:
-        known = before is not None and isfinite(before)
-        steps = self.measured.steps
-        seen = steps.get(report if known else 1, steps[max(steps)])
-        step = self.random.choice(seen.values) + self.random.gauss(0.0, seen.blur)
-        return step + before if before is not None and known else step
+        self._given += 1
+        value = self._drawn(report, before)
+        target = self.standing.definition.budget.target
+        if self.reached_at is None or target is None:
+            return value
+        if self._given >= self.reached_at:
+            return target
+        return nextafter(target, self.objective.sort_key(inf)) if self.objective.reaches(value, target) else value
+
+    def _drawn(self, report: int, before: float | None) -> float:
+        if before is None or not isfinite(before):
+            return self._step(1, 1.0)
+        last = max(self.measured.steps)
+        if report <= last:
+            return before + self._step(report, 1.0)
+        shrunk = _SHRINKING ** (report - last)
+        return before + (self._step(last, shrunk) if last > 1 else self.random.gauss(0.0, shrunk * self.measured.steps[1].blur))
+
+    def _step(self, report: int, share: float) -> float:
+        seen = self.measured.steps.get(report) or self.measured.steps[max(self.measured.steps)]
+        return share * (self.random.choice(seen.values) + self.random.gauss(0.0, seen.blur))
 
     def fail(self, trial: Trial, report: int) -> TrialReason | None:
         model = self._models.get(Same(trial.parameters))
@@ -164,7 +224,22 @@ class _World:
         return model is not None and model.stopped_early and report == model.reports
 
     def lose(self, _: Trial, __: int) -> bool:
-        return self.random.random() < self.losses
+        return self.random.random() < self.standing.losses
+
+    def _left(self, due: float, trained: float | None) -> float:
+        """What is left of a report that is under way. One that is late already is so by nobody knows how much more."""
+        if trained is None:
+            return due * self.random.random()
+        return due - trained if trained < due else trained * self.random.random()
+
+    def _trained(self, trial: Trial) -> float | None:
+        since = self.standing.under_way.get(trial.number)
+        return None if since is None else max(0.0, since - self.overhead_seconds)
+
+    def _overhead_seconds(self) -> float:
+        if self.standing.overhead_seconds is not None:
+            return self.standing.overhead_seconds * exp(self.random.gauss(0.0, self.measured.noise))
+        return self.random.expovariate(1 / _BESIDE) * fmean(fmean(self._times(trial)) for trial in self._timed)
 
     def _model(self, parameters: Configuration) -> Trial:
         return self._models.setdefault(Same(parameters), self.random.choice(self._known))
@@ -186,11 +261,12 @@ class _Measured:
     """What all worlds draw from: the steps of each report that was seen, and by how much a trial's reports differ in time.
 
     The steps of the first report are the values themselves; they are blurred by Silverman's rule of thumb. `noise` is a standard
-    deviation of logarithms.
+    deviation of logarithms, and so is `blur`: by how much more trials may differ in speed than those so far do.
     """
 
     steps: Mapping[int, _Steps]
     noise: float
+    blur: float
 
     @staticmethod
     def of(history: History) -> "_Measured":
@@ -200,12 +276,26 @@ class _Measured:
                 before = 0.0 if place == 0 else values[place - 1]
                 if isfinite(value) and isfinite(before):
                     found.setdefault(place + 1, []).append(value - before)
-        blurs = {report: 1.06 * stdev(seen) * len(seen) ** -0.2 if len(seen) > 1 else 0.0 for report, seen in found.items()}
-        steps = {report: _Steps(seen or [0.0], blurs[report]) for report, seen in found.items()}
-        logs = [[log(max(one, _TINY)) for one in times] for times in history.seconds.values()]
+        steps = {report: _Steps(seen or [0.0], _blur(seen)) for report, seen in found.items()}
+        logs = [[log(max(one, _TINY)) for one in times] for times in history.seconds.values() if times]
         squares = sum((one - fmean(times)) ** 2 for times in logs for one in times)
-        degrees = sum(len(times) - 1 for times in logs if times)
-        return _Measured(steps, sqrt((_GUESSED * _NOISE**2 + squares) / (_GUESSED + degrees)))
+        degrees = sum(len(times) - 1 for times in logs)
+        noise = sqrt((_GUESSED * _NOISE**2 + squares) / (_GUESSED + degrees))
+        return _Measured(steps, noise, _unknown_spread([fmean(times) for times in logs]))
+
+
+def _blur(seen: Sequence[float]) -> float:
+    if len(seen) < 2:  # noqa: PLR2004 - one says nothing of a spread
+        return _BLUR * abs(seen[0]) if seen else 0.0
+    return 1.06 * stdev(seen) * exp(-0.2 * log(len(seen)))
+
+
+def _unknown_spread(means: Sequence[float]) -> float:
+    """What the spread of these, as far as one can tell, has beyond what draws from them have."""
+    freedom = len(means) - 1
+    seen = variance(means) if freedom > 0 else 0.0
+    spread: float = (_GUESSED_TRIALS * _SPREAD**2 + freedom * seen) / (_GUESSED_TRIALS + max(0, freedom))
+    return sqrt(max(0.0, spread - seen * freedom / max(1, len(means))))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _promotable(study: Study, history: History, rungs: tuple[int, ...]) -> list[
             compared = Comparison.of(study, history, settled, report, places)
             found = [
                 *(
-                    Promote(trial.number, rung + 1, above, compared.decision("promoted", "asha", trial, rung + 1))
+                    Promote(trial.number, rung + 1, above, compared.decision("promoted", "hyperband", trial, rung + 1))
                     for trial in waiting
                 ),
                 *found,
@@ -141,7 +141,7 @@ def last_promotion(study: Study, history: History, spent: Spending) -> Promote |
         ranked = best_of(history, waiting, rungs[rung], len(waiting), study.definition.objective)
         compared = Comparison.of(study, history, waiting, rungs[rung], 1)
         promotions = [
-            Promote(trial.number, rung + 1, rungs[rung + 1], compared.decision("promoted", "asha", trial, rung + 1))
+            Promote(trial.number, rung + 1, rungs[rung + 1], compared.decision("promoted", "hyperband", trial, rung + 1))
             for trial in ranked
         ]
         promotion = _first_affordable(study, history, spent, promotions)

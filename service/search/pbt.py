@@ -12,7 +12,7 @@ neither part goes on at once; the others wait until their generation is through.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.domain.budget import Spending, may_add_trial, may_train
 from service.domain.decision import Decision, DecisionKind
@@ -87,7 +87,7 @@ class _Generation:
             report=report,
             until=min(report + strategy.interval, definition.max_reports),
             is_through=len(settled) == len(present),
-            places=max(1, math.floor(len(present) * strategy.quantile + 1e-9)),
+            places=strategy.places_of(len(present)),
             ranked=ranked,
             values=values,
             empty=[trial for trial in ranked[::-1] if trial.state.is_end and trial.rung < number and trial.number in latest],
@@ -113,7 +113,10 @@ class _Generation:
         trial = next((trial for trial in safe if self.waits(trial)), None)
         if trial is None:
             return None
-        return Promote(trial.number, self.number, self.until, self.decision("promoted", study, history, trial))
+        why = self.decision("promoted", study, history, trial)
+        if self.is_through and trial in self.ranked[-self.places :]:
+            why = replace(why, although="no trial is left of `budget.trials` for a copy in its place")
+        return Promote(trial.number, self.number, self.until, why)
 
     def decision(self, kind: DecisionKind, study: Study, history: History, trial: Trial, parent: Trial | None = None) -> Decision:
         """The reason for what becomes of a member."""

@@ -125,6 +125,7 @@ def _course(study: Study, seconds_per_report: float | None) -> _Course:
         notes.append("It ends earlier when a trial reaches the target.")
     if budget.no_improvement is not None:
         notes.append("It ends earlier when its trials stop getting better.")
+    notes += _of_population(study.definition)
     simplified: dict[str, Any] = {"budget": budget.model_copy(update=changes)}
     simplified["strategy"] = without_model(study.definition.plan.strategy)
     if study.definition.search_space.size() is None and "epochs" not in study.definition.space:
@@ -135,6 +136,16 @@ def _course(study: Study, seconds_per_report: float | None) -> _Course:
     if done.reason is None:
         return _Course(None, (*notes, f"It takes more than {_MOST_REPORTS} reports, which are not simulated to the end."))
     return _Course(done, tuple(notes))
+
+
+def _of_population(definition: StudyDefinition) -> Iterator[str]:
+    strategy, trials = definition.plan.strategy, definition.budget.trials
+    if isinstance(strategy, PbtStrategy) and trials is not None and trials < strategy.most_trials(definition.max_reports):
+        comparisons = (trials - strategy.population) // strategy.places
+        yield (
+            f"Copies are trials too: no member is replaced after the first {comparisons} comparisons, and it takes "
+            f"{strategy.most_trials(definition.max_reports)} trials to replace some at each."
+        )
 
 
 def _ends_without_time(definition: StudyDefinition) -> bool:

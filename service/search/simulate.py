@@ -47,6 +47,8 @@ class Simulation:
     attempts: tuple[SimulatedAttempt, ...]
     actions: tuple[Action, ...]
     best_by_time: tuple[tuple[float, float], ...]
+    under_way: Mapping[int, float]
+    """For how long each trial that runs when it was interrupted has been at its next report."""
 
     def rungs_by_time(self) -> Mapping[tuple[int, int], tuple[tuple[float, float], ...]]:
         """When attempts ran, as (began, ended), for each bracket and rung."""
@@ -91,7 +93,10 @@ def simulate(  # noqa: PLR0913 - what a simulated world needs; all but the first
     known = _replayed(history or History())
     world = _World(running, objective, workers, seconds, fail, stop, row, gain, measure, lose, overhead_seconds, known)
     reason = world.run(stop_after_reports)
-    return Simulation(world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time))
+    return Simulation(
+        world.history, reason, world.clock, tuple(world.attempts), tuple(world.actions), tuple(world.best_by_time),
+        world.under_way(),
+    )  # fmt: skip
 
 
 def _replayed(history: History) -> History:
@@ -139,6 +144,9 @@ class _World:
             if reason is not None:
                 self._close(reason)
                 return reason
+
+    def under_way(self) -> Mapping[int, float]:
+        return {number: max(0.0, took + self.overhead_seconds - (due - self.clock)) for due, number, took in self._events}
 
     @property
     def _now(self) -> datetime:

@@ -74,7 +74,7 @@ def test_the_winners_best_run_is_the_studys_best_trial_after_the_end(client: Tes
     view = StudyView.model_validate_json(client.get(PLACE).content)
     assert view.best is not None
     assert view.final is not None
-    assert (view.best.trial, view.final.winner, view.final.finished) == (5, 0, 4)
+    assert (view.best.trial, view.best.repeats, view.final.winner, view.final.finished) == (5, 0, 0, 4)
     assert view.final.verdict.startswith("Trial 0 wins")
     world.checkpoints.export(study.id, 5, files={"config.json": b"{}"})
     world.checkpoints.export(study.id, 1, files=MODEL)

@@ -33,7 +33,7 @@ STRATEGIES: list[dict[str, Any]] = [
     {"kind": "median", "sampler": {"kind": "random"}},
     {"kind": "hyperband"},
     {"kind": "hyperband", "mode": "async"},
-    {"kind": "pbt", "population": 3},
+    {"kind": "pbt", "population": 2},
 ]
 
 
@@ -115,7 +115,7 @@ def test_only_what_is_named_changes() -> None:
 
 
 def test_a_limit_below_what_a_first_trial_needs_only_ends_a_study_that_runs() -> None:
-    definition = a_definition(trainer=trainer(9), budget={"trials": 8}, strategy={"kind": "pbt", "population": 8, "interval": 3})
+    definition = a_definition(trainer=trainer(9), budget={"trials": 9}, strategy={"kind": "pbt", "population": 8, "interval": 3})
     assert amended(definition, {"budget": {"trials": 2, "epochs": 3}}).budget.trials == 2
 
 

@@ -124,6 +124,16 @@ def test_after_the_end_each_forecast_stands_beside_what_came(capsys: pytest.Capt
     assert "2 2m 00s 1m 40s to 3m 20s 2m 30s -20% inside" in shown(capsys)
 
 
+def test_of_a_study_that_has_ended_no_forecast_is_still_to_come(capsys: pytest.CaptureFixture[str]) -> None:
+    with Service(ForecastView.of(STUDY, None, [], None, None)) as service:
+        assert tuneyard(service, "study", "forecast", STUDY_ID) == 0
+    text = shown(capsys)
+    assert "No forecast of it was kept" in text
+    assert "yet" not in text
+    assert tuneyard(Service(), "study", "forecast", STUDY_ID) == 0
+    assert "No forecast was kept yet" in shown(capsys)
+
+
 def test_programs_get_the_apis_own_fields(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     assert tuneyard(service, "study", "forecast", STUDY_ID, "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["now"]["seconds"] == {"low": 100.0, "expected": 120.0, "high": 200.0}

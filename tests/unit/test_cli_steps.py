@@ -103,8 +103,10 @@ def test_a_preview_is_a_table_for_people(service: Service, tmp_path: Path, capsy
     assert tuneyard(service, "study", "preview", str(file)) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for said in (
-        "strategy hyperband, random", "why As it fits.", "space endless", "trials 30, 112 reports", "final 9 runs on top",
-        "a report 20.4 s", "takes about 1h 02m", "28 trials carry over, 3 do not", "note It may end earlier.", "9 to 1, 3 to 3",
+        "strategy hyperband, random", "why As it fits.", "space more than can be counted", "trials 30, with 112 reports in all",
+        "final 9 runs on top",
+        "a report 20.4 s", "takes about 1h 02m of training", "28 trials carry over, 3 do not", "note It may end earlier.",
+        "0 9 to report 1, 3 of them on to 3",
         "0 3e-4 Drawn at random.",
     ):  # fmt: skip
         assert said in shown, said
@@ -127,7 +129,7 @@ def test_what_a_preview_cannot_say_it_says_so(
     assert tuneyard(service, "study", "preview", str(file)) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "trials not known No trial has reported yet. takes not known" in shown.replace(" final", "")
-    assert "? to 1, ? to 3" in shown
+    assert "0 some to report 1, fewer on to 3" in shown
 
 
 def test_a_final_is_a_table_with_the_winner_marked(service: Service, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Forecasts over a store in memory: what they begin from, and which are kept while a study runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -64,6 +65,12 @@ class World:
         attempt = Attempt(1, 0, 3, began, began + timedelta(seconds=20 if number == 0 else 3), AttemptOutcome.DONE, "host:1")
         self.store.trials.record("driver", [*written, Change(trial.ended(TrialReason.EPOCHS_DONE, NOW), attempt=attempt)])
 
+    def runs(self, number: int) -> None:
+        began = NOW + timedelta(seconds=10 * number)
+        trial = a_trial(number, self.study.id)
+        attempt = Attempt(1, 0, 3, began, worker="host:1")
+        self.store.trials.record("driver", [Change(trial), Change(trial.started(began), attempt=attempt)])
+
     def kept(self) -> list[int]:
         return [forecast.ended for forecast in self.store.forecasts.of(self.study.id)]
 
@@ -77,7 +84,7 @@ def test_a_forecast_begins_from_how_the_study_stands() -> None:
     standing = world.asked[0]
     assert (standing.elapsed_seconds, standing.slots, standing.overhead_seconds, standing.losses) == (60, 4, 1.0, 0.0)
     assert standing.history == world.store.trials.history(world.study.id)
-    assert (found.seconds, found.elapsed_seconds, found.ended, found.courses) == (Band(101.0, 105.0, 109.0), 60, 2, 11)
+    assert (found.seconds, found.elapsed_seconds, found.ended, found.courses) == (Band(100.2, 105.0, 109.8), 60, 2, 11)
 
 
 def test_a_forecast_knows_when_the_budget_last_changed() -> None:
@@ -114,6 +121,29 @@ def test_a_study_that_has_not_gone_on_is_not_simulated_again() -> None:
     assert world.forecasts(world.study.id) is first
     world.ends(1)
     assert world.forecasts(world.study.id) is not first
+
+
+def test_an_expected_end_never_lies_in_the_past() -> None:
+    world = World()
+    world.ends(0)
+    world.forecasts(world.study.id)
+    world.clock.pass_seconds(103)
+    second = world.forecasts(world.study.id)
+    assert (len(world.asked), second.at, second.seconds) == (1, world.clock.now(), Band(103, 105.0, 109.8))
+    assert second.ends_at(second.seconds.low) == world.clock.now()
+    world.clock.pass_seconds(2)
+    world.answer = [replace(course, seconds=course.seconds + 20) for course in COURSES]
+    third = world.forecasts(world.study.id)
+    assert (len(world.asked), third.seconds.expected) == (2, 125.0)
+
+
+def test_a_forecast_knows_for_how_long_the_next_report_is_under_way() -> None:
+    world = World()
+    world.ends(0)
+    world.runs(1)
+    world.clock.pass_seconds(60)
+    world.forecasts(world.study.id)
+    assert world.asked[0].under_way == {1: 50}
 
 
 def test_before_the_first_report_nothing_can_be_foretold() -> None:

@@ -340,3 +340,11 @@ def _at_rung(study: Study, count: int, running: tuple[int, ...] = ()) -> History
 
 def _busy_share(done: Simulation, workers: int) -> float:
     return sum(attempt.ended - attempt.began for attempt in done.attempts) / done.seconds / workers
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_promotions_and_cuts_go_by_the_strategys_name(mode: str) -> None:
+    study = a_search(mode=mode, budget={"trials": 9})
+    actions = simulate(study, lambda parameters, _: as_number(parameters["learning_rate"]), workers=2).actions
+    assert {action.why.by for action in actions if isinstance(action, Promote) and action.why} == {"hyperband"}
+    assert {why.by for action in actions if isinstance(action, Cut) for why in action.why} == {"hyperband"}

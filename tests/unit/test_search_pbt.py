@@ -229,6 +229,31 @@ def test_a_number_of_trials_bounds_the_copies_and_the_others_go_on() -> None:
         TrialReason.EXPLOITED: 1,
         TrialReason.EPOCHS_DONE: 8,
     }
+    ends = " is number 8 of 8; the cut was at ", "; it stays, as no trial is left of `budget.trials` for a copy in its place."
+    promotions = [action.why for action in found.actions if isinstance(action, Promote)]
+    last = [why for why in promotions if why and why.report == 5 and why.rank == 8]
+    assert [(why.rung, all(end in why.sentence for end in ends)) for why in last] == [(5, True)]
+    assert not any("it stays" in why.sentence for why in promotions if why and why.rank is not None and why.rank < 7)
+    assert all(why and why.sentence.startswith(f"Goes on after generation {why.rung} by `pbt` at report ") for why in promotions)
+
+
+def test_a_number_of_trials_that_leaves_none_for_a_copy_is_refused_and_says_how_many_it_takes() -> None:
+    found = violations(budget={"trials": 8}, space=SPACE)["/budget/trials"]
+    assert found.startswith("copies are trials too, so that no member of a population of 8 could be replaced: raise it to ")
+    assert f"raise it to {8 + 2 * (a_document()['trainer']['epochs'] - 1)} for all comparisons" in found
+    assert "a copy 1 more" in violations(budget={"epochs": 8}, space=SPACE)["/budget/epochs"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "epochs"),
+    [({"population": 8}, 9), ({"population": 5, "interval": 4}, 9), ({"population": 4, "quantile": 0.5}, 3)],
+)
+def test_a_population_takes_as_many_trials_as_are_said(strategy: dict[str, Any], epochs: int) -> None:
+    study = a_population(epochs=epochs, strategy=strategy)
+    found = simulate(study, quality, workers=2)
+    plan = study.definition.plan.strategy
+    assert isinstance(plan, PbtStrategy)
+    assert len(found.history.trials) == plan.most_trials(epochs)
 
 
 def test_a_number_of_reports_ends_it_between_two_comparisons_and_nobody_is_called_worse() -> None:

@@ -147,6 +147,12 @@ def test_a_target_is_left_out_and_that_is_said() -> None:
     assert found.notes == ("It ends earlier when a trial reaches the target.",)
 
 
+def test_a_population_whose_trials_do_not_last_for_all_comparisons_is_told_so() -> None:
+    few, enough = (previewed(a_plan(strategy={"kind": "pbt"}, budget={"trials": trials}), (), None).notes for trials in (23, 24))
+    assert "no member is replaced after the first 7 comparisons" in few[0]
+    assert not enough
+
+
 @pytest.mark.parametrize("strategy", [{"kind": "pbt", "population": 4}, {"kind": "median"}, {"kind": "sobol"}], ids=str)
 def test_other_strategies_are_foreseen_too(strategy: dict[str, Any]) -> None:
     budget = {} if strategy["kind"] == "pbt" else {"trials": 12}

@@ -113,7 +113,7 @@ def test_the_size_of_the_model_is_a_formula_too() -> None:
 
 
 def test_a_population_may_change_values_in_the_middle_of_a_trial() -> None:
-    study = a_definition(trainer={"epochs": 9}, strategy={"kind": "pbt", "population": 4, "interval": 3})
+    study = a_definition(trainer={"epochs": 9}, strategy={"kind": "pbt", "population": 3, "interval": 3})
     assert study.plan.strategy.kind == "pbt"
 
 

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.cli.words import STATE_STYLES, configuration, duration, number, scalar, short_names, since, trial_state
+from service.cli.words import STATE_STYLES, configuration, duration, number, run_name, scalar, short_names, since, trial_state
 from service.domain.sizes import size
 from service.domain.study import StudyState
 from service.domain.trial import TrialState
@@ -79,3 +79,8 @@ def test_every_state_has_a_style() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (0.04, "0.04s"), (0.42, "0.42s"), (3.14, "3.1s"), (12.7, "12s")])
 def test_a_fine_duration_tells_short_ones_apart(seconds: float, text: str) -> None:
     assert duration(seconds, fine=True) == text
+
+
+def test_a_run_of_the_final_is_named_with_the_trial_whose_configuration_it_trains() -> None:
+    assert run_name(7, None) == "trial 7"
+    assert run_name(24, 1) == "trial 24, a run of trial 1's configuration in the final"
