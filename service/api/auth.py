@@ -3,7 +3,6 @@
 A login link's code and a session's secret are stored as SHA-256 only, and never logged: the server keeps no access log.
 """
 
-import html
 import os
 import re
 import stat
@@ -16,7 +15,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.api import audit
+from service.api import audit, pages
 from service.api.bodies import small_body
 from service.api.browsers import SAFE_METHODS, check_host, check_origin
 from service.api.dependencies import ApiParts, all_parts_of
@@ -330,16 +329,10 @@ def _is_prefetch(headers: Mapping[str, str]) -> bool:
 
 def _refused(request: Request, detail: str) -> Response:
     """A page for people, or the problem document for everything else."""
-    if "text/html" not in request.headers.get("Accept", ""):
+    if not pages.wants_page(request):
         raise errors.InvalidLoginCode(detail)
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<title>Login link</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;"
-        "padding:0 1rem;color-scheme:light dark}</style>"
-        f"<h1>This login link does not work</h1><p>{html.escape(detail)}</p></html>"
-    )
-    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-    return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
+    page = pages.message("This login link does not work", [detail])
+    return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **pages.HEADERS})
 
 
 def _open_itself(path: str, flags: int) -> int:

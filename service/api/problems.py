@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 
+from service.api import pages
 from service.api.schemas import Problem, ViolationView
 from service.domain import errors
 
@@ -343,7 +344,10 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     response = problem_response(request, kind, error.detail, _violations(error))
     match error:
         case errors.NotAuthenticated():
-            response.headers["WWW-Authenticate"] = _CHALLENGE
+            if request.method in {"GET", "HEAD"} and pages.wants_page(request):
+                page = pages.message("Log in to see this page", _LOG_IN)
+                response = HTMLResponse(page, kind.status, headers={**_NO_STORE, **pages.HEADERS})
+            response.headers["WWW-Authenticate"] = _CHALLENGE + (_INVALID_TOKEN if error.is_of_token else "")
         case errors.NotReady() | errors.StoreAway() | errors.StorageAway() | errors.TooManyUploads():
             response.headers["Retry-After"] = "2"
         case errors.TooOften():
@@ -413,7 +417,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def _response(kinds: Sequence[Kind]) -> dict[str, Any]:
     return {
-        "description": "; ".join(kind.title for kind in kinds) + ".",
+        "description": _sentence("; ".join(kind.title for kind in kinds)),
         "content": {
             MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
@@ -429,10 +433,19 @@ def _response(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
 def _instance(request: Request) -> str:
     """The path alone: a query may hold a secret."""
     return request.url.path
 
 
 _CHALLENGE = 'Bearer realm="tuneyard"'
+_INVALID_TOKEN = ', error="invalid_token", error_description="The token is not valid."'  # noqa: S105 - what is said of one
+_LOG_IN = (
+    "This browser is not logged in, or not any more. Run `tuneyard login`, open the link that it prints, and this page again.",
+    "In a clone that is `.venv/bin/tuneyard login`; while `make demo` serves, `.venv/bin/tuneyard --home .tuneyard/demo login`.",
+)
 _NO_STORE = {"Cache-Control": "no-store"}

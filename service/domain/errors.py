@@ -217,7 +217,11 @@ class LeadershipLost(Conflict):
 
 
 class NotAuthenticated(TuneyardError):
-    """No valid token or session came with the request."""
+    """No valid token or session came with the request: a token that does not count, or none."""
+
+    def __init__(self, detail: str, *, is_of_token: bool = False) -> None:
+        super().__init__(detail)
+        self.is_of_token = is_of_token
 
 
 class Forbidden(TuneyardError):
