@@ -64,6 +64,9 @@ def body_of(
     required: bool = True,
 ) -> dict[str, Any]:
     """A body as OpenAPI describes it: this model's, or any object, in JSON or YAML unless other media types are named."""
-    media = {"schema": model.model_json_schema() if model else {"type": "object"}, "example": example}
+    media = {
+        "schema": model.model_json_schema(ref_template="#/components/schemas/{model}") if model else {"type": "object"},
+        "example": example,
+    }
     body = {"required": required, "content": dict.fromkeys(types or (JSON_TYPE, *YAML_TYPES), media)}
     return {"requestBody": body if description is None else {**body, "description": description}}
