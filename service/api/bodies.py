@@ -52,7 +52,7 @@ def read_as(
     try:
         return model.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise refusal(violations_of(document, {}, error.errors(include_url=False))) from error
+        raise refusal(violations_of(model, document, {}, error.errors(include_url=False))) from error
 
 
 def body_of(

@@ -11,6 +11,11 @@ class Violation:
     pointer: str
     detail: str
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: the pointer without what it escapes."""
+        return self.pointer.replace("~1", "/").replace("~0", "~")
+
 
 class TuneyardError(Exception):
     """Base of every error this project raises on purpose."""
@@ -24,9 +29,7 @@ class InvalidDefinition(TuneyardError):
     """A study definition that cannot be run as it stands; every violation names its field."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        first = violations[0]
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        super().__init__(_first_of(violations))
         self.violations = tuple(violations)
 
 
@@ -34,9 +37,7 @@ class InvalidConfiguration(TuneyardError):
     """A configuration that the study's space does not hold; every violation names its field."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        first = violations[0]
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        super().__init__(_first_of(violations))
         self.violations = tuple(violations)
 
 
@@ -314,3 +315,9 @@ class AnalysisFailed(TuneyardError):
 
 class AnalysisTimedOut(TuneyardError):
     """The process that analyses a study, or draws the analysis, was not done in time."""
+
+
+def _first_of(violations: Sequence[Violation]) -> str:
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return f"{first.place}: {first.detail}{more}" if first.place else f"The document {first.detail}{more}"
