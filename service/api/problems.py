@@ -123,7 +123,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.Conflict: Kind(409, "conflict", "Not in this state", "Read it again and decide anew."),
     errors.IllegalMove: Kind(
-        409, "illegal-move", "Not in this state", "Study 'intents-abc123' is completed: it cannot become stopping any more."
+        409, "illegal-move", "Not in this state", "Study 'intents-abc123' is completed: there is nothing to stop."
     ),
     errors.StaleWrite: Kind(
         409, "stale-write", "Somebody else was faster", "The study changed in the meantime: read it again and decide anew."
@@ -245,6 +245,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         503, "storage-away", "The object storage does not answer",
         "The object storage s3://models/tuneyard does not answer, or refuses (503 SlowDown): see that it runs.",
     ),
+    errors.WrongSettings: Kind(
+        500, "wrong-settings", "The service's settings cannot be used",
+        "TUNEYARD_PORT is 'http', and has to be a whole number.",
+    ),
     errors.StorageRefused: Kind(
         500, "storage-refused", "The object storage's address cannot be used",
         "TUNEYARD_STORAGE_URL names no bucket: give it as `s3://BUCKET/PREFIX`.",
@@ -259,7 +263,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.NoSpace: Kind(
         507, "no-space", "The disk is full",
-        "The disk of /srv/tuneyard has 1,048,576 bytes free, and 268,435,456 are needed: make room there.",
+        "The disk of /srv/tuneyard has 1.0 MB free, and needs 267.4 MB more: make room there.",
     ),
     errors.AnalysisFailed: Kind(
         503, "analysis-failed", "The study could not be analysed",

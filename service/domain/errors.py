@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.domain.sizes import size
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -269,11 +271,10 @@ class StoreAway(TuneyardError):
 class NoSpace(TuneyardError):
     """A disk has no room for what has to be written."""
 
-    def __init__(self, folder: str, needed: int, free: int) -> None:
-        super().__init__(
-            f"The disk of {folder} has {free:,} bytes free, and {needed:,} are needed: make room there. A study that waits for "
-            "it goes on by itself."
-        )
+    def __init__(self, folder: str, needed: int, free: int, *, stops_study: bool = False) -> None:
+        then = " The study goes on by itself once there is some." if stops_study else ""
+        more = size(max(0, needed - free))
+        super().__init__(f"The disk of {folder} has {size(free)} free, and needs {more} more: make room there.{then}")
 
 
 class WrongSettings(TuneyardError):
