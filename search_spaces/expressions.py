@@ -7,6 +7,7 @@ are refused. Numbers and nesting are bounded, so that no expression takes long.
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,9 @@ MOST_CHARACTERS = 500
 _DEEPEST = 60
 _MOST_BITS = 1024
 """A whole number beyond it is too large: floats end there as well."""
+
+_STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
+_LONE_EQUALS = re.compile(r"(?<![=<>!:])=(?!=)")
 
 _Evaluate = Callable[[Mapping[str, Value]], Any]
 
@@ -67,6 +71,9 @@ def _tree(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
+        lone = _LONE_EQUALS.search(_STRING.sub(lambda found: "_" * len(found[0]), text.strip()))
+        if lone:
+            raise ExpressionError(f"has `=` at character {lone.start() + 1}: write `==` to compare") from error
         raise ExpressionError(f"cannot be read at character {error.offset or 1} ({error.msg}): {_LANGUAGE}") from error
     except (ValueError, MemoryError, RecursionError) as error:
         raise ExpressionError(f"cannot be read ({error or 'it is nested too deeply'}): {_LANGUAGE}") from error

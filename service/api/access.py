@@ -25,6 +25,7 @@ from service.api.access_views import (
 )
 from service.api.auth import require_admin, require_operator
 from service.api.bodies import body_of, read_as, small_body
+from service.api.dependencies import Caller as CallerName
 from service.api.dependencies import all_parts_of
 from service.api.documents import decode
 from service.api.identity import TOKEN_PREFIX, new_secret, sha256_of
@@ -64,7 +65,7 @@ def get_me(request: Request) -> CallerView:
     responses=documented(*_BODIES),
     openapi_extra=body_of(TokenRequest, {"name": "ada", "role": "editor", "project": "vision", "expires_in_days": 90}),
 )
-def create_token(request: Request, response: Response, admin: Admin, body: SmallBody) -> NewTokenView:
+def create_token(request: Request, response: Response, admin: Admin, by: CallerName, body: SmallBody) -> NewTokenView:
     """A token for a person or a program, with a role in one project or in all. Only an admin's token makes further ones."""
     parts, wanted = all_parts_of(request), _read(TokenRequest, request, body)
     project = _project_of(wanted, admin)
@@ -81,7 +82,7 @@ def create_token(request: Request, response: Response, admin: Admin, body: Small
         role=wanted.role,
         project=project,
         created_at=now,
-        created_by=admin.name,
+        created_by=by,
         expires_at=None if lasting is None else now + timedelta(days=lasting),
     )
     parts.store.access.add_token(token, sha256_of(secret))

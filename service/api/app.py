@@ -1,7 +1,6 @@
 """The HTTP application: its routes, who may use them, and what its errors look like."""
 
 import time
-from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -38,6 +37,8 @@ from service.api.dependencies import ApiParts
 from service.api.limits import Limits
 from service.api.middleware import Shell
 from service.api.openapi import describe
+from service.api.pages import HEADERS
+from service.api.reading import page_of
 from service.api.schemas import IndexView
 from service.api.uploads import UploadsUnderWay
 from service.domain.access import DEFAULT_PROJECT
@@ -93,52 +94,8 @@ def get_openapi_document(request: Request) -> dict[str, Any]:
 @_pages.get("/docs", response_class=HTMLResponse)
 def get_docs(request: Request) -> Response:
     """The OpenAPI document to read. No script of another host runs here: it would run with the visitor's session."""
-    return HTMLResponse(_page(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
+    return HTMLResponse(page_of(request.app.openapi()), headers=dict(HEADERS))
 
 
 def _to_the_docs() -> Response:
     return RedirectResponse("/docs")
-
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark }
-code, pre { font-size: 0.9em } pre { overflow-x: auto; padding: 0.8rem; border: 1px solid #8884 }
-details { border: 1px solid #8884; border-radius: 6px; margin: 0.4rem 0; padding: 0.4rem 0.8rem }
-summary { cursor: pointer } summary b { display: inline-block; min-width: 4.5rem }
-table { border-collapse: collapse } td { padding: 0.1rem 1rem 0.1rem 0; vertical-align: top }
-"""
-
-
-def _page(document: dict[str, Any]) -> str:
-    sections = []
-    for tag in document["tags"]:
-        operations = [
-            _operation(method, path, operation)
-            for path, methods in document["paths"].items()
-            for method, operation in methods.items()
-            if tag["name"] in operation.get("tags", []) and method != "head"
-        ]
-        if operations:
-            sections.append(f"<h2>{escape(tag['name'])}</h2><p>{escape(tag['description'])}</p>{''.join(operations)}")
-    description = "".join(f"<p>{escape(text)}</p>" for text in document["info"]["description"].split("\n\n"))
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Tuneyard API</title><style>{_STYLE}</style><h1>Tuneyard {escape(__version__)}</h1>{description}"
-        f'<p>For programs: <a href="/openapi.json">openapi.json</a>. The runs: <a href="/mlflow/">MLflow</a>.</p>'
-        f"{''.join(sections)}</html>"
-    )
-
-
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    head = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
-    parameters = "".join(
-        f"<tr><td><code>{escape(one['name'])}</code><td>{escape(one['in'])}<td>{escape(one.get('description', ''))}"
-        for one in operation.get("parameters", [])
-    )
-    answers = "".join(
-        f"<tr><td>{escape(status)}<td>{escape(answer.get('description', ''))}"
-        for status, answer in operation["responses"].items()
-    )
-    about = f"<p>{escape(operation.get('description', ''))}</p><table>{parameters}</table>"
-    return f"<details><summary>{head}</summary>{about}<h4>Answers</h4><table>{answers}</table></details>"

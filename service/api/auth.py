@@ -3,7 +3,6 @@
 A login link's code and a session's secret are stored as SHA-256 only, and never logged: the server keeps no access log.
 """
 
-import html
 import os
 import re
 import stat
@@ -16,7 +15,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.api import audit
+from service.api import audit, pages
 from service.api.bodies import small_body
 from service.api.browsers import SAFE_METHODS, check_host, check_origin
 from service.api.dependencies import ApiParts, all_parts_of
@@ -45,6 +44,14 @@ _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
 _EVERYBODYS = frozenset({"/v1/login-links", "/logout"})
 """Routes that change nothing but one's own sessions."""
+_NEEDED = {
+    "/v1/tokens": "an admin",
+    "/v1/tokens/{token_id}": "an admin",
+    "/v1/sessions": "an admin of all projects",
+    "/v1/projects": "an admin of all projects",
+    "/v1/projects/{name}/quotas": "an admin of all projects",
+}
+"""Whose token the routes need for which an editor's does not do, for those who may only look."""
 _PROJECT_HEADER = "Tuneyard-Project"
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
@@ -71,8 +78,9 @@ def authenticate(request: Request) -> None:
         audit.concerns(request, _concerned(request, parts, project))
     needed = Role.VIEWER if is_reading or route in _EVERYBODYS else Role.EDITOR
     if not caller.role.covers(needed):
+        who = _NEEDED.get(route, "an editor")
         raise errors.Forbidden(
-            f"You may look, and not change anything: your token's role is {caller.role}. Ask for an {needed}'s."
+            f"You may look, and not change anything: your token's role is {caller.role}. This needs the token of {who}."
         )
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
@@ -91,9 +99,10 @@ def require_admin(request: Request) -> Caller:
 
 def require_operator(request: Request) -> Caller:
     """The caller, who may do everything in every project. Raises NotAuthenticated, Forbidden."""
-    caller = require_admin(request)
+    caller = token_holder(request)
     if not caller.is_admin_of_all:
-        raise errors.Forbidden(f"Only an admin of all projects may do this, and yours is {caller.project!r}.")
+        where = "all projects" if caller.project is None else f"project {caller.project!r}"
+        raise errors.Forbidden(f"Only an admin of all projects may do this; your token's role is {caller.role}, in {where}.")
     return caller
 
 
@@ -330,16 +339,10 @@ def _is_prefetch(headers: Mapping[str, str]) -> bool:
 
 def _refused(request: Request, detail: str) -> Response:
     """A page for people, or the problem document for everything else."""
-    if "text/html" not in request.headers.get("Accept", ""):
+    if not pages.wants_page(request):
         raise errors.InvalidLoginCode(detail)
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<title>Login link</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:4rem auto;"
-        "padding:0 1rem;color-scheme:light dark}</style>"
-        f"<h1>This login link does not work</h1><p>{html.escape(detail)}</p></html>"
-    )
-    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-    return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **policy})
+    page = pages.message("This login link does not work", [detail])
+    return HTMLResponse(page, status.HTTP_403_FORBIDDEN, headers={**_PRIVATE, **pages.HEADERS})
 
 
 def _open_itself(path: str, flags: int) -> int:

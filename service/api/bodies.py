@@ -52,7 +52,7 @@ def read_as(
     try:
         return model.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise refusal(violations_of(document, {}, error.errors(include_url=False))) from error
+        raise refusal(violations_of(model, document, {}, error.errors(include_url=False))) from error
 
 
 def body_of(
@@ -64,6 +64,9 @@ def body_of(
     required: bool = True,
 ) -> dict[str, Any]:
     """A body as OpenAPI describes it: this model's, or any object, in JSON or YAML unless other media types are named."""
-    media = {"schema": model.model_json_schema() if model else {"type": "object"}, "example": example}
+    media = {
+        "schema": model.model_json_schema(ref_template="#/components/schemas/{model}") if model else {"type": "object"},
+        "example": example,
+    }
     body = {"required": required, "content": dict.fromkeys(types or (JSON_TYPE, *YAML_TYPES), media)}
     return {"requestBody": body if description is None else {**body, "description": description}}

@@ -73,7 +73,7 @@ _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _ARCHIVE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The files, uncompressed, as a tar archive.",
+        "description": "A folder with the files, uncompressed, as a tar archive.",
         "content": {"application/x-tar": _BINARY},
         "headers": {"ETag": _ETAG},
     },
@@ -185,7 +185,7 @@ def get_trial_file(  # noqa: PLR0913 - each is a part of the request
     responses={**_ARCHIVE_RESPONSES, **_NO_BEST},
 )
 def get_best_archive(study_id: StudyId, request: Request, parts: Parts) -> Response:
-    """All files of the best trial's export; `curl ... | tar -x -C best` makes a folder that `from_pretrained` loads."""
+    """All files of the best trial's export in one folder, which is named by study and trial; `from_pretrained` loads it."""
     return _archive(parts, request, study_id, _best(parts, study_id))
 
 
@@ -204,7 +204,7 @@ def get_best_archive(study_id: StudyId, request: Request, parts: Parts) -> Respo
     responses={**_ARCHIVE_RESPONSES, **_NO_TRIAL},
 )
 def get_trial_archive(study_id: StudyId, number: TrialNumber, request: Request, parts: Parts) -> Response:
-    """All files of a trial's export as one uncompressed tar stream."""
+    """All files of a trial's export in one folder, which is named by study and trial, as one uncompressed tar stream."""
     return _archive(parts, request, study_id, number)
 
 
@@ -285,18 +285,19 @@ def _check_precondition(wanted: _Wanted, manifest: Manifest, file: CheckpointFil
 
 def _archive(parts: ApiParts, request: Request, study_id: str, trial: int) -> Response:
     manifest, opened = _opened(parts, study_id, trial)
-    digest = hashlib.sha256("\n".join(f"{file.sha256} {file.path}" for file in manifest.files).encode()).hexdigest()
+    name = f"{study_id}-trial-{trial}"  # of a folder, so that nothing is overwritten where it is unpacked
+    digest = hashlib.sha256("\n".join(f"{file.sha256} {name}/{file.path}" for file in manifest.files).encode()).hexdigest()
     headers = {
         "ETag": f'"{digest}"',
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": f'attachment; filename="{study_id}-trial-{trial}.tar"',
+        "Content-Disposition": f'attachment; filename="{name}.tar"',
     }
     unchanged = etag_matches(request.headers.get("If-None-Match"), digest, weakly=True)
     if unchanged or request.method == "HEAD":
         _close(opened)
     if unchanged:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    blocks, length = tar_headers([file for file, _ in opened])
+    blocks, length = tar_headers(name, [file for file, _ in opened])
     headers["Content-Length"] = str(length)
     if request.method == "HEAD":
         return Response(headers=headers, media_type="application/x-tar")

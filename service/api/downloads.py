@@ -91,11 +91,11 @@ def media_type_of(path: str) -> str:
     return _MEDIA_TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
 
 
-def tar_headers(files: Sequence[CheckpointFile]) -> tuple[list[bytes], int]:
-    """The header blocks of each file, the same for the same files, and the length of the whole archive."""
+def tar_headers(folder: str, files: Sequence[CheckpointFile]) -> tuple[list[bytes], int]:
+    """The header blocks of each file, below `folder`, the same for the same files, and the length of the whole archive."""
     blocks = []
     for file in files:
-        entry = tarfile.TarInfo(file.path)
+        entry = tarfile.TarInfo(f"{folder}/{file.path}")
         entry.size = file.bytes
         entry.mode = 0o644
         blocks.append(entry.tobuf(tarfile.GNU_FORMAT))

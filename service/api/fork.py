@@ -71,8 +71,14 @@ def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKe
         parts.catalog.check(definition)
         return store_new(parts, definition, key, by, settled)
     except errors.InvalidDefinition as refused:
-        found = [errors.Violation(f"/changes{one.pointer}", one.detail) for one in refused.violations]
+        found = [errors.Violation(f"/changes{one.pointer}", _said(one, old, wanted)) for one in refused.violations]
         raise errors.InvalidDefinition(found) from refused
+
+
+def _said(violation: errors.Violation, old: Study, wanted: ForkRequest) -> str:
+    """What is wrong, and that it is the old study's own where no change has touched it."""
+    first = violation.pointer[1:].partition("/")[0]
+    return violation.detail if first in wanted.changes else f"{violation.detail} (so it is in {old.id!r}: `changes` can mend it)"
 
 
 def _read(body: bytes, content_type: str | None) -> ForkRequest:

@@ -17,6 +17,12 @@ _LONGEST_ADDRESS = 64
 TOKEN_PREFIX = "ty_"  # noqa: S105 - what tokens begin with, so that scanners find them where they should not be
 _NOTE_USE_EVERY = timedelta(minutes=1)
 _HOW = "Send a token as `Authorization: Bearer TOKEN`, or open a login link (`tuneyard login`)."
+_INVALID = (
+    "The token that was sent is not valid: it has run out, was revoked, or is none of this service. Send one that is as "
+    "`Authorization: Bearer TOKEN`."
+)
+_ENDED = "Your browser's session is not valid any more: open another login link (`tuneyard login`)."
+_NO_SESSION = "A browser's session cannot do this: send a token as `Authorization: Bearer TOKEN`."
 _SECRET_BYTES = 32
 
 
@@ -43,16 +49,18 @@ def operator(token: str) -> Caller:
 def bearer(request: Request, parts: ApiParts) -> Caller:
     """Whose token the request carries. Raises NotAuthenticated, TooOften."""
     given = _given(request)
-    caller = None if given is None else _caller_with(given, parts)
-    if caller is None:
+    if given is None:
         raise refused(request, errors.NotAuthenticated(_HOW))
+    caller = _caller_with(given, parts)
+    if caller is None:
+        raise refused(request, errors.NotAuthenticated(_INVALID, is_of_token=True))
     return caller
 
 
 def token_holder(request: Request) -> Caller:
     """Who was let through, by a token and no browser's session. Raises NotAuthenticated, TooOften."""
     if "Authorization" not in request.headers:
-        raise refused(request, errors.NotAuthenticated(_HOW))
+        raise refused(request, errors.NotAuthenticated(_NO_SESSION))
     caller: Caller = request.state.caller
     return caller
 
@@ -63,7 +71,7 @@ def session_of(request: Request, parts: ApiParts) -> Caller:
         raise errors.NotAuthenticated(_HOW)
     caller = _with_session(request, parts)
     if caller is None:
-        raise refused(request, errors.NotAuthenticated(_HOW))
+        raise refused(request, errors.NotAuthenticated(_ENDED))
     return caller
 
 
@@ -100,7 +108,7 @@ def _given(request: Request) -> str | None:
     """The token that the request carries."""
     headers = request.headers.getlist("Authorization")
     scheme, _, given = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")  # of two, others might read the other
-    return given.strip() if scheme.lower() == "bearer" else None
+    return given.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _caller_with(given: str, parts: ApiParts) -> Caller | None:

@@ -1,5 +1,6 @@
 """Base models: what each is like, and which does best on one's own rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Path, Query
 from service.api.dependencies import Parts
 from service.api.model_views import CandidatesView, CandidateView, MemoryView, ModelView
 from service.api.problems import InvalidParameters, documented
+from service.api.schemas import ViolationView
 from service.domain import errors
 from service.domain.base_models import FoundModel, Place, Probed, ProbeRows
 from service.domain.memory import Method, memory_need
@@ -19,7 +21,8 @@ Task = Literal["text-classification", "token-classification", "causal-lm", "seq2
 
 _MOST_NAMES = 50
 _LONGEST_NAME = 300
-_ROWS = r"^(dataset|builtin)://[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_ROWS = rf"^(dataset://{_NAME}/{_NAME}|builtin://{_NAME}(/{_NAME})?)$"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def list_models(
     dataset: Annotated[
         str | None,
         Query(
-            pattern=_ROWS, examples=["dataset://banking77/train.csv"],
-            description="Rows to try the models on: an uploaded file, or a split of a built-in data set.",
+            max_length=300, json_schema_extra={"pattern": _ROWS}, examples=["dataset://banking77/train.csv"],
+            description="Rows to try the models on: an uploaded file, or a split of a built-in data set, whose name alone means "
+            "its training rows.",
         ),
     ] = None,
     text: Annotated[
@@ -95,6 +99,7 @@ def list_models(
         if text is not None or label is not None:
             raise errors.InvalidQuery("`text` and `label` name columns of a data set: name the data set too, as `dataset`.")
         return CandidatesView(task=task, dataset=None, metric=None, models=[CandidateView.of(one) for one in found])
+    rows = _rows(dataset)
     if task is None:
         raise errors.InvalidQuery("What the rows are for is not said: name a kind of trainer as `task`.")
     ranking = _RANKINGS[task]
@@ -102,8 +107,8 @@ def list_models(
     if not given.keys() <= ranking.columns.keys():
         raise errors.InvalidQuery(f"`{task}` reads plain texts and predicts no column: leave out `label`.")
     tried = [one.name for one in found if one.place is not Place.BUILTIN]
-    probed = parts.models.probe(task, ProbeRows(dataset, {**ranking.columns, **given}), tried)
-    return CandidatesView(task=task, dataset=dataset, metric=ranking.metric, models=_ranked(found, probed, ranking))
+    probed = parts.models.probe(task, ProbeRows(rows, {**ranking.columns, **given}), tried)
+    return CandidatesView(task=task, dataset=rows, metric=ranking.metric, models=_ranked(found, probed, ranking))
 
 
 @router.get(
@@ -146,6 +151,15 @@ def get_model(
         raise errors.NotFound(error.detail) from error
     need = memory_need(found.header, batch_size=batch_size, max_length=max_length, method=method)
     return ModelView.of(found, None if need is None else MemoryView.of(need, method, batch_size, max_length))
+
+
+def _rows(dataset: str) -> str:
+    """The rows that are named; of a built-in data set alone those to train on, as in a study. Raises InvalidParameters."""
+    if not re.fullmatch(_ROWS, dataset):
+        detail = "query parameter `dataset`: name rows as `dataset://NAME/FILE`, `builtin://NAME` or `builtin://NAME/SPLIT`"
+        raise InvalidParameters([ViolationView(pointer="dataset", detail=detail)])
+    is_whole = dataset.startswith("builtin://") and "/" not in dataset.removeprefix("builtin://")
+    return f"{dataset}/train" if is_whole else dataset
 
 
 def _chosen(here: Sequence[FoundModel], names: Sequence[str] | None, task: str | None) -> list[FoundModel]:

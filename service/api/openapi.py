@@ -72,6 +72,8 @@ def _made(app: FastAPI) -> dict[str, Any]:
         schemes = [] if is_open else ["token"] if path in _TOKEN_ONLY else ["token", "session"]
         operation["security"] = [{name: []} for name in schemes]
         _complete(operation["responses"], is_open=is_open)
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            schemas.update(media["schema"].pop("$defs", {}))
         for parameter in operation.get("parameters", []):
             parameter["schema"] = _without_null(parameter["schema"])
     document["paths"]["/v1/studies"]["post"]["requestBody"] = _definition_body()

@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 
+from service.api import pages
 from service.api.schemas import Problem, ViolationView
 from service.domain import errors
 
@@ -122,7 +123,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.Conflict: Kind(409, "conflict", "Not in this state", "Read it again and decide anew."),
     errors.IllegalMove: Kind(
-        409, "illegal-move", "Not in this state", "Study 'intents-abc123' is completed: it cannot become stopping any more."
+        409, "illegal-move", "Not in this state", "Study 'intents-abc123' is completed: there is nothing to stop."
     ),
     errors.StaleWrite: Kind(
         409, "stale-write", "Somebody else was faster", "The study changed in the meantime: read it again and decide anew."
@@ -244,6 +245,10 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
         503, "storage-away", "The object storage does not answer",
         "The object storage s3://models/tuneyard does not answer, or refuses (503 SlowDown): see that it runs.",
     ),
+    errors.WrongSettings: Kind(
+        500, "wrong-settings", "The service's settings cannot be used",
+        "TUNEYARD_PORT is 'http', and has to be a whole number.",
+    ),
     errors.StorageRefused: Kind(
         500, "storage-refused", "The object storage's address cannot be used",
         "TUNEYARD_STORAGE_URL names no bucket: give it as `s3://BUCKET/PREFIX`.",
@@ -258,7 +263,7 @@ KINDS: Mapping[type[errors.TuneyardError], Kind] = {
     ),
     errors.NoSpace: Kind(
         507, "no-space", "The disk is full",
-        "The disk of /srv/tuneyard has 1,048,576 bytes free, and 268,435,456 are needed: make room there.",
+        "The disk of /srv/tuneyard has 1.0 MB free, and needs 267.4 MB more: make room there.",
     ),
     errors.AnalysisFailed: Kind(
         503, "analysis-failed", "The study could not be analysed",
@@ -343,7 +348,10 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     response = problem_response(request, kind, error.detail, _violations(error))
     match error:
         case errors.NotAuthenticated():
-            response.headers["WWW-Authenticate"] = _CHALLENGE
+            if request.method in {"GET", "HEAD"} and pages.wants_page(request):
+                page = pages.message("Log in to see this page", _LOG_IN)
+                response = HTMLResponse(page, kind.status, headers={**_NO_STORE, **pages.HEADERS})
+            response.headers["WWW-Authenticate"] = _CHALLENGE + (_INVALID_TOKEN if error.is_of_token else "")
         case errors.NotReady() | errors.StoreAway() | errors.StorageAway() | errors.TooManyUploads():
             response.headers["Retry-After"] = "2"
         case errors.TooOften():
@@ -413,7 +421,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def _response(kinds: Sequence[Kind]) -> dict[str, Any]:
     return {
-        "description": "; ".join(kind.title for kind in kinds) + ".",
+        "description": _sentence("; ".join(kind.title for kind in kinds)),
         "content": {
             MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
@@ -429,10 +437,19 @@ def _response(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
 def _instance(request: Request) -> str:
     """The path alone: a query may hold a secret."""
     return request.url.path
 
 
 _CHALLENGE = 'Bearer realm="tuneyard"'
+_INVALID_TOKEN = ', error="invalid_token", error_description="The token is not valid."'  # noqa: S105 - what is said of one
+_LOG_IN = (
+    "This browser is not logged in, or not any more. Run `tuneyard login`, open the link that it prints, and this page again.",
+    "In a clone that is `.venv/bin/tuneyard login`; while `make demo` serves, `.venv/bin/tuneyard --home .tuneyard/demo login`.",
+)
 _NO_STORE = {"Cache-Control": "no-store"}

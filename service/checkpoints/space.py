@@ -59,7 +59,7 @@ class Room:
 
     def _refused(self, needed: int) -> NoSpace:
         note(self._study, self._study, needed)
-        return NoSpace(str(self._study.parent), needed, self._free(self._study))
+        return NoSpace(str(self._study.parent), needed, self._free(self._study), stops_study=True)
 
     def _last(self, kind: str) -> int:
         """Bytes of this trial's last one, or of another trial's of the study; 0 where there is none."""
@@ -76,7 +76,7 @@ def refusal(study: Path, error: BaseException, folder: Path, free: Free = free_b
     named = getattr(error, "filename", None)
     place = Path(named).parent if isinstance(named, str) else folder
     note(study, place, MARGIN_BYTES)
-    return NoSpace(str(place), MARGIN_BYTES, free(place))
+    return NoSpace(str(place), MARGIN_BYTES, free(place), stops_study=True)
 
 
 def note(study: Path, folder: Path, needed: int) -> None:

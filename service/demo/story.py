@@ -1,6 +1,7 @@
 """The demo from its first line to its last."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from service.demo import process
 from service.demo.errors import DemoFailed
 from service.domain.errors import TuneyardError
 from service.domain.sizes import size
+from service.domain.study import StudyReason
+from service.domain.trial import TrialState
 
 if TYPE_CHECKING:
     from service.api.schemas import StudyView
@@ -79,10 +82,10 @@ def _tell(places: Places, out: Console, *, stay: bool) -> None:
         try:
             url = _wait(service, places, out)
             with Client(url, (places.home / "token").read_text().strip()) as client:
-                _search_and_show(client, places, out)
+                path = _search_and_show(client, places, out)
                 out.print(f"\nThe whole demo took {duration(time.monotonic() - begun)}.")
                 if stay:
-                    _keep_serving(client, service, out)
+                    keep_serving(client, service, path, out)
         finally:
             if service.poll() is None:
                 out.print("\nStopping the service ...", style="dim")
@@ -96,28 +99,57 @@ def _wait(service: subprocess.Popen[bytes], places: Places, out: Console) -> str
     return url
 
 
-def _search_and_show(client: Client, places: Places, out: Console) -> None:
+def _search_and_show(client: Client, places: Places, out: Console) -> str:
+    """Returns where in MLflow the study is."""
     study = client.apply(STUDY)
     out.print(Text.assemble(f"POSTed {_near(STUDY)}: study ", (study.id, "bold")))
     with _child([sys.executable, "-m", "service.demo.held_out", str(places.home)], nice=10) as held_out:
-        _print_mlflow(client, study.id, out)
+        path = print_mlflow(client, study.id, out)
         ended = watch(client, study.id)
         if exit_code(ended):
             raise DemoFailed(f"study {ended.id} ended {ended.state} ({ended.reason}): {ended.detail or 'see the log'}")
         _pull(client, ended, places, out)
         _print_predictions(places.best, _answer(held_out), out)
+        if (cut := cut_short(ended)) is not None:
+            out.print(cut, style="yellow", markup=False, highlight=False)
+    return path
 
 
-def _print_mlflow(client: Client, study_id: str, out: Console) -> None:
+def cut_short(study: "StudyView") -> str | None:
+    """What the study's time did not suffice for; None where it did."""
+    trials, clock = study.progress.trials, study.progress.wall_clock_seconds
+    completed = study.trials.get(TrialState.COMPLETED, 0)
+    if study.reason is not StudyReason.BUDGET_SPENT or not trials.limit or not clock.limit:
+        return None
+    if trials.spent >= trials.limit and completed:
+        return None
+    ran = f"{trials.spent:g} of its {trials.limit:g} trials ran, {completed or 'none'} of them to the last epoch"
+    return (
+        f"The search was cut short: it may take {duration(clock.limit)}, in which {ran}. It gets further on a machine that has "
+        "nothing else to do."
+    )
+
+
+def print_mlflow(client: Client, study_id: str, out: Console) -> str:
     """The study's address in MLflow, and a link that logs a browser in; the experiment is made a moment after the POST."""
     end = time.monotonic() + _EXPERIMENT_SECONDS
     while (path := client.study(study_id).links.mlflow) is None and time.monotonic() < end:
         time.sleep(0.3)
     path = path or "/mlflow/"
-    address, link = client.url + path, client.login_link(path)
-    out.print(Text.assemble("MLflow   ", (address, "bold"), overflow="fold"))
-    out.print(Text.assemble("log in   ", link, ("  (once, within 5 minutes)", "dim"), overflow="fold"))
+    _print_address("MLflow", client.url + path, out)
+    _print_login(client, path, out)
     out.print()
+    return path
+
+
+def _print_login(client: Client, path: str, out: Console) -> None:
+    _print_address("Log in to it, once, within 5 minutes", client.login_link(path), out)
+
+
+def _print_address(what: str, address: str, out: Console) -> None:
+    """An address on a line of its own and in one piece, however long, so that a terminal makes a link of the whole of it."""
+    out.print(f"{what}:", markup=False)
+    out.print(Text(address, "bold"), soft_wrap=True)
 
 
 def _pull(client: Client, study: "StudyView", places: Places, out: Console) -> None:
@@ -149,18 +181,32 @@ def _print_predictions(best: Path, rows: Mapping[str, Any], out: Console) -> Non
     out.print()
     out.print(Text.assemble(f"Test accuracy on {answer['rows']} held-out rows   ", (number(answer["accuracy"]), "bold")))
     out.print(f"Bag of words and logistic regression{'':<{len(str(answer['rows']))}}   {number(rows['accuracy'])}")
+    points = 100 * _by_chance(answer["accuracy"], answer["rows"])
+    out.print(f"On so few rows the two may be up to {points:.0f} points apart by chance.", style="dim", highlight=False)
 
 
-def _keep_serving(client: Client, service: subprocess.Popen[bytes], out: Console) -> None:
-    """Until Ctrl-C, so that one can look around."""
+def _by_chance(accuracy: float, rows: int) -> float:
+    """How far apart two models that are as good as each other may come out on so many rows: two standard errors."""
+    return 2 * math.sqrt(2 * accuracy * (1 - accuracy) / rows)
+
+
+def keep_serving(client: Client, service: subprocess.Popen[bytes], path: str, out: Console) -> None:
+    """Until Ctrl-C, so that one can look around. `path` is the study's in MLflow."""
     out.print("\nThe service keeps running so that you can look around; Ctrl-C stops it.", style="bold")
-    out.print(Text.assemble("log in   ", client.login_link("/mlflow/"), ("  (once, within 5 minutes)", "dim"), overflow="fold"))
-    out.print(Text(f"or       TUNEYARD_URL={client.url} tuneyard --home .tuneyard/demo study ls", style="dim"))
+    _print_login(client, path, out)
+    out.print("Or in another terminal:")
+    out.print(Text(f"{command_line()} --home .tuneyard/demo study ls", "bold"), soft_wrap=True)
     try:
         code = service.wait()
     except KeyboardInterrupt:
         return
     raise DemoFailed(f"the service ended by itself with code {code}")
+
+
+def command_line(python: Path = Path(sys.executable)) -> str:
+    """How to call `tuneyard` from here: as the one that was installed beside this Python."""
+    beside = python.with_name("tuneyard")
+    return _near(beside).removeprefix("./") if beside.exists() else "tuneyard"
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def amended(definition: StudyDefinition, patch: Any) -> StudyDefinition:
     try:
         wanted = StudyDefinition.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise InvalidDefinition(violations_of(document, {}, error.errors(include_url=False))) from error
+        raise InvalidDefinition(violations_of(StudyDefinition, document, {}, error.errors(include_url=False))) from error
     changes: dict[str, Any] = {name: getattr(wanted, name) for name in patch}
     changes = {name: value for name, value in changes.items() if value != getattr(definition, name)}
     if not changes:
@@ -82,7 +82,7 @@ def spent_already(definition: StudyDefinition, spent: Spending, best: float | No
 
 def _not_changeable(patch: Any) -> Iterator[Violation]:
     if not isinstance(patch, dict):
-        yield Violation("", "a patch is an object, such as {budget: {trials: 50}}")
+        yield Violation("", "is a patch: it has to be an object, such as {budget: {trials: 50}}")
         return
     for name, change in patch.items():
         if name not in _CHANGEABLE:

@@ -20,7 +20,7 @@ from service.domain.objective import MOST_OBJECTIVES, Objective, complete_object
 from service.domain.outcome_rules import goal_violations, metrics_needed, several_violations
 from service.domain.outcomes import OUTCOME_PATTERN, Outcome, Point, add_measured, outcome_of, point_of
 from service.domain.packing import share_of_gpu
-from service.domain.pointers import violations_of
+from service.domain.pointers import NAME_PATTERN, violations_of
 from service.domain.presets import expand_preset
 from service.domain.requirements import Requirements
 from service.domain.searched import add_searched_keys, configured
@@ -108,7 +108,7 @@ class StudyDefinition(_Strict):
     """One search: what to train, what varies, what is better, how to search and what it may spend."""
 
     name: str = Field(
-        min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
+        min_length=1, max_length=100, pattern=NAME_PATTERN,
         description="A name for people; need not be unique.", examples=["banking-intents"],
     )  # fmt: skip
     trainer: TrainerConfig = Field(description="The trainer's configuration; what `space` names is set by each trial.")
@@ -254,9 +254,9 @@ def parse_definition(document: Any) -> StudyDefinition:
     try:
         text = json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InvalidDefinition([Violation("", f"the document holds a value that JSON cannot hold ({error})")]) from error
+        raise InvalidDefinition([Violation("", f"holds a value that JSON cannot hold ({error})")]) from error
     except RecursionError as error:
-        raise InvalidDefinition([Violation("", "the document is nested too deeply")]) from error
+        raise InvalidDefinition([Violation("", "is nested too deeply")]) from error
     ungrouped = ungroup(json.loads(text))
     try:
         return _expanded(ungrouped.document)
@@ -284,7 +284,7 @@ def _parsed(whole: Any) -> StudyDefinition:
         errors = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
         if is_added:  # it is said of `objectives`
             errors = [one for one in errors if one["loc"][0] != "objective"]
-        raise InvalidDefinition(violations_of(whole, origins, errors)) from error
+        raise InvalidDefinition(violations_of(StudyDefinition, whole, origins, errors)) from error
     found = violations(study)
     if found:
         raise InvalidDefinition(found)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.domain.sizes import size
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -10,6 +12,11 @@ class Violation:
 
     pointer: str
     detail: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: the pointer without what it escapes."""
+        return self.pointer.replace("~1", "/").replace("~0", "~")
 
 
 class TuneyardError(Exception):
@@ -24,9 +31,7 @@ class InvalidDefinition(TuneyardError):
     """A study definition that cannot be run as it stands; every violation names its field."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        first = violations[0]
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        super().__init__(_first_of(violations))
         self.violations = tuple(violations)
 
 
@@ -34,9 +39,7 @@ class InvalidConfiguration(TuneyardError):
     """A configuration that the study's space does not hold; every violation names its field."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        first = violations[0]
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        super().__init__(f"{first.pointer or '/'}: {first.detail}{more}")
+        super().__init__(_first_of(violations))
         self.violations = tuple(violations)
 
 
@@ -217,7 +220,11 @@ class LeadershipLost(Conflict):
 
 
 class NotAuthenticated(TuneyardError):
-    """No valid token or session came with the request."""
+    """No valid token or session came with the request: a token that does not count, or none."""
+
+    def __init__(self, detail: str, *, is_of_token: bool = False) -> None:
+        super().__init__(detail)
+        self.is_of_token = is_of_token
 
 
 class Forbidden(TuneyardError):
@@ -264,11 +271,10 @@ class StoreAway(TuneyardError):
 class NoSpace(TuneyardError):
     """A disk has no room for what has to be written."""
 
-    def __init__(self, folder: str, needed: int, free: int) -> None:
-        super().__init__(
-            f"The disk of {folder} has {free:,} bytes free, and {needed:,} are needed: make room there. A study that waits for "
-            "it goes on by itself."
-        )
+    def __init__(self, folder: str, needed: int, free: int, *, stops_study: bool = False) -> None:
+        then = " The study goes on by itself once there is some." if stops_study else ""
+        more = size(max(0, needed - free))
+        super().__init__(f"The disk of {folder} has {size(free)} free, and needs {more} more: make room there.{then}")
 
 
 class WrongSettings(TuneyardError):
@@ -310,3 +316,9 @@ class AnalysisFailed(TuneyardError):
 
 class AnalysisTimedOut(TuneyardError):
     """The process that analyses a study, or draws the analysis, was not done in time."""
+
+
+def _first_of(violations: Sequence[Violation]) -> str:
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return f"{first.place}: {first.detail}{more}" if first.place else f"The document {first.detail}{more}"

@@ -18,7 +18,7 @@ from search_spaces import (
     read_expression,
 )
 from service.domain.errors import Violation
-from service.domain.pointers import Location, pointer
+from service.domain.pointers import Location, advice, pointer
 from service.domain.searched import configured, extremes, keys_of, setting
 from trainers.configs import TrainerConfig, metrics_of
 
@@ -92,8 +92,8 @@ def _misnamed(trainer: TrainerConfig, space: Space, names: Sequence[str]) -> str
         if name in space.parameters:
             continue
         if name not in keys:
-            listed = ", ".join(f"`{key}`" for key in [*space.parameters, *(key for key in keys if key not in space.parameters)])
-            return f"names `{name}`, which is neither in the space nor a key of trainer `{trainer.kind}`: there are {listed}"
+            known = [*space.parameters, *(key for key in keys if key not in space.parameters)]
+            return f"names `{name}`, which is neither in the space nor a key of trainer `{trainer.kind}`: " + advice(name, known)
         try:
             setting(trainer, name)
         except KeyError:
@@ -109,8 +109,10 @@ def _value_violations(trainer: TrainerConfig, space: Space, name: str, metrics: 
         try:
             reported = metrics_of(_taken(trainer, space, {name: value}))
         except KeyError:
-            names = ", ".join(f"`{key}`" for key in keys_of(trainer) if key not in _FIXED)
-            yield Violation(pointer(["space", name]), f"trainer `{trainer.kind}` has no parameter `{name}`: it has {names}")
+            known = [key for key in keys_of(trainer) if key not in _FIXED]
+            yield Violation(
+                pointer(["space", name]), f"trainer `{trainer.kind}` has no parameter `{name}`: {advice(name, known)}"
+            )
             return
         except ValidationError as error:
             yield Violation(pointer(["space", name, *at]), f"`{name}` cannot be {value!r}: {reason_of(error)}")

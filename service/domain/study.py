@@ -146,6 +146,8 @@ class Study:
             if self.reason is StudyReason.NO_SPACE and reason is StudyReason.PAUSE_REQUESTED:
                 kept = replace(self, reason=reason, detail=detail)
             return replace(kept, is_urgent=self.state is StudyState.PAUSING and (self.is_urgent or is_urgent))
+        if self.state.is_end or self.state is StudyState.STOPPING:
+            raise IllegalMove(f"Study {self.id!r} is {self.state}: there is nothing to pause.")
         if self.state is StudyState.QUEUED:
             return replace(self._moved(StudyState.PAUSED), reason=reason, detail=detail, idle_since=self._idle_since(now))
         return replace(self._moved(StudyState.PAUSING), reason=reason, detail=detail, is_urgent=is_urgent)
@@ -197,6 +199,9 @@ class Study:
         """
         if reason.end is StudyState.PAUSED:
             raise ValueError(f"{reason} pauses a study")
+        if self.state.is_end:
+            asked = "cancel" if reason is StudyReason.CANCEL_REQUESTED else "stop"
+            raise IllegalMove(f"Study {self.id!r} is {self.state}: there is nothing to {asked}.")
         moved = self._moved(StudyState.STOPPING)
         if self.state is StudyState.STOPPING and reason is not StudyReason.CANCEL_REQUESTED:
             return self

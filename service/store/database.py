@@ -179,7 +179,7 @@ def _parsed(url: str, variable: str = "TUNEYARD_DATABASE_URL") -> URL:
     try:
         import psycopg  # noqa: F401, PLC0415 - an optional dependency
     except ImportError as error:
-        raise NotReady("PostgreSQL needs the extra `postgres`: pip install 'tuneyard[postgres]'.") from error
+        raise NotReady("PostgreSQL needs the extra `postgres`: pip install '.[postgres]' in a clone.") from error
     return parsed.set(drivername="postgresql+psycopg")
 
 

@@ -102,6 +102,35 @@ def test_a_revoked_token_lets_nobody_in_nor_does_a_session_of_it(world: World, c
         assert problem(browser.get("/v1/me")) == (401, "not-authenticated")
 
 
+def test_who_made_a_token_is_called_as_in_the_audit_log(client: TestClient) -> None:
+    client.post("/v1/tokens", json={"name": "ada", "project": None}, headers={"Tuneyard-User": "grace"})
+    (token,) = client.get("/v1/tokens").json()["items"]
+    (line,) = client.get("/v1/audit").text.splitlines()
+    assert token["created_by"] == json.loads(line)["caller"] == "grace"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needed"),
+    [
+        ("POST", "/v1/studies", "an editor"),
+        ("POST", "/v1/tokens", "an admin"),
+        ("DELETE", "/v1/tokens/k3v9x2ab", "an admin"),
+        ("DELETE", "/v1/sessions", "an admin of all projects"),
+        ("POST", "/v1/projects", "an admin of all projects"),
+        ("PUT", "/v1/projects/vision/quotas", "an admin of all projects"),
+    ],
+)
+def test_who_may_not_do_something_is_told_whose_token_it_needs(
+    world: World, client: TestClient, vision: str, method: str, path: str, needed: str
+) -> None:
+    roles = [role for role in ("viewer", "editor", "admin") if f"an {role}" not in needed or needed.endswith("projects")]
+    for role in roles[: 1 if needed == "an editor" else 3]:
+        with client_with(world, a_token(client, role=role, project=vision)) as somebody:
+            answer = somebody.request(method, path, json={"name": "x"})
+            assert problem(answer) == (403, "forbidden")
+            assert needed in answer.json()["detail"].replace("Only an", "an")
+
+
 def test_when_a_token_was_used_is_shown(world: World, client: TestClient, ada: TestClient) -> None:
     ada.get("/v1/me")
     (token,) = client.get("/v1/tokens").json()["items"]

@@ -92,7 +92,63 @@ def test_a_login_code_runs_out(world: World, client: TestClient, stranger: TestC
 def test_a_person_with_a_spent_link_gets_a_page_that_says_what_to_do(stranger: TestClient) -> None:
     page = stranger.get("/login?code=<b>&next=/docs", headers={"Accept": "text/html,*/*"})
     assert (page.status_code, page.headers["Content-Type"]) == (403, "text/html; charset=utf-8")
-    assert "tuneyard login" in page.text
+    assert "<code>tuneyard login</code>" in page.text
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/mlflow/", "/v1/studies"])
+def test_a_person_who_is_not_logged_in_gets_a_page_that_says_how_to(stranger: TestClient, path: str) -> None:
+    page = stranger.get(path, headers={"Accept": BROWSER})
+    assert (page.status_code, page.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+    assert (page.headers["WWW-Authenticate"], page.headers["Cache-Control"]) == ('Bearer realm="tuneyard"', "no-store")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "<code>tuneyard login</code>" in page.text
+    assert "`" not in page.text
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "application/json",
+        "application/json, text/html;q=0.9",
+        "text/html;q=0",
+        "text/html;q=soon",
+        "text/htmlx",
+        ";,;=",
+    ],
+)
+def test_a_program_that_is_not_let_in_gets_a_problem(stranger: TestClient, accept: str) -> None:
+    answer = stranger.get("/docs", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
+
+
+def test_what_would_change_something_is_never_refused_with_a_page(stranger: TestClient) -> None:
+    answer = stranger.post("/v1/studies", headers={"Accept": BROWSER})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
+
+
+def test_a_wrong_token_is_not_taken_for_a_missing_one(world: World, stranger: TestClient) -> None:
+    missing = stranger.get("/v1/studies")
+    wrong = stranger.get("/v1/studies", headers={"Authorization": "Bearer wrong"})
+    assert "not valid" in wrong.json()["detail"]
+    assert 'error="invalid_token"' in wrong.headers["WWW-Authenticate"]
+    assert "not valid" not in missing.json()["detail"]
+    assert "error" not in missing.headers["WWW-Authenticate"]
+    log_in(world, stranger)
+    world.clock.pass_seconds(10**8)
+    ended = stranger.get("/v1/studies")
+    assert "session is not valid" in ended.json()["detail"]
+    assert "error" not in ended.headers["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", f"Basic {TOKEN}"])
+def test_a_header_without_a_token_is_not_taken_for_a_wrong_one(stranger: TestClient, header: str) -> None:
+    answer = stranger.get("/v1/studies", headers={"Authorization": header})
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="tuneyard"'
 
 
 def test_link_previews_and_prefetches_leave_the_code_intact(world: World, stranger: TestClient) -> None:

@@ -159,7 +159,7 @@ def test_the_archive_holds_every_file_and_is_as_long_as_it_says(client: TestClie
     with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:") as archive:
         found = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]  # all are files
         assert all((entry.mtime, entry.uid, entry.mode) == (0, 0, 0o644) for entry in archive)
-    assert found == MODEL
+    assert found == {f"intents-abc123-trial-1/{path}": content for path, content in MODEL.items()}
 
 
 def test_the_same_checkpoint_gives_the_same_archive(client: TestClient, exported: World) -> None:
@@ -175,7 +175,9 @@ def test_long_names_and_odd_sizes_fit_into_the_archive(client: TestClient, expor
     answer = client.get("/v1/studies/intents-abc123/best/checkpoint/archive")
     assert int(answer.headers["Content-Length"]) == len(answer.content)
     with tarfile.open(fileobj=io.BytesIO(answer.content), mode="r:") as archive:
-        assert {entry.name: entry.size for entry in archive} == {path: len(content) for path, content in files.items()}
+        assert {entry.name: entry.size for entry in archive} == {
+            f"intents-abc123-trial-1/{path}": len(content) for path, content in files.items()
+        }
 
 
 def test_an_export_whose_report_is_not_recorded_yet_is_not_the_trials_checkpoint(client: TestClient, exported: World) -> None:

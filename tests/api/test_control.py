@@ -102,6 +102,13 @@ def test_what_the_state_forbids_is_a_conflict_that_says_so(
     assert state in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("verb", ["pause", "stop", "cancel"])
+def test_of_a_study_that_has_ended_there_is_nothing_to_hold(client: TestClient, world: World, verb: str) -> None:
+    study = in_state(world, StudyState.COMPLETED)
+    detail = client.post(f"/v1/studies/{study.id}:{verb}").json()["detail"]
+    assert detail == f"Study {study.id!r} is completed: there is nothing to {verb}."
+
+
 @pytest.mark.parametrize("state", ACTIVE)
 def test_a_study_that_goes_on_is_extended_where_it_is(client: TestClient, world: World, state: StudyState) -> None:
     study = in_state(world, state)

@@ -136,7 +136,11 @@ def test_what_cannot_be_is_named_by_its_place_in_what_was_sent(
 def test_a_model_that_is_gone_is_named_in_the_changes(client: TestClient, world: World) -> None:
     world.has_study()
     world.catalog.refusal = InvalidDefinition([Violation("/trainer/model", "is nowhere: name another")])
-    assert fork(client, {}, status=422)["violations"][0]["pointer"] == "/changes/trainer/model"
+    (violation,) = fork(client, {}, status=422)["violations"]
+    assert violation["pointer"] == "/changes/trainer/model"
+    assert "so it is in 'intents-abc123'" in violation["detail"]
+    (violation,) = fork(client, {"changes": {"trainer": {"model": "gone"}}}, status=422)["violations"]
+    assert violation["detail"] == "is nowhere: name another"
 
 
 def test_the_same_fork_asked_for_twice_is_one(client: TestClient, world: World) -> None:

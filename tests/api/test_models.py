@@ -122,6 +122,24 @@ def test_only_the_models_named_are_tried(client: TestClient, world: World) -> No
     assert world.models.asked[0][2] == ["c", "a"]
 
 
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [("builtin://api-docs", "builtin://api-docs/train"), ("builtin://api-docs/test", "builtin://api-docs/test"), (ROWS, ROWS)],
+)
+def test_a_built_in_data_set_by_its_name_alone_means_its_training_rows(
+    client: TestClient, world: World, named: str, meant: str
+) -> None:
+    world.models.found = [an_encoder()]
+    answer = client.get("/v1/models", params={"task": "text-classification", "dataset": named})
+    assert (answer.status_code, answer.json()["dataset"], world.models.asked[0][1].source) == (200, meant, meant)
+
+
+def test_rows_that_cannot_be_named_so_are_refused_with_how_to_name_them(client: TestClient) -> None:
+    answer = client.get("/v1/models", params={"task": "text-classification", "dataset": "dataset://banking77"})
+    assert (answer.status_code, answer.json()["type"]) == (422, TYPE + "invalid-parameters")
+    assert "`dataset://NAME/FILE`" in answer.json()["detail"]
+
+
 def test_a_model_that_is_not_here_cannot_be_ranked(client: TestClient) -> None:
     answer = client.get("/v1/models", params={"models": "elsewhere"})
     assert (answer.status_code, answer.json()["type"]) == (422, TYPE + "model-not-found")

@@ -65,8 +65,8 @@ def test_every_error_is_a_problem_with_an_example_of_its_type(document: dict[str
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    names = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
-    assert names <= set(document["components"]["schemas"])
+    names = set(re.findall(r"'\$ref': '([^']+)'", str(document)))
+    assert names <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
 
 
 def test_what_needs_the_token_says_so(document: dict[str, Any]) -> None:
@@ -103,6 +103,31 @@ def test_the_page_to_read_lists_every_operation_and_loads_nothing_from_elsewhere
         assert f"<code>{path}</code>" in page.text
     assert "<script" not in page.text
     assert not re.search(r"(src|href)=\"https?:", page.text)
+
+
+def test_the_page_to_read_says_of_every_key_what_it_does_its_limits_and_its_default(
+    client: TestClient, document: dict[str, Any]
+) -> None:
+    page = client.get("/docs").text
+    assert (
+        page.count("<code>learning_rate</code><td>number, above 0, at most 10; left out: <code>5e-05</code><br>Peak learning") > 1
+    )
+    for name, schema in document["components"]["schemas"].items():
+        section = page.partition(f'<h3 id="{name}">')[2].partition("<h3")[0]
+        assert section, name
+        assert [key for key in schema.get("properties", {}) if f"<code>{key}</code>" not in section] == []
+    body = page.partition("<code>/v1/studies</code> Start a study")[2].partition("</details>")[0]
+    assert '<a href="#PostedStudyDefinition">' in body.partition("Answers")[0]
+    assert "dataset://banking77" in body
+    small = page.partition("<code>/v1/tokens</code> Make a token")[2].partition("</details>")[0]
+    assert "<code>expires_in_days</code><td>" in small
+
+
+def test_every_link_of_the_page_to_read_leads_somewhere_and_no_mark_up_is_left(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r' id="([^"]+)"', page))
+    assert "`" not in page
+    assert "?." not in re.sub(r"<code>.*?</code>|<pre>.*?</pre>", "", page, flags=re.DOTALL)
 
 
 def test_the_root_leads_to_the_page_to_read(stranger: TestClient) -> None:

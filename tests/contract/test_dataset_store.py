@@ -337,7 +337,7 @@ def test_only_as_many_bytes_are_stored_as_may_be(store: DatasetStore) -> None:
 
 def test_a_disk_that_has_no_room_beside_what_stays_free_is_left_alone(root: Path) -> None:
     store = LocalDatasetStore(root, 10_000, free=lambda _: MARGIN_BYTES + len(ROWS) - 1)
-    with pytest.raises(NoSpace, match="make room there"):
+    with pytest.raises(NoSpace, match=r" MB free, and needs 1 B more: make room there\.$"):
         put(store)
     assert contents(root) == []
     store.require_room(len(ROWS) - 1)

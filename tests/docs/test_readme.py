@@ -108,6 +108,11 @@ def test_every_setting_is_in_the_table() -> None:
     assert listed == {f"TUNEYARD_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_what_is_on_no_index_is_installed_from_a_clone() -> None:
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "service").rglob("*.py")]
+    assert [file.name for file in files if re.search(r"pip install [^\n`]*tuneyard\[", file.read_text())] == []
+
+
 def test_every_exit_code_is_in_the_table() -> None:
     listed = re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)
     assert [int(code) for code in listed] == sorted(ExitCode)

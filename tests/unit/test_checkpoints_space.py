@@ -39,7 +39,7 @@ def test_a_state_needs_a_little_more_than_the_last_one_took(tmp_path: Path) -> N
     disk.free = NEEDED + 100  # the reports beside it
     save(tmp_path, disk, report=2)
     disk.free = NEEDED - 1
-    with pytest.raises(NoSpace, match=r"has [\d,]+ bytes free, and [\d,]+ are needed"):
+    with pytest.raises(NoSpace, match=r"has 281\.0 MB free, and needs 10 B more: make room there\. The study goes on by itself"):
         save(tmp_path, disk, report=3)
 
 

@@ -4,18 +4,26 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
+from rich.console import Console
 
 import service
+from service.api.schemas import StudyView, study_view
 from service.client.address import service_file
 from service.demo import main, process
 from service.demo.errors import DemoFailed
-from service.demo.story import STUDY
+from service.demo.story import STUDY, command_line, cut_short, keep_serving, print_mlflow
+from service.domain.budget import Spending
 from service.domain.definition import parse_definition
-from tests.builders import fine_tuning
+from service.domain.study import StudyReason
+from service.domain.trial import TrialState
+from tests.builders import a_study, fine_tuning
 
 
 def test_the_demos_study_is_a_valid_definition() -> None:
@@ -75,6 +83,59 @@ def test_a_demo_that_could_not_write_its_result_does_not_start(
     assert main() == 1
     assert "no earlier pull" in capsys.readouterr().out
     assert not (tmp_path / ".tuneyard").exists()
+
+
+def an_ended_study(*, trials: int = 6, completed: int = 1, reason: StudyReason = StudyReason.BUDGET_SPENT) -> StudyView:
+    study = replace(a_study(budget={"trials": 6, "wall_clock": "3m"}), reason=reason)
+    counts = {TrialState.COMPLETED: completed, TrialState.STOPPED: trials - completed}
+    spent = Spending(trials=trials, epochs=trials, wall_clock_seconds=180.0, gpu_seconds=0.0)
+    return study_view(study, counts=counts, best=None, spent=spent, experiment="1")
+
+
+@pytest.mark.parametrize(("trials", "completed", "ran"), [(4, 0, "4 of its 6"), (6, 0, "6 of its 6"), (5, 2, "5 of its 6")])
+def test_a_search_that_its_minutes_cut_short_says_so(trials: int, completed: int, ran: str) -> None:
+    said = cut_short(an_ended_study(trials=trials, completed=completed))
+    assert said is not None
+    assert f"3m 00s, in which {ran} trials ran" in said
+
+
+def test_a_search_that_tried_all_it_was_to_try_was_not_cut_short() -> None:
+    assert cut_short(an_ended_study()) is None
+    assert cut_short(an_ended_study(trials=2, reason=StudyReason.STOP_REQUESTED)) is None
+
+
+class FakeClient:
+    """A service with one study in MLflow."""
+
+    url = "http://127.0.0.1:8080"
+
+    def study(self, study_id: str) -> StudyView:
+        return an_ended_study()
+
+    def login_link(self, path: str) -> str:
+        return f"{self.url}/login?code={'c' * 43}&next={quote(path, safe='')}"
+
+
+class EndedService:
+    def wait(self) -> int:
+        raise KeyboardInterrupt
+
+
+def test_addresses_stand_on_lines_of_their_own_in_one_piece_and_lead_to_the_study() -> None:
+    client, out = FakeClient(), Console(file=StringIO(), width=60)
+    path = print_mlflow(client, "intents-abc123", out)  # type: ignore[arg-type]  # as much of one as is asked for
+    keep_serving(client, EndedService(), path, out)  # type: ignore[arg-type]  # the same
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]  # a StringIO
+    assert path == "/mlflow/#/experiments/1/runs"
+    assert [line for line in lines if "http" in line] == [client.url + path, client.login_link(path), client.login_link(path)]
+
+
+def test_the_command_line_that_is_named_is_the_one_beside_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line(tmp_path / ".venv/bin/python") == "tuneyard"
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/tuneyard").touch()
+    assert command_line(tmp_path / ".venv/bin/python") == ".venv/bin/tuneyard"
 
 
 STUBBORN = """

@@ -267,6 +267,57 @@ def test_a_priority_is_a_whole_number_from_1_to_100(priority: Any) -> None:
     assert [violation.pointer for violation in refused.value.violations] == ["/priority"]
 
 
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (None, "The document is empty, and has to be an object"),
+        ([], "The document has to be an object"),
+        (a_document(strategy="hyperband"), "/strategy: is 'hyperband', and has to be an object: write `{kind: hyperband}`"),
+        (
+            a_document(strategy={"kind": "bayesian", "sampler": "tpe"}),
+            "/strategy/sampler: is 'tpe', and has to be an object: write",
+        ),
+        (a_document(space={"dropout": "float"}), "/space/dropout: is 'float', and has to be an object: write `{kind: float}`"),
+        (a_document(budget=30), "/budget: is 30, and has to be an object of keys and values"),
+        (a_document(resources=None), "/resources: has no value"),
+        (a_document(name="né"), "/name: is 'né', but one has letters from a to z, digits, spaces, dots, dashes and underscores"),
+        (
+            a_document(space={"dropout": {"kind": "categorical", "choices": []}}),
+            "/space/dropout/choices: is empty: give at least 1",
+        ),
+        (a_document(budgt={"trials": 1}), "/budgt: is not a key here: did you mean `budget`?"),
+        (a_document(budget={"trails": 1}), "/budget/trails: is not a key here: did you mean `trials`?"),
+        (a_document(wings=1), "/wings: is not a key here: check its spelling or remove it"),
+        (
+            a_document(space={"dropout": {"kind": "float", "low": 0.0, "high": 0.3, "logs": True}}),
+            "/space/dropout/logs: is not a key here: did you mean `log`?",
+        ),
+        (
+            a_document(trainer={**a_document()["trainer"], "epoch": 1}),
+            "/trainer/epoch: is not a key here: did you mean `epochs`?",
+        ),
+        (
+            a_document(trainer={"kind": "simulated", "metrics": {"validation/loss": "1 if a = 2 else 0"}, "values": {"a": 1}}),
+            "/trainer/metrics/validation/loss: has `=` at character 8: write `==`",
+        ),
+        (
+            a_document(trainer={"kind": "simulated", "metrics": {"loss": 1}, "values": {"a": 1}}),
+            "/trainer/metrics/loss: is 'loss', but one is `train/`, `validation/`, `test/` or `model/`",
+        ),
+    ],
+)
+def test_what_is_refused_is_told_in_words_that_say_what_to_write(document: Any, said: str) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        parse_definition(document)
+    assert said in str(refused.value)
+
+
+def test_a_place_is_told_plainly_and_pointed_at_exactly() -> None:
+    with pytest.raises(InvalidDefinition, match=r"^/trainer/metrics/validation/loss: ") as refused:
+        parse_definition(a_document(trainer={"kind": "simulated", "metrics": {"validation/loss": "1 +"}}))
+    assert refused.value.violations[0].pointer == "/trainer/metrics/validation~1loss"
+
+
 def test_every_example_of_the_schema_is_valid() -> None:
     schema = StudyDefinition.model_json_schema()
     jsonschema_rs.meta.validate(schema)

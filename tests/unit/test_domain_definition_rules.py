@@ -64,10 +64,18 @@ def test_both_ends_of_a_range_are_looked_at(name: str, parameter: Any) -> None:
     "name",
     ["wings", "a.b", "data.wings", "data.train.csv", "data.validation.x", "epochs.x", "data..train", ".", "", "DROPOUT", "data."],
 )
-def test_a_parameter_that_the_trainer_does_not_have_is_refused_with_those_it_has(name: str) -> None:
-    found = violations(space={name: choices("csv")})
-    assert list(found) == [f"/space/{name}"]
-    assert "`learning_rate`" in found[f"/space/{name}"]
+def test_a_parameter_that_the_trainer_does_not_have_is_refused_where_it_stands(name: str) -> None:
+    assert list(violations(space={name: choices("csv")})) == [f"/space/{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("learning_rates", "learning_rate"), ("DROPOUT", "dropout"), ("lora.rnak", "lora.rank")]
+)
+def test_where_a_parameter_is_spelled_almost_right_that_alone_is_named(name: str, meant: str) -> None:
+    said = violations(space={name: choices(1)})[f"/space/{name}"]
+    assert said.endswith(f"has no parameter `{name}`: did you mean `{meant}`?")
+    said = violations(constraints=[f"{name} >= 1"])["/constraints/0"]
+    assert said.endswith(f"did you mean `{meant}`?")
 
 
 def test_the_keys_there_are_are_listed_with_those_of_groups() -> None:

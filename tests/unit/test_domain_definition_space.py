@@ -71,7 +71,7 @@ def test_a_condition_of_a_group_is_one_of_everything_in_it() -> None:
         ({"lora": {"rank": a_range(1, 2000)}}, "/space/lora/rank/high", "cannot be 2000"),
         ({"lora": {"rank": {"kind": "int", "low": 4}}}, "/space/lora/rank/high", "required"),
         ({"lora": {"rank": {"low": 4, "high": 8}}}, "/space/lora/rank/kind", "required"),
-        ({"lora": {"rank": a_range(4, 8), "alpha": 3}}, "/space/lora/alpha", "should be an object"),
+        ({"lora": {"rank": a_range(4, 8), "alpha": 3}}, "/space/lora/alpha", "has to be an object"),
         ({"lora": {"wings": a_range(4, 8)}}, "/space/lora/wings", "no parameter `lora.wings`"),
         ({"lora": {"rank": a_range(4, 8)}, "lora.rank": a_range(4, 8)}, "/space/lora.rank", "twice"),
         ({"lora": {"a/b": a_range(4, 2)}}, "/space/lora/a~1b", "swap"),

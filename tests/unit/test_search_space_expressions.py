@@ -61,7 +61,11 @@ def test_an_expression_without_an_answer_does_not_hold_and_takes_no_time(text: s
     [
         ("", "cannot be read"),
         ("a <", "cannot be read at character"),
-        ("a = 3", "cannot be read"),
+        ("a = 3", "has `=` at character 3: write `==`"),
+        ("a >= 3 and b=4", "has `=` at character 13: write `==`"),
+        ("1 if name = 'a=b' else 0", "has `=` at character 11: write `==`"),
+        ("name == 'a=b' b", "cannot be read"),
+        ("(a := 3", "cannot be read"),
         ("a <= 3; b", "cannot be read"),
         ("import os", "cannot be read"),
         ("a <= 3\x00", "cannot be read"),

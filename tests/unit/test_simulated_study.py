@@ -87,7 +87,7 @@ def test_constraints_name_values_that_are_searched_and_those_that_are_set() -> N
         (
             {"space": {"learning_rate": RATE, "values.width": WIDTH, "values.learning_rate": RATE}},
             "/space/learning_rate",
-            "values.width",
+            "did you mean `values.learning_rate`?",
         ),
         ({"space": {"values.width": WIDTH}}, "/trainer", "names `learning_rate`, which has no value"),
         ({"space": {"preset": "text-classification/full"}}, "/space/preset", "no presets for trainer `simulated`"),

@@ -10,7 +10,7 @@ from search_spaces.expressions import MOST_CHARACTERS, Expression, read_expressi
 from trainers.configs.training import Config, TrialConfig
 
 _MOST_VALUES = 100
-_METRIC = r"^(train|validation|test|model)/[a-z][a-z0-9_]*$"
+METRIC_PATTERN = r"^(train|validation|test|model)/[a-z][a-z0-9_]*$"
 _MODEL, _TEST = "model/", "test/"
 _AMOUNTS = frozenset({"seconds_per_epoch", "gpu_memory.peak_megabytes"})
 _PLACES = ("epoch", "epochs", "step")
@@ -120,7 +120,7 @@ class SimulatedConfig(TrialConfig):
     data: ClassVar[None] = None
 
     kind: Literal["simulated"] = Field(description="Learning curves from formulas.", examples=["simulated"])
-    metrics: dict[Annotated[str, Field(pattern=_METRIC)], Formula] = Field(
+    metrics: dict[Annotated[str, Field(pattern=METRIC_PATTERN)], Formula] = Field(
         min_length=1,
         max_length=50,
         description="What is reported: a number or a formula for each `train/...`, `validation/...` and `model/...`, which says "
