@@ -170,7 +170,9 @@ def test_a_study_tells_its_best_trial_and_what_it_has_spent(client: TestClient, 
     world.has_trial(study, 2)
     world.clock.pass_seconds(60)
     view = client.get(f"/v1/studies/{study.id}").json()
-    assert view["best"] == {"trial": 0, "value": 0.75, "report": 2, "epoch": 2.0, "parameters": {"learning_rate": 1e-3}}
+    assert view["best"] == {
+        "trial": 0, "repeats": None, "value": 0.75, "report": 2, "epoch": 2.0, "parameters": {"learning_rate": 1e-3},
+    }  # fmt: skip
     assert view["trials"] == {"queued": 1, "running": 2}
     assert view["progress"]["trials"] == {"spent": 3, "limit": 4}
     assert view["progress"]["epochs"] == {"spent": 4, "limit": 12}
