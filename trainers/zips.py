@@ -116,11 +116,14 @@ def _is_hidden(part: str) -> bool:
 
 def _check_sizes(path: Path, entries: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
     """By what the entries say; no more than that is read of any."""
+    size = path.stat().st_size
     for entry in entries:
+        if entry.compress_size > size:  # for which Python's reader would make room before it reads
+            raise TableError(f"the zip is broken: {entry.filename!r} would be larger than all of it")
         if entry.file_size > limits.image_bytes:
             raise TableError(f"{entry.filename!r} in the zip unpacks to more than {limits.image_bytes:,} bytes: make it smaller")
     unpacked = sum(entry.file_size for entry in entries)
-    is_bomb = unpacked > limits.small_bytes and unpacked > limits.unpacked_factor * path.stat().st_size
+    is_bomb = unpacked > limits.small_bytes and unpacked > limits.unpacked_factor * size
     if is_bomb or unpacked > limits.unpacked_bytes:
         most = f"{limits.unpacked_factor} times its size" if is_bomb else f"{limits.unpacked_bytes:,} bytes"
         raise TableError(f"the zip unpacks to {unpacked:,} bytes, more than {most}: use compressed pictures, or several zips")

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -254,6 +255,19 @@ def test_a_file_that_is_larger_than_it_says_is_not_read_further(folder: Folder) 
     struct.pack_into("<I", raw, raw.index(b"PK\x01\x02") + 24, 10)
     path.write_bytes(raw)
     assert "'a/1.bmp' in the zip is broken" in refusal(path)
+
+
+def test_a_file_that_says_it_is_larger_than_its_zip_is_refused_before_room_is_made_for_it(folder: Folder) -> None:
+    path = folder.zip({"a/1.png": encoded()})
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<I", raw, raw.index(b"PK\x01\x02") + 20, 200_000_000)
+    path.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        assert "the zip is broken: 'a/1.png' would be larger than all of it" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_zip_of_too_many_entries_is_refused(folder: Folder) -> None:
