@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -51,7 +51,7 @@ class Children:
         self._record = record
         self._children: list[Child] = []
         self._recorded: list[int] = []
-        self._complained = ""
+        self._complained: set[str] = set()
         self.end_leftovers()
 
     def start(self, child: Child) -> None:
@@ -62,26 +62,34 @@ class Children:
 
     def tend(self) -> None:
         """Start again what has ended, later each time it does so at once; what cannot be done now, at a later call."""
-        try:
-            self._tend()
-            self._write_down()
-            self._complained = ""
-        except OSError as error:  # the disk is full, or the machine has no process left: that passes, and the service stays
-            if str(error) != self._complained:
-                self._complained = str(error)
-                sys.stderr.write(f"{error}: its processes are not all looked after until that is mended.\n")
-
-    def _tend(self) -> None:
         for child in self._children:
-            if child.process is None or child.process.poll() is None:
-                continue
-            _end_session(child.process.pid)
-            lived = time.monotonic() - child.started
-            child.failures = 0 if lived > 60 else child.failures + 1  # noqa: PLR2004 - a minute is not "at once"
-            if lived < min(30.0, 2.0**child.failures - 1):
-                child.failures -= 1  # not yet: counted again at the next look
-                continue
-            self._spawn(child)
+            with self._complaining():
+                self._tend(child)
+        with self._complaining():
+            self._write_down()
+
+    def _tend(self, child: Child) -> None:
+        if child.process is None or child.process.poll() is None:
+            return
+        _end_session(child.process.pid)
+        lived = time.monotonic() - child.started
+        child.failures = 0 if lived > 60 else child.failures + 1  # noqa: PLR2004 - a minute is not "at once"
+        if lived < min(30.0, 2.0**child.failures - 1):
+            child.failures -= 1  # not yet: counted again at the next look
+            return
+        self._spawn(child)
+
+    @contextlib.contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """The disk may be full, or the machine have no process left: that passes, and the service stays. Says so once."""
+        try:
+            yield
+        except OSError as error:
+            if str(error) not in self._complained:
+                self._complained.add(str(error))
+                with contextlib.suppress(OSError):  # which may be a file on the very disk that is full
+                    sys.stderr.write(f"{error}: the service's processes are not all looked after until that is mended.\n")
+                    sys.stderr.flush()
 
     def stop(self) -> None:
         """Ask each to leave, the last started first, and end those that do not."""

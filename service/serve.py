@@ -94,8 +94,8 @@ def _run(settings: Settings, children: Children, listening: socket.socket, ray_f
     token_of(settings)
     _keep_ray_token(layout)
     prepare(settings.store_url)
-    ray_address = settings.ray_address or f"127.0.0.1:{free_port()}"
-    mlflow_port = free_port()
+    ray_port, mlflow_port = free_ports(2)
+    ray_address = settings.ray_address or f"127.0.0.1:{ray_port}"
     shared = _shared_environment(settings)
     upstream = mlflow.url(mlflow_port)
     module = [sys.executable, "-m"]
@@ -211,13 +211,21 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def free_port() -> int:
-    """A port that nobody listens on, and that nobody is given who asks for any: it is some seconds until it is used."""
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, and that nobody is given who asks for any: it is some seconds until they are used."""
+    found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            found.append(port)
+        if len(found) == count:
+            return found
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def free_port() -> int:
+    """One of them."""
+    return free_ports(1)[0]
 
 
 def _url(host: str, port: int) -> str:

@@ -78,7 +78,8 @@ def _forked(parts: ApiParts, old: Study, wanted: ForkRequest, key: IdempotencyKe
 def _said(violation: errors.Violation, old: Study, wanted: ForkRequest) -> str:
     """What is wrong, and that it is the old study's own where no change has touched it."""
     first = violation.pointer[1:].partition("/")[0]
-    return violation.detail if first in wanted.changes else f"{violation.detail} (so it is in {old.id!r}: `changes` can mend it)"
+    is_asked = first in wanted.changes or (wanted.refine and first == "space")
+    return violation.detail if is_asked else f"{violation.detail} (so it is in {old.id!r}: `changes` can mend it)"
 
 
 def _read(body: bytes, content_type: str | None) -> ForkRequest:

@@ -53,14 +53,14 @@ def bearer(request: Request, parts: ApiParts) -> Caller:
         raise refused(request, errors.NotAuthenticated(_HOW))
     caller = _caller_with(given, parts)
     if caller is None:
-        raise refused(request, errors.NotAuthenticated(_INVALID, is_of_token=True))
+        raise refused(request, errors.NotAuthenticated(_INVALID, is_of_token=True, needs_token=True))
     return caller
 
 
 def token_holder(request: Request) -> Caller:
     """Who was let through, by a token and no browser's session. Raises NotAuthenticated, TooOften."""
     if "Authorization" not in request.headers:
-        raise refused(request, errors.NotAuthenticated(_NO_SESSION))
+        raise refused(request, errors.NotAuthenticated(_NO_SESSION, needs_token=True))
     caller: Caller = request.state.caller
     return caller
 

@@ -349,7 +349,8 @@ def _tuneyard_error(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotAuthenticated():
             if request.method in {"GET", "HEAD"} and pages.wants_page(request):
-                page = pages.message("Log in to see this page", _LOG_IN)
+                needs_token = pages.message("A token is needed here", [error.detail])
+                page = needs_token if error.needs_token else pages.message("Log in to see this page", _LOG_IN)
                 response = HTMLResponse(page, kind.status, headers={**_NO_STORE, **pages.HEADERS})
             response.headers["WWW-Authenticate"] = _CHALLENGE + (_INVALID_TOKEN if error.is_of_token else "")
         case errors.NotReady() | errors.StoreAway() | errors.StorageAway() | errors.TooManyUploads():

@@ -23,7 +23,7 @@ _SLIVER_BYTES = 64 * 1024
 """With less than this free, whatever went wrong while writing went wrong for that."""
 _NOTE = ".needed"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_SAID = re.compile(r"No space left on device|Disk quota exceeded|os error (?:28|122)\b")
+_SAID = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full|os error (?:28|122)\b")
 """What libraries say that do not raise an OSError, or lose its number between processes."""
 _LOG = logging.getLogger("tuneyard.checkpoints")
 

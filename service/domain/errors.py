@@ -220,11 +220,15 @@ class LeadershipLost(Conflict):
 
 
 class NotAuthenticated(TuneyardError):
-    """No valid token or session came with the request: a token that does not count, or none."""
+    """No valid token or session came with the request: a token that does not count, or none.
 
-    def __init__(self, detail: str, *, is_of_token: bool = False) -> None:
+    `needs_token` where logging in would not help.
+    """
+
+    def __init__(self, detail: str, *, is_of_token: bool = False, needs_token: bool = False) -> None:
         super().__init__(detail)
         self.is_of_token = is_of_token
+        self.needs_token = needs_token
 
 
 class Forbidden(TuneyardError):
@@ -272,9 +276,13 @@ class NoSpace(TuneyardError):
     """A disk has no room for what has to be written."""
 
     def __init__(self, folder: str, needed: int, free: int, *, stops_study: bool = False) -> None:
-        then = " The study goes on by itself once there is some." if stops_study else ""
-        more = size(max(0, needed - free))
-        super().__init__(f"The disk of {folder} has {size(free)} free, and needs {more} more: make room there.{then}")
+        then = " The study goes on by itself once there is clearly more." if stops_study else ""
+        lacks = (
+            f"has {size(free)} free, and needs {size(needed - free)} more: make room there"
+            if free < needed
+            else f"took no more, though {size(free)} are free: see whether a quota is spent there"
+        )
+        super().__init__(f"The disk of {folder} {lacks}.{then}")
 
 
 class WrongSettings(TuneyardError):

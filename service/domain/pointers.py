@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.domain.access import CALLER_PATTERN, PROJECT_PATTERN
 from service.domain.errors import Violation
-from trainers.configs.simulated import METRIC_PATTERN
+from trainers.configs import METRIC_PATTERN
 
 Location = tuple[str | int, ...]
 """Keys and indices from a document's root to a value in it."""

@@ -115,7 +115,10 @@ class _Generation:
             return None
         why = self.decision("promoted", study, history, trial)
         if self.is_through and trial in self.ranked[-self.places :]:
-            why = replace(why, although="no trial is left of `budget.trials` for a copy in its place")
+            most = study.definition.budget.trials
+            is_spent = most is not None and len(history.searched.trials) >= most
+            left = "no trial is left of `budget.trials` for a copy" if is_spent else "no copy of a better one can be put"
+            why = replace(why, although=f"{left} in its place")
         return Promote(trial.number, self.number, self.until, why)
 
     def decision(self, kind: DecisionKind, study: Study, history: History, trial: Trial, parent: Trial | None = None) -> Decision:

@@ -141,10 +141,10 @@ def _course(study: Study, seconds_per_report: float | None) -> _Course:
 def _of_population(definition: StudyDefinition) -> Iterator[str]:
     strategy, trials = definition.plan.strategy, definition.budget.trials
     if isinstance(strategy, PbtStrategy) and trials is not None and trials < strategy.most_trials(definition.max_reports):
-        comparisons = (trials - strategy.population) // strategy.places
+        copies, all_of_them = trials - strategy.population, strategy.most_trials(definition.max_reports)
         yield (
-            f"Copies are trials too: no member is replaced after the first {comparisons} comparisons, and it takes "
-            f"{strategy.most_trials(definition.max_reports)} trials to replace some at each."
+            f"Copies are trials too: {copies} members can be replaced, {strategy.places} at each comparison and none after that. "
+            f"It takes {all_of_them} trials to replace some at each."
         )
 
 

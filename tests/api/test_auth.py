@@ -126,6 +126,15 @@ def test_a_program_that_is_not_let_in_gets_a_problem(stranger: TestClient, accep
     assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
 
 
+def test_a_person_to_whom_logging_in_is_of_no_use_is_told_what_is(world: World, stranger: TestClient) -> None:
+    log_in(world, stranger)
+    page = stranger.get("/v1/tokens", headers={"Accept": BROWSER})
+    assert (page.status_code, "not logged in" in page.text) == (401, False)
+    assert "A token is needed here" in page.text
+    wrong = stranger.get("/v1/studies", headers={"Accept": BROWSER, "Authorization": "Bearer wrong-token-wrong-token"})
+    assert (wrong.status_code, "not logged in" in wrong.text) == (401, False)
+
+
 def test_what_would_change_something_is_never_refused_with_a_page(stranger: TestClient) -> None:
     answer = stranger.post("/v1/studies", headers={"Accept": BROWSER})
     assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")

@@ -16,7 +16,7 @@ from trainers.configs.rows import (
     TaggedWords,
     TextOrPairs,
 )
-from trainers.configs.simulated import SimulatedConfig, condition_of, expression_of
+from trainers.configs.simulated import METRIC_PATTERN, SimulatedConfig, condition_of, expression_of
 from trainers.configs.tasks import (
     CausalLmConfig,
     ImageAugmentation,
@@ -29,11 +29,11 @@ from trainers.configs.tasks import (
 from trainers.configs.training import MEASURES, Config, EarlyStopping, Lora, TrainingConfig, TrialConfig
 
 __all__ = [
-    "BUILTIN_SPLITS", "CONFIGS", "MEASURES", "CausalLmConfig", "CleanText", "Config", "EarlyStopping", "FineTuningConfig",
-    "ImageAugmentation", "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora", "Seq2SeqConfig",
-    "SimulatedConfig", "SourceAndTarget", "Splits", "TaggedWords", "TextAugmentation", "TextClassificationConfig",
-    "TextOrPairs", "TokenClassificationConfig", "TrainerConfig", "TrainingConfig", "TrialConfig", "changeable",
-    "condition_of", "expression_of", "metrics_of", "metrics_to_name",
+    "BUILTIN_SPLITS", "CONFIGS", "MEASURES", "METRIC_PATTERN", "CausalLmConfig", "CleanText", "Config", "EarlyStopping",
+    "FineTuningConfig", "ImageAugmentation", "ImageClassificationConfig", "LabelledImages", "LabelledText", "Lora",
+    "Seq2SeqConfig", "SimulatedConfig", "SourceAndTarget", "Splits", "TaggedWords", "TextAugmentation",
+    "TextClassificationConfig", "TextOrPairs", "TokenClassificationConfig", "TrainerConfig", "TrainingConfig",
+    "TrialConfig", "changeable", "condition_of", "expression_of", "metrics_of", "metrics_to_name",
 ]  # fmt: skip
 
 FineTuningConfig = (
