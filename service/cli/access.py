@@ -24,12 +24,14 @@ _UNLIMITED = math.inf
 
 
 def _limit(text: str) -> float:
+    if text == "none":
+        return _UNLIMITED
     try:
-        value = _UNLIMITED if text == "none" else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
-        raise typer.BadParameter(f"{text!r} is no number: give one, or none for no limit")
+    if not math.isfinite(value) or value < 0:
+        raise typer.BadParameter(f"{text!r} is no number from 0 on: give one, or none for no limit")
     return int(value) if value.is_integer() else value
 
 

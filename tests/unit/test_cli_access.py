@@ -99,10 +99,10 @@ def test_quotas_that_are_not_named_stay_as_they_are(tuneyard: Tuneyard, capsys: 
     assert quotas() == (None, 500, 0.5)
 
 
-@pytest.mark.parametrize("quota", [("--max-gpu-hours", "many"), ("--max-gpu-hours", "nan"), ("--max-stored-gb", "")])
-def test_a_quota_that_is_no_number_is_wrong_usage(tuneyard: Tuneyard, quota: tuple[str, str]) -> None:
+@pytest.mark.parametrize("quota", ["many", "nan", "", "inf", "1e400", "-1"])
+def test_a_quota_that_is_no_number_is_wrong_usage(tuneyard: Tuneyard, quota: str) -> None:
     tuneyard("project", "create", "vision")
-    assert tuneyard("project", "quotas", "vision", *quota) == ExitCode.USAGE
+    assert tuneyard("project", "quotas", "vision", "--max-gpu-hours", quota) == ExitCode.USAGE
 
 
 def test_the_audit_log_is_a_table_or_lines_of_json(tuneyard: Tuneyard, capsys: pytest.CaptureFixture[str]) -> None:
