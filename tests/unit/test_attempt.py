@@ -136,7 +136,7 @@ def test_a_disk_that_is_full_is_no_error_of_the_trial_and_leaves_nothing_half_wr
     trained: list[int] = []
     last = run(an_assignment(tmp_path), Full([0.1, 0.2, 0.3], trained))[-1]
     assert (last.outcome, last.reason, [report.number for report in last.reports]) == ("no_space", None, [1])
-    assert f"The disk of {tmp_path / 'checkpoints'} has " in (last.detail or "")
+    assert f"The disk of {tmp_path / 'checkpoints'} took no more, though " in (last.detail or "")
     left = sorted(path.name for path in (tmp_path / "checkpoints" / "intents-abc123" / "000000").iterdir())
     assert left == ["export-000001-a1", "export-000002-a1", "resume-000001-a1"]
     steps = run(an_assignment(tmp_path, attempt=2), FakeTrainer([0.1, 0.2, 0.3], trained))
@@ -160,7 +160,7 @@ def test_a_cache_that_finds_its_disk_full_pauses_too_and_is_waited_for(tmp_path:
             raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "cache" / "rows.bin"))
 
     step = run(an_assignment(tmp_path), Cached([0.1]))[-1]
-    assert (step.outcome, f"The disk of {tmp_path / 'cache'} has " in (step.detail or "")) == ("no_space", True)
+    assert (step.outcome, f"The disk of {tmp_path / 'cache'} took no more, though " in (step.detail or "")) == ("no_space", True)
     asked: list[Path] = []
     store = LocalCheckpointStore(tmp_path / "checkpoints", lambda folder: asked.append(folder) or MARGIN_BYTES)  # type: ignore[func-returns-value]
     assert not store.has_room("intents-abc123")
