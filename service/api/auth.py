@@ -44,14 +44,6 @@ _READING_POSTS = frozenset({"/v1/studies:preview", "/mlflow/{path:path}"})
 """Routes that change nothing, or refuse by themselves what would."""
 _EVERYBODYS = frozenset({"/v1/login-links", "/logout"})
 """Routes that change nothing but one's own sessions."""
-_NEEDED = {
-    "/v1/tokens": "an admin",
-    "/v1/tokens/{token_id}": "an admin",
-    "/v1/sessions": "an admin of all projects",
-    "/v1/projects": "an admin of all projects",
-    "/v1/projects/{name}/quotas": "an admin of all projects",
-}
-"""Whose token the routes need for which an editor's does not do, for those who may only look."""
 _PROJECT_HEADER = "Tuneyard-Project"
 _NEXT = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
 """A path of this service: one slash, then printable ASCII without a backslash, which browsers read as a slash."""
@@ -78,9 +70,9 @@ def authenticate(request: Request) -> None:
         audit.concerns(request, _concerned(request, parts, project))
     needed = Role.VIEWER if is_reading or route in _EVERYBODYS else Role.EDITOR
     if not caller.role.covers(needed):
-        who = _NEEDED.get(route, "an editor")
         raise errors.Forbidden(
-            f"You may look, and not change anything: your token's role is {caller.role}. This needs the token of {who}."
+            f"You may look, and not change anything: your token's role is {caller.role}. This needs the token of "
+            f"{_needed_by(request)}."
         )
     study_id = request.path_params.get("study_id")
     if project is not None and study_id is not None and parts.store.studies.project_of(study_id) != project:
@@ -104,6 +96,12 @@ def require_operator(request: Request) -> Caller:
         where = "all projects" if caller.project is None else f"project {caller.project!r}"
         raise errors.Forbidden(f"Only an admin of all projects may do this; your token's role is {caller.role}, in {where}.")
     return caller
+
+
+def _needed_by(request: Request) -> str:
+    """Whose token a route needs that changes something, by what it asks of its caller."""
+    asked = {one.call for one in request.scope["route"].dependant.dependencies}
+    return "an admin of all projects" if require_operator in asked else "an admin" if require_admin in asked else "an editor"
 
 
 def _who_asks(request: Request, parts: ApiParts) -> Caller:
