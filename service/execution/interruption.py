@@ -80,7 +80,7 @@ class Listener:
     """A worker's end: called at every step, it answers what is asked for."""
 
     def __init__(self, checkpoints: Path, study_id: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = checkpoints / study_id / INTERRUPT
+        self._signs = FileSigns(checkpoints, study_id, INTERRUPT)
         self._clock = clock
         self._looked_at = -_LOOK_SECONDS
         self._heard: Wish | None = None
@@ -89,8 +89,14 @@ class Listener:
         now = self._clock()
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
-            self._heard = _read(self._path)
+            self._heard = self._read()
         return self._heard
+
+    def _read(self) -> Wish | None:
+        try:
+            return _wish(self._signs.read())
+        except (OSError, ValueError):  # a shared disk may lose a file that takes another's place; the next look finds it
+            return None
 
 
 class SignAfar:
@@ -137,7 +143,7 @@ class ListenerAfar:
         """Look once. While the storage is away, what was heard last holds; that it is away is said once."""
         try:
             said = self._signs.read()
-            self._heard, self._is_away = None if said is None else Wish(said), False
+            self._heard, self._is_away = _wish(said), False
         except ValueError:
             self._heard = None
         except StorageAway as error:
@@ -151,8 +157,6 @@ class ListenerAfar:
             self._done.wait(_LOOK_AFAR_SECONDS)
 
 
-def _read(path: Path) -> Wish | None:
-    try:
-        return Wish(path.read_text())
-    except (OSError, ValueError):  # a shared disk may lose a file that takes another's place; the next look finds it
-        return None
+def _wish(said: str | None) -> Wish | None:
+    """Raises ValueError for a word that is none."""
+    return None if said is None else Wish(said)
