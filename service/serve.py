@@ -223,11 +223,6 @@ def free_ports(count: int) -> list[int]:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def free_port() -> int:
-    """One of them."""
-    return free_ports(1)[0]
-
-
 def _url(host: str, port: int) -> str:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{reachable}:{port}"

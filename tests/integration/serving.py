@@ -14,7 +14,7 @@ from service.api.app import create_api
 from service.api.dependencies import ApiParts
 from service.api.summaries import Summaries
 from service.domain.ports import Store
-from service.serve import free_port
+from service.serve import free_ports
 from service.settings import Settings
 from service.tracking import server
 from service.tracking.mirror import Mirror
@@ -62,7 +62,7 @@ def serving_api(store: Store, mlflow_url: str, home: Path) -> Iterator[str]:
         analyst=FakeAnalyst(), previewer=FakePreviewer(), forecaster=FakeForecaster(), clock=FakeClock(),
         settings=Settings(home=home), token=TOKEN, mlflow_url=mlflow_url,
     )  # fmt: skip
-    port = free_port()
+    [port] = free_ports(1)
     api = uvicorn.Server(uvicorn.Config(create_api(parts), port=port, log_level="warning", access_log=False, ws="none"))
     thread = threading.Thread(target=api.run)
     thread.start()

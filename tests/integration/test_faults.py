@@ -21,7 +21,7 @@ from service.client.errors import ProblemError
 from service.domain.study import StudyReason, StudyState
 from service.domain.trial import AttemptOutcome, TrialState
 from service.execution.environment import for_cluster, head_command, reachable
-from service.serve import free_port
+from service.serve import free_ports
 from service.settings import Layout, write_private
 from tests.running import RunningService, wait_until
 from tests.servers import Postgresql
@@ -65,7 +65,7 @@ def two_nodes(layout: Layout) -> Iterator[str]:
     """A cluster of two nodes with a CPU each. One has a name of its own, and cannot write into the folder of checkpoints."""
     layout.checkpoints.mkdir(parents=True)
     write_private(layout.ray_token, secrets.token_hex(32))
-    port = free_port()
+    [port] = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         good = head_command(port, Path(folder) / "good", 1, 0)
         there = [part for part in good if not part.startswith(("--head", "--include-dashboard", "--port", "--temp-dir"))]

@@ -22,7 +22,7 @@ from service.api import gateway_rules
 from service.api.gateway_fields import CLOSED
 from service.api.identity import sha256_of
 from service.domain.access import AccessToken, Project, Role
-from service.serve import free_port
+from service.serve import free_ports
 from service.tracking import server
 from tests.api.conftest import TOKEN
 from tests.builders import NOW, a_study
@@ -123,7 +123,7 @@ def client_of(url: str, token: str) -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    folder, [port] = tmp_path_factory.mktemp("mlflow"), free_ports(1)
     with serving_mlflow(folder, port):
         world = RealWorld(server.url(port))
         for project, secret in (("vision", MEMBER), ("empty", NOBODY)):

@@ -19,7 +19,7 @@ import pytest
 from service import processes
 from service.controller.drivers import Drivers
 from service.processes import Child, Children
-from service.serve import free_port
+from service.serve import free_ports
 from tests.builders import NOW
 
 pytestmark = pytest.mark.integration
@@ -259,12 +259,12 @@ def test_a_port_that_somebody_listens_on_is_not_free_and_a_free_one_is_given_to_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernels = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    assert not kernels.exists() or free_port() < int(kernels.read_text().split()[0])
+    assert not kernels.exists() or free_ports(1)[0] < int(kernels.read_text().split()[0])
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as other:
         taken, left = listening.getsockname()[1], other.getsockname()[1]
         other.close()
         monkeypatch.setattr("service.serve._PORTS", [taken, left])
-        assert {free_port() for _ in range(8)} == {left}
+        assert {free_ports(1)[0] for _ in range(8)} == {left}
         monkeypatch.setattr("service.serve._PORTS", [taken])
         with pytest.raises(OSError, match="in use"):
-            free_port()
+            free_ports(1)

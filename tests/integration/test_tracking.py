@@ -14,7 +14,7 @@ from service.domain.deletion import Forgotten
 from service.domain.ports import Change
 from service.domain.study import StudyReason
 from service.domain.trial import TrialReason
-from service.serve import free_port
+from service.serve import free_ports
 from service.store.memory import memory_store
 from service.tracking import server
 from service.tracking.mirror import Mirror
@@ -36,7 +36,7 @@ def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mlflow_url(mlflow_folder: Path) -> Iterator[str]:
-    port = free_port()
+    [port] = free_ports(1)
     with serving_mlflow(mlflow_folder, port):
         yield server.url(port)
 
@@ -192,7 +192,7 @@ class KillingTransport(httpx.HTTPTransport):
 
 
 def test_a_server_that_was_killed_between_two_batches_gets_the_rest_in_order_and_nothing_twice(tmp_path: Path) -> None:
-    port, count = free_port(), 900
+    [port], count = free_ports(1), 900
     world = World()
     study = world.has_study("killed-abc123")
     world.starts(study)
@@ -270,7 +270,7 @@ def test_a_missing_run_and_a_missing_server_are_told_apart(world: RealWorld) -> 
     with pytest.raises(TrackerForgot):
         world.real.log("0" * 32, Batch(tags={"a": "b"}))
     with pytest.raises(TrackerAway):
-        MlflowTracker(server.url(free_port())).experiments()
+        MlflowTracker(server.url(*free_ports(1))).experiments()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine, inspect
 
-from service.serve import free_port
+from service.serve import free_ports
 from service.store.database import tracking_url
 from service.tracking import server
 from tests.servers import Postgresql
@@ -49,7 +49,7 @@ def test_servers_that_start_at_the_same_time_make_the_tables_once_and_all_come_u
         with psycopg.connect(own, autocommit=True) as connection:
             connection.execute("CREATE SCHEMA mlflow")
         url = f"{own}&options=-csearch_path%3Dmlflow"
-    ports = [free_port() for _ in range(2)]
+    ports = free_ports(2)
     servers = [_start(tracking_url(url, own), tmp_path, port) for port in ports]
     try:
         deadline = time.monotonic() + _START_SECONDS
