@@ -169,31 +169,40 @@ def plain(asked: argparse.Namespace) -> None:
     configurations = [
         {"learning_rate": 10 ** draw.uniform(-4.3, -3.0), "batch_size": draw.choice([16, 32])} for _ in range(asked.trials)
     ]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        a_service(TUNEYARD_MODEL_ROOTS=json.dumps([str(asked.model.parent)])) as (_, client),
-    ):
-        for part in _parted(asked.rows, Path(folder)):
-            client.upload("rows", part)
-        begun = time.time()
-        ours = _completed(client, client.wait(client.apply(_real_study(asked, configurations)).id, timeout=3600).id) - begun
     with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "configurations.json"
+        sample, listed = Path(folder) / "sample.csv", Path(folder) / "configurations.json"
+        parts = _sampled(asked, sample)
         listed.write_text(json.dumps(configurations))
-        names = [f"--{name}={getattr(asked, name)}" for name in ("rows", "text", "label", "model", "epochs")]
-        theirs = _peer("search", *names, f"--configurations={listed}")
+        with a_service(TUNEYARD_MODEL_ROOTS=json.dumps([str(asked.model.parent)])) as (_, client):
+            for part in parts:
+                client.upload("rows", part)
+            begun = time.time()
+            ours = _completed(client, client.wait(client.apply(_real_study(asked, configurations)).id, timeout=3600).id) - begun
+        names = [f"--{name}={getattr(asked, name)}" for name in ("text", "label", "model", "epochs")]
+        theirs = _peer("search", f"--rows={sample}", *names, f"--configurations={listed}")
     table(["", "seconds"], [["tuneyard", ours], ["plain Ray Tune", theirs]])
     print(f"{ours / theirs:.2f} of the time")
 
 
-def _parted(rows: Path, folder: Path) -> Iterator[Path]:
-    """Files of the rows that the peer trains with and of those that it measures on."""
-    with rows.open(newline="") as file:
+def _sampled(asked: argparse.Namespace, sample: Path) -> list[Path]:
+    """Files of rows drawn at random to train with and to measure on; the peer reads both from `sample`, the latter first.
+
+    What is measured has labels that are trained. Raises SystemExit where there are too few rows.
+    """
+    with asked.rows.open(newline="") as file:
         head, *lines = csv.reader(file)
-    for name, part in (("train", lines[VALIDATION_ROWS:]), ("validation", lines[:VALIDATION_ROWS])):
-        with (folder / f"{name}.csv").open("w", newline="") as file:
+    Random(0).shuffle(lines)  # noqa: S311 - files are often sorted by their labels
+    label = head.index(asked.label)
+    training, others = lines[: asked.train], lines[asked.train :]
+    trained = {line[label] for line in training}
+    validation = [line for line in others if line[label] in trained][:VALIDATION_ROWS]
+    if len(validation) < VALIDATION_ROWS:
+        raise SystemExit(f"{asked.rows} has too few rows: {asked.train} are trained with, {VALIDATION_ROWS} measured on")
+    parts = {"train.csv": training, "validation.csv": validation, sample.name: validation + training}
+    for name, part in parts.items():
+        with (sample.parent / name).open("w", newline="") as file:
             csv.writer(file).writerows([head, *part])
-        yield folder / f"{name}.csv"
+    return [sample.with_name("train.csv"), sample.with_name("validation.csv")]
 
 
 def _tiny_study(model: str) -> dict[str, Any]:
@@ -291,6 +300,7 @@ def main() -> None:
     of_plain.add_argument("--text", default="text")
     of_plain.add_argument("--label", default="label")
     of_plain.add_argument("--model", type=Path, required=True, help="the folder of a model")
+    of_plain.add_argument("--train", type=int, default=160, help="rows to train with")
     of_plain.add_argument("--trials", type=int, default=12)
     of_plain.add_argument("--epochs", type=int, default=2)
     asked = parser.parse_args()
