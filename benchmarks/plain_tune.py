@@ -1,7 +1,7 @@
 """Scripts of plain Ray Tune, such as one would write without a service: peers of `benchmarks.service`, each a process of its own.
 
     python -m benchmarks.plain_tune instant --trials 1000
-    python -m benchmarks.plain_tune search --rows train.csv --text text --label category --model MODEL --configurations FILE
+    python -m benchmarks.plain_tune search --train train.csv --validation validation.csv --model MODEL --configurations FILE
 
 Both print one line of JSON: the seconds from the call of `fit` to its end, with Ray up before.
 """
@@ -17,8 +17,6 @@ from typing import Any
 
 import ray
 from ray import tune
-
-VALIDATION_ROWS = 200
 
 
 class Instant(tune.Trainable):  # type: ignore[misc]  # ray has no types
@@ -60,7 +58,7 @@ def search(asked: argparse.Namespace, folder: str) -> float:
 
     configurations = json.loads(asked.configurations.read_text())
     space = {"learning_rate": tune.loguniform(1e-5, 1e-2), "batch_size": tune.choice([16, 32])}
-    fixed = {name: str(getattr(asked, name)) for name in ("rows", "text", "label", "model")}
+    fixed = {name: str(getattr(asked, name)) for name in ("train", "validation", "text", "label", "model")}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_train, fixed=fixed, epochs=asked.epochs), {"cpu": 1}),
         param_space=space,
@@ -83,9 +81,12 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with Path(fixed["rows"]).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    labels = {name: place for place, name in enumerate(sorted({row[fixed["label"]] for row in rows}))}
+    parts = []
+    for name in ("train", "validation"):
+        with Path(fixed[name]).open(newline="") as file:
+            parts.append(list(csv.DictReader(file)))
+    train, measured = parts
+    labels = {name: place for place, name in enumerate(sorted({row[fixed["label"]] for row in train}))}
     tokenizer = AutoTokenizer.from_pretrained(fixed["model"])
     model = AutoModelForSequenceClassification.from_pretrained(fixed["model"], num_labels=len(labels))
 
@@ -97,9 +98,9 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
 
     collate = DataCollatorWithPadding(tokenizer)
     training: DataLoader[Any] = DataLoader(  # a list of rows is as good as a data set
-        prepared(rows[VALIDATION_ROWS:]), batch_size=config["batch_size"], shuffle=True, collate_fn=collate  # type: ignore[arg-type]
+        prepared(train), batch_size=config["batch_size"], shuffle=True, collate_fn=collate  # type: ignore[arg-type]
     )  # fmt: skip
-    validation: DataLoader[Any] = DataLoader(prepared(rows[:VALIDATION_ROWS]), batch_size=64, collate_fn=collate)  # type: ignore[arg-type]
+    validation: DataLoader[Any] = DataLoader(prepared(measured), batch_size=64, collate_fn=collate)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"])
     for _ in range(epochs):
         model.train()
@@ -112,7 +113,7 @@ def _train(config: dict[str, Any], fixed: dict[str, str], epochs: int) -> None:
             right = sum(int((model(**batch).logits.argmax(-1) == batch["labels"]).sum()) for batch in validation)
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
-            tune.report({"accuracy": right / VALIDATION_ROWS}, checkpoint=tune.Checkpoint.from_directory(folder))
+            tune.report({"accuracy": right / len(measured)}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _timed(tuner: tune.Tuner) -> float:
@@ -132,7 +133,8 @@ def main() -> None:
     of_instant.add_argument("--trials", type=int, default=1000)
     of_instant.set_defaults(run=instant)
     of_search = names.add_parser("search")
-    of_search.add_argument("--rows", type=Path, required=True)
+    of_search.add_argument("--train", type=Path, required=True, help="a CSV file")
+    of_search.add_argument("--validation", type=Path, required=True, help="another one, whose labels are all in `train`")
     of_search.add_argument("--text", default="text")
     of_search.add_argument("--label", default="label")
     of_search.add_argument("--model", required=True)

@@ -31,7 +31,6 @@ from typing import Any
 
 import psutil
 
-from benchmarks.plain_tune import VALIDATION_ROWS
 from benchmarks.service_clients import clients
 from benchmarks.service_costs import costs
 from benchmarks.service_load import load, pull, watchers
@@ -42,6 +41,7 @@ from service.store.sql import open_store
 from tests.running import RunningService, wait_until
 
 _WORKERS = 2
+_VALIDATION_ROWS = 200
 
 
 @contextmanager
@@ -170,22 +170,22 @@ def plain(asked: argparse.Namespace) -> None:
         {"learning_rate": 10 ** draw.uniform(-4.3, -3.0), "batch_size": draw.choice([16, 32])} for _ in range(asked.trials)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        sample, listed = Path(folder) / "sample.csv", Path(folder) / "configurations.json"
-        parts = _sampled(asked, sample)
+        train, validation = _sampled(asked, Path(folder))
+        listed = Path(folder) / "configurations.json"
         listed.write_text(json.dumps(configurations))
         with a_service(TUNEYARD_MODEL_ROOTS=json.dumps([str(asked.model.parent)])) as (_, client):
-            for part in parts:
+            for part in (train, validation):
                 client.upload("rows", part)
             begun = time.time()
             ours = _completed(client, client.wait(client.apply(_real_study(asked, configurations)).id, timeout=3600).id) - begun
-        names = [f"--{name}={getattr(asked, name)}" for name in ("text", "label", "model", "epochs")]
-        theirs = _peer("search", f"--rows={sample}", *names, f"--configurations={listed}")
+        files = [f"--train={train}", f"--validation={validation}", f"--configurations={listed}"]
+        theirs = _peer("search", *files, *(f"--{name}={getattr(asked, name)}" for name in ("text", "label", "model", "epochs")))
     table(["", "seconds"], [["tuneyard", ours], ["plain Ray Tune", theirs]])
     print(f"{ours / theirs:.2f} of the time")
 
 
-def _sampled(asked: argparse.Namespace, sample: Path) -> list[Path]:
-    """Files of rows drawn at random to train with and to measure on; the peer reads both from `sample`, the latter first.
+def _sampled(asked: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """Files of rows drawn at random: those to train with, and those to measure on.
 
     What is measured has labels that are trained. Raises SystemExit where there are too few rows.
     """
@@ -195,14 +195,14 @@ def _sampled(asked: argparse.Namespace, sample: Path) -> list[Path]:
     label = head.index(asked.label)
     training, others = lines[: asked.train], lines[asked.train :]
     trained = {line[label] for line in training}
-    validation = [line for line in others if line[label] in trained][:VALIDATION_ROWS]
-    if len(validation) < VALIDATION_ROWS:
-        raise SystemExit(f"{asked.rows} has too few rows: {asked.train} are trained with, {VALIDATION_ROWS} measured on")
-    parts = {"train.csv": training, "validation.csv": validation, sample.name: validation + training}
-    for name, part in parts.items():
-        with (sample.parent / name).open("w", newline="") as file:
+    validation = [line for line in others if line[label] in trained][:_VALIDATION_ROWS]
+    if len(validation) < _VALIDATION_ROWS:
+        raise SystemExit(f"{asked.rows} has too few rows: {asked.train} are trained with, {_VALIDATION_ROWS} measured on")
+    files = folder / "train.csv", folder / "validation.csv"
+    for path, part in zip(files, (training, validation), strict=True):
+        with path.open("w", newline="") as file:
             csv.writer(file).writerows([head, *part])
-    return [sample.with_name("train.csv"), sample.with_name("validation.csv")]
+    return files
 
 
 def _tiny_study(model: str) -> dict[str, Any]:
